@@ -1,0 +1,1 @@
+"""Formulas, kernels and exact sums of fastloss: mathematics, NumPy and Numba only."""

@@ -1,0 +1,189 @@
+"""Every Numba flag, the kernel cache and the primitives that need an LLVM instruction.
+
+Importing this module imports neither Numba nor NumPy. Formulas are plain Python functions marked with
+`formula`; Numba hears of them when the first kernel is built. Run as plain Python they give the same bits as
+the compiled code, because every primitive here has an exact Python definition beside its instruction.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import os
+import struct
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# `error_model="numpy"`: a possible ZeroDivisionError keeps unused gradients alive and differs from the GPU.
+# `nogil=True`: kernels run inside reader threads. No fastmath: it deletes NaN checks and moves bits.
+KERNEL_FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": False, "boundscheck": False}
+
+_formulas: list[Callable[..., Any]] = []
+_lock = threading.RLock()
+_numba_knows = 0
+
+
+def formula(function: Function) -> Function:
+    """Mark a scalar function that kernels of every device may call; it stays callable as plain Python."""
+    _formulas.append(function)
+    return function
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Primitives: an exact Python definition here, one instruction in compiled code.
+
+
+def fma(a: float, b: float, c: float) -> float:
+    """Compute a·b + c rounded once (IEEE 754 fusedMultiplyAdd, round to nearest even)."""
+    product = a * b
+    if not (math.isfinite(a) and math.isfinite(b) and math.isfinite(c)):
+        return product + c
+    if a == 0.0 or b == 0.0:
+        return product + c
+    exact = Fraction(a) * Fraction(b) + Fraction(c)
+    if exact == 0:
+        # An exact cancellation is +0 in this rounding mode; a c of zero is handled by the sign of the product.
+        return product + c if c == 0.0 and product == 0.0 else 0.0
+    try:
+        rounded = exact.numerator / exact.denominator
+    except OverflowError:
+        return math.copysign(math.inf, exact.numerator)
+    return math.copysign(rounded, exact.numerator) if rounded == 0.0 else rounded
+
+
+def float64_bits(x: float) -> int:
+    """Return the bit pattern of a float64 as a signed 64-bit integer."""
+    return int(struct.unpack("<q", struct.pack("<d", x))[0])
+
+
+def float64_from_bits(bits: int) -> float:
+    """Return the float64 with this bit pattern, given as a 64-bit integer (two's complement)."""
+    return float(struct.unpack("<d", struct.pack("<Q", bits & 0xFFFF_FFFF_FFFF_FFFF))[0])
+
+
+def divide(a: float, b: float) -> float:
+    """Compute a / b in IEEE 754: x/0 is infinite, 0/0 is NaN."""
+    if b != 0.0:
+        return a / b
+    if a == 0.0 or a != a:
+        return math.nan
+    return math.copysign(math.inf, a) * math.copysign(1.0, b)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Numba
+
+
+def _register_primitives() -> None:
+    import numpy as np
+    from numba import types
+    from numba.extending import intrinsic, overload
+
+    @intrinsic
+    def fma_instruction(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.fma(*arguments)
+
+        return types.float64(types.float64, types.float64, types.float64), codegen
+
+    @overload(fma, inline="always")
+    def fma_overload(a, b, c):
+        return lambda a, b, c: fma_instruction(np.float64(a), np.float64(b), np.float64(c))
+
+    @overload(float64_bits, inline="always")
+    def float64_bits_overload(x):
+        return lambda x: np.float64(x).view(np.int64)
+
+    @overload(float64_from_bits, inline="always")
+    def float64_from_bits_overload(bits):
+        return lambda bits: np.int64(bits).view(np.float64)
+
+    @overload(divide, inline="always")
+    def divide_overload(a, b):
+        return lambda a, b: a / b
+
+
+def tell_numba() -> None:
+    """Make every formula and primitive known to Numba's compilers (CPU and CUDA); cheap when nothing is new."""
+    global _numba_knows
+    with _lock:
+        if _numba_knows == len(_formulas):
+            return
+        from numba.extending import register_jitable
+
+        if _numba_knows == 0:
+            _register_primitives()
+        for function in _formulas[_numba_knows:]:
+            register_jitable(function)
+        _numba_knows = len(_formulas)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The kernel cache
+
+
+def source_fingerprint() -> str:
+    """Hash the sources of this package: a formula edited in any file gets a kernel cache of its own.
+
+    Numba keys its cache on the file of the kernel alone, so without this an edited formula in another file keeps
+    returning the old number (https://github.com/numba/numba/issues/3588).
+    """
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _user_cache_root() -> Path:
+    if given := os.environ.get("FASTLOSS_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR"):
+        return Path(given)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", "~\\AppData\\Local")).expanduser() / "fastloss"
+    if sys.platform == "darwin":
+        return Path("~/Library/Caches/fastloss").expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "fastloss"
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """Return the writable folder that keeps compiled kernels between runs; None when there is none."""
+    folder = _user_cache_root() / f"kernels-{source_fingerprint()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    except (OSError, RuntimeError):
+        pass
+    warnings.warn(
+        f"The kernel cache folder {folder} is not writable, so kernels are compiled anew in every run; "
+        "set FASTLOSS_CACHE_DIR to a writable folder.",
+        stacklevel=2,
+    )
+    return None
+
+
+def compile_cpu(function: Function, *, parallel: bool = False) -> Function:
+    """Make a lazily compiled, disk-cached CPU kernel of a function whose formulas are closed over."""
+    import numba
+
+    tell_numba()
+    folder = cache_folder()
+    with _lock:
+        kept = numba.config.CACHE_DIR
+        # Read by Numba while it decorates; other users of Numba in this process keep their own setting.
+        numba.config.CACHE_DIR = "" if folder is None else str(folder)
+        try:
+            dispatcher: Function = numba.njit(cache=folder is not None, parallel=parallel, **KERNEL_FLAGS)(function)
+        finally:
+            numba.config.CACHE_DIR = kept
+    return dispatcher
