@@ -78,6 +78,11 @@ def divide(a: float, b: float) -> float:
     return math.copysign(math.inf, a) * math.copysign(1.0, b)
 
 
+def exact_add(a: float, b: float) -> float:
+    """Add two numbers whose sum is known to be exact, so that compiled loops may add in any order."""
+    return a + b
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Numba
 
@@ -97,6 +102,19 @@ def _register_primitives() -> None:
     @overload(fma, inline="always")
     def fma_overload(a, b, c):
         return lambda a, b, c: fma_instruction(np.float64(a), np.float64(b), np.float64(c))
+
+    @intrinsic
+    def reassociable_add(typingctx: Any, a: Any, b: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            # The only relaxed flags in the project: they let a sum of exact terms become a vector sum. Both
+            # operands are multiples of one unit and the sum stays below 2^53 units, so no order can round.
+            return builder.fadd(*arguments, flags=("reassoc", "nsz"))
+
+        return types.float64(types.float64, types.float64), codegen
+
+    @overload(exact_add, inline="always")
+    def exact_add_overload(a, b):
+        return lambda a, b: reassociable_add(np.float64(a), np.float64(b))
 
     @overload(float64_bits, inline="always")
     def float64_bits_overload(x):

@@ -1,0 +1,64 @@
+"""Exact, streaming evaluation of prediction logs: every loss and metric over Parquet, in one pass.
+
+Names are imported when they are first used: ``import fastloss`` loads neither Numba, NumPy nor Arrow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fastloss._version import __version__
+
+if TYPE_CHECKING:
+    from fastloss import losses
+    from fastloss.api import evaluate
+    from fastloss.errors import DataError, FastlossError, ReadError, SchemaError, UsageError
+    from fastloss.plan import Plan, Prediction, logit, logprob, make_plan, margin, prob, value
+    from fastloss.result import Result, Value
+    from fastloss.scan import Progress
+
+_HOMES = {
+    "fastloss.api": ("evaluate",),
+    "fastloss.errors": ("DataError", "FastlossError", "ReadError", "SchemaError", "UsageError"),
+    "fastloss.plan": ("Plan", "Prediction", "logit", "logprob", "make_plan", "margin", "prob", "value"),
+    "fastloss.result": ("Result", "Value"),
+    "fastloss.scan": ("Progress",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "DataError",
+    "FastlossError",
+    "Plan",
+    "Prediction",
+    "Progress",
+    "ReadError",
+    "Result",
+    "SchemaError",
+    "UsageError",
+    "Value",
+    "__version__",
+    "evaluate",
+    "logit",
+    "logprob",
+    "losses",
+    "make_plan",
+    "margin",
+    "prob",
+    "value",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "losses":
+        return importlib.import_module("fastloss.losses")
+    if name in _HOME_OF:
+        found = getattr(importlib.import_module(_HOME_OF[name]), name)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module 'fastloss' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,133 @@
+"""The public functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from fastloss.plan import DEFAULT_BATCH_ROWS, DEFAULT_MEMORY, Plan, Prediction, make_plan
+from fastloss.result import Result
+from fastloss.scan import Progress, run_scan
+
+
+def evaluate(
+    log: object,
+    *,
+    label: str,
+    predictions: Mapping[str, Prediction] | None = None,
+    logit: str | Mapping[str, str] | None = None,
+    prob: str | Mapping[str, str] | None = None,
+    logprob: str | Mapping[str, str] | None = None,
+    margin: str | Mapping[str, str] | None = None,
+    value: str | Mapping[str, str] | None = None,
+    weight: str | None = None,
+    metrics: Sequence[object] | str | None = None,
+    by: Sequence[str | Sequence[str]] | str = (),
+    label_domain: Literal["01", "pm1"] = "01",
+    saturation: Literal["clip", "exact", "error"] = "clip",
+    on_bad_row: Literal["raise", "drop"] = "raise",
+    on_bad_file: Literal["raise", "skip"] = "raise",
+    reader: Literal["pyarrow", "polars"] = "pyarrow",
+    verify_checksums: bool = False,
+    memory: int | str = DEFAULT_MEMORY,
+    threads: int | None = None,
+    batch_rows: int = DEFAULT_BATCH_ROWS,
+    device: Literal["cpu"] = "cpu",
+    progress: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Evaluate predictions over a log in one pass.
+
+    Parameters
+    ----------
+    log : path, list of paths, or object with ``__arrow_c_stream__``
+        A Parquet file, a glob, a folder (hive partitions become columns), a list of these, an ``s3://`` or ``gs://``
+        URL, an Arrow table or reader, a Polars frame or lazy frame.
+    label : str
+        The label column: numbers or booleans.
+    predictions : mapping of str to Prediction, optional
+        Models by name, each a column with its space: ``{"a": fastloss.logit("score_a")}``.
+    logit, prob, logprob, margin, value : str or mapping of str to str, optional
+        Short forms: a column, which names its model, or columns by model name.
+    weight : str, optional
+        The column of row weights, finite and at least 0. Rows of weight 0 are skipped.
+    metrics : sequence of str or Loss, optional
+        Names such as ``"log_loss"`` or ``"log_loss(label_smoothing=0.1)"``, or losses of `fastloss.losses`. Left out,
+        the usual ones for the predictions' spaces.
+    by : sequence of str or of sequences of str
+        Slices: a column, or several columns for their cross. A null key is a slice of its own.
+    label_domain : {"01", "pm1"}
+        ``"pm1"`` for labels −1 and +1: they count as 0 and 1 in every metric.
+    saturation : {"clip", "exact", "error"}
+        What to do where a probability rules out an outcome that happened: clip it at 1e-12, keep the infinite loss,
+        or stop. How many rows this concerns is part of the result.
+    on_bad_row : {"raise", "drop"}
+        Stop at a NaN, a value outside its domain or a negative weight; or leave the row out and count it.
+    on_bad_file : {"raise", "skip"}
+        Stop at a file that cannot be read; or leave out its unreadable row groups and list them.
+    reader : {"pyarrow", "polars"}
+        Who decodes Parquet. Polars is faster, but a malformed file can bring the process down or be read without an
+        error: for trusted logs.
+    verify_checksums : bool
+        Check the page checksums that a file carries (pyarrow reader).
+    memory : int or str
+        Bound of the memory that the scan may take beyond the imported libraries: bytes, or ``"512MiB"``.
+    threads : int, optional
+        Reader threads; left out, one for each available core. No digit depends on it.
+    batch_rows : int
+        Rows evaluated at a time. No digit depends on it.
+    device : {"cpu"}
+        Where the kernels run.
+    progress : callable, optional
+        Called with a `Progress` after each part of the log.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    UsageError
+        If the request is not possible as asked.
+    SchemaError
+        If a column is missing or has a type that its role does not allow.
+    DataError
+        If a row is bad, or saturated, and the request says to stop there.
+    ReadError
+        If a file cannot be read, or delivers other rows than it promises.
+
+    Notes
+    -----
+    Every sum is exact and rounded once, so that the result is the same to the last bit for any number of threads,
+    batch size, order of files and layout of row groups.
+    """
+    plan = make_plan(
+        log,
+        label=label,
+        predictions=predictions,
+        logit=logit,
+        prob=prob,
+        logprob=logprob,
+        margin=margin,
+        value=value,
+        weight=weight,
+        metrics=metrics,
+        by=by,
+        label_domain=label_domain,
+        saturation=saturation,
+        on_bad_row=on_bad_row,
+        on_bad_file=on_bad_file,
+        reader=reader,
+        verify_checksums=verify_checksums,
+        memory=memory,
+        threads=threads,
+        batch_rows=batch_rows,
+        device=device,
+    )
+    return run_plan(plan, progress)
+
+
+def run_plan(plan: Plan, progress: Callable[[Progress], None] | None = None) -> Result:
+    """Carry out a plan that `make_plan` returned."""
+    from fastloss.engine.cpu import CpuEngine
+
+    return Result(plan, run_scan(plan, CpuEngine(plan), progress))

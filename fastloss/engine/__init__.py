@@ -1,0 +1,1 @@
+"""Engines: the only place where columns, kernels and states meet."""

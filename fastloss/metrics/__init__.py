@@ -1,0 +1,1 @@
+"""Metrics: declarations of which sums they need and how they read them."""

@@ -1,0 +1,169 @@
+"""Metrics that are quotients of sums over the log."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fastloss.metrics.form import ANY_LABEL, BINARY_LABEL, LABEL, PREDICTION, WEIGHT, Metric, Reading, Sums, Term
+from fastloss_kernels.elementary import log, log1p
+from fastloss_kernels.exact_sum import ExactSum
+from fastloss_kernels.losses import BinaryCrossentropy, Loss, MeanSquaredError
+from fastloss_kernels.losses.form import Interval
+
+PROBABILITY_SPACES = ("logit", "prob", "logprob")
+MEAN_SPACES = (*PROBABILITY_SPACES, "value")
+
+
+@dataclass(frozen=True)
+class MeanLoss:
+    """The weighted mean of a loss, Σw·l / Σw."""
+
+    loss: Loss
+
+    @property
+    def label(self) -> str:
+        """The loss's name with its changed parameters."""
+        return self.loss.label
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The spaces of the loss."""
+        return tuple(self.loss.rows)
+
+    @property
+    def label_range(self) -> Interval:
+        """The labels of the loss."""
+        return self.loss.label_range
+
+    @property
+    def description(self) -> str:
+        """The loss's formula."""
+        return self.loss.formula
+
+    def terms(self, space: str) -> tuple[Term, ...]:
+        """Return the loss, the weight and, where the loss can saturate in this space, how much did."""
+        terms = (WEIGHT, Term("loss", self.loss))
+        if space in self.loss.saturated:
+            return (*terms, Term("saturated_rows", self.loss), Term("saturated_weight", self.loss))
+        return terms
+
+    def read(self, sums: Sums) -> Reading:
+        """Divide the two sums and round once."""
+        if sums.n == 0:
+            return Reading(None, "no_rows")
+        evidence: dict[str, float | int] = {}
+        if sums.space in self.loss.saturated:
+            evidence["n_saturated"] = int(float(sums[Term("saturated_rows", self.loss)]))
+            evidence["w_saturated"] = float(sums[Term("saturated_weight", self.loss)])
+        return Reading(sums[Term("loss", self.loss)] / sums[WEIGHT], evidence=evidence)
+
+
+@dataclass(frozen=True)
+class RootMeanSquaredError:
+    """The square root of the mean squared error."""
+
+    label = "root_mean_squared_error"
+    spaces = ("value", "prob")
+    label_range = ANY_LABEL
+    description = "√(Σw·(ŷ − y)² / Σw)"
+
+    def terms(self, space: str) -> tuple[Term, ...]:
+        """Return the squared error and the weight."""
+        return MeanLoss(MeanSquaredError()).terms(space)
+
+    def read(self, sums: Sums) -> Reading:
+        """Take the square root of the rounded mean."""
+        mean = MeanLoss(MeanSquaredError()).read(sums)
+        return mean if mean.value is None else Reading(math.sqrt(mean.value))
+
+
+def _entropy(positive: ExactSum, weight: ExactSum) -> float:
+    """Compute −c·log c − (1 − c)·log(1 − c) of the base rate c, in nats."""
+    rate = positive / weight
+    rest = ExactSum(weight.units - positive.units) / weight
+    # The logarithm of the larger side is taken through the smaller one, which keeps more digits.
+    log_rate = log(rate) if rate < 0.5 else log1p(-rest)
+    log_rest = log(rest) if rest < 0.5 else log1p(-rate)
+    return -(rate * log_rate + rest * log_rest)
+
+
+@dataclass(frozen=True)
+class NormalizedEntropy:
+    """Log loss divided by the entropy of the base rate of the same rows and weights.
+
+    References
+    ----------
+    He et al., Practical lessons from predicting clicks on ads at Facebook, ADKDD 2014, section 3.
+    """
+
+    complement: bool = False
+
+    spaces = PROBABILITY_SPACES
+    label_range = BINARY_LABEL
+
+    @property
+    def label(self) -> str:
+        """Its own name, or that of its complement, the relative information gain."""
+        return "relative_information_gain" if self.complement else "normalized_entropy"
+
+    @property
+    def description(self) -> str:
+        """The formula."""
+        quotient = "log_loss / entropy(Σw·y / Σw)"
+        return f"1 − {quotient}" if self.complement else quotient
+
+    def terms(self, space: str) -> tuple[Term, ...]:
+        """Return what log loss needs, and the labels."""
+        return (*MeanLoss(BinaryCrossentropy()).terms(space), LABEL)
+
+    def read(self, sums: Sums) -> Reading:
+        """Divide the mean log loss by the base rate's entropy."""
+        mean = MeanLoss(BinaryCrossentropy()).read(sums)
+        if mean.value is None:
+            return mean
+        if sums[LABEL].units in (0, sums[WEIGHT].units):
+            return Reading(None, "one_class", mean.evidence)
+        quotient = mean.value / _entropy(sums[LABEL], sums[WEIGHT])
+        return Reading(1.0 - quotient if self.complement else quotient, evidence=mean.evidence)
+
+
+@dataclass(frozen=True)
+class SumQuotient:
+    """The quotient of two sums, rounded once."""
+
+    label: str
+    numerator: Term
+    denominator: Term
+    description: str
+    spaces: tuple[str, ...] = MEAN_SPACES
+    label_range: Interval = ANY_LABEL
+
+    def terms(self, space: str) -> tuple[Term, ...]:
+        """Return both sums."""
+        return (self.numerator, self.denominator)
+
+    def read(self, sums: Sums) -> Reading:
+        """Divide the two sums."""
+        if sums.n == 0:
+            return Reading(None, "no_rows")
+        denominator = sums[self.denominator]
+        if denominator.is_finite and denominator.units == 0:
+            return Reading(None, f"zero_{self.denominator.quantity}")
+        return Reading(sums[self.numerator] / denominator)
+
+
+MEAN_METRICS: tuple[Metric, ...] = (
+    RootMeanSquaredError(),
+    NormalizedEntropy(),
+    NormalizedEntropy(complement=True),
+    SumQuotient("ctr", LABEL, WEIGHT, "Σw·y / Σw", (*MEAN_SPACES, "margin")),
+    SumQuotient("mean_prediction", PREDICTION, WEIGHT, "Σw·ŷ / Σw, ŷ = σ(x) for logits"),
+    SumQuotient("calibration", PREDICTION, LABEL, "Σw·ŷ / Σw·y"),
+    SumQuotient("copc", LABEL, PREDICTION, "Σw·y / Σw·ŷ: clicks over predicted clicks"),
+)
+ALIASES = {
+    "rmse": "root_mean_squared_error",
+    "ne": "normalized_entropy",
+    "rig": "relative_information_gain",
+}

@@ -1,0 +1,90 @@
+"""Names of metrics, as a user writes them: ``log_loss`` or ``log_loss(label_smoothing=0.1)``."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+
+from fastloss.errors import UsageError, nearest_names
+from fastloss.metrics.form import Metric
+from fastloss.metrics.means import ALIASES, MEAN_METRICS, MeanLoss
+from fastloss_kernels.losses import LOSSES, Loss
+
+_LOSSES = {name: loss for loss in LOSSES for name in (loss.name, *loss.aliases, loss.__name__)}
+_METRICS: dict[str, Metric] = {metric.label: metric for metric in MEAN_METRICS}
+_METRICS |= {alias: _METRICS[name] for alias, name in ALIASES.items()}
+
+
+def known_names() -> list[str]:
+    """Return every name and alias that `parse_metric` knows."""
+    return [*_LOSSES, *_METRICS]
+
+
+def parse_metric(given: object) -> Metric:
+    """Return the metric of a name, of a name with parameters, or of a loss object.
+
+    Raises
+    ------
+    UsageError
+        If the name or a parameter is unknown, a parameter is outside its range, or the text is no call.
+    """
+    if isinstance(given, Loss):
+        return MeanLoss(given)
+    if not isinstance(given, str):
+        raise UsageError(f"A metric is {given!r}; allowed: a name such as 'log_loss', or a loss of fastloss.losses.")
+    name, parameters = _parse_call(given)
+    if name in _METRICS:
+        if parameters:
+            raise UsageError(f"{name} takes no parameters; got {', '.join(parameters)}.")
+        return _METRICS[name]
+    if name not in _LOSSES:
+        raise UsageError(f"No metric or loss is called {name!r}. {nearest_names(name, known_names())}")
+    loss = _LOSSES[name]
+    unknown = [parameter for parameter in parameters if parameter not in loss.__dataclass_fields__]
+    if unknown:
+        known = ", ".join(loss.__dataclass_fields__) or "none"
+        raise UsageError(f"{name} has no parameter {unknown[0]!r}; its parameters: {known}.")
+    try:
+        return MeanLoss(loss(**parameters))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _parse_call(text: str) -> tuple[str, dict[str, object]]:
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        if isinstance(node, ast.Name):
+            return node.id, {}
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+            parameters = {k.arg: ast.literal_eval(k.value) for k in node.keywords if k.arg}
+            if len(parameters) == len(node.keywords):
+                return node.func.id, parameters
+    except (SyntaxError, ValueError):
+        pass
+    raise UsageError(f"Cannot read the metric {text!r}; write a name, or name(parameter=number, …).")
+
+
+def split_names(text: str) -> list[str]:
+    """Split a comma-separated list of metrics, leaving commas inside parentheses alone."""
+    names, depth, start = [], 0, 0
+    for i, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            names.append(text[start:i])
+            start = i + 1
+    names.append(text[start:])
+    return [name.strip() for name in names if name.strip()]
+
+
+def default_metrics(spaces: Iterable[str]) -> list[Metric]:
+    """Return what a user of these prediction spaces most likely wants to see."""
+    given = set(spaces)
+    if given <= {"logit", "prob", "logprob"}:
+        names = ["log_loss", "normalized_entropy", "brier_score", "calibration", "ctr", "mean_prediction"]
+    elif given == {"value"}:
+        names = ["mean_squared_error", "root_mean_squared_error", "mean_absolute_error", "mean_prediction"]
+    elif given == {"margin"}:
+        names = ["hinge"]
+    else:
+        raise UsageError(f"Models of the kinds {', '.join(sorted(given))} share no default metrics; name the metrics.")
+    return [parse_metric(name) for name in names]

@@ -1,0 +1,379 @@
+"""From a request to a checked plan: every mistake that the schema and the footers can show is found here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from fastloss.columns import check_key_type, check_numeric_type
+from fastloss.errors import SchemaError, UsageError, nearest_names
+from fastloss.metrics.form import LABEL, WEIGHT, Metric, Term
+from fastloss.metrics.names import default_metrics, parse_metric
+from fastloss.sources import Source, SourceSummary, open_source
+from fastloss.sources.base import ReadOptions
+from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS
+from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval
+
+Space = Literal["logit", "prob", "logprob", "margin", "value"]
+SPACES: tuple[Space, ...] = ("logit", "prob", "logprob", "margin", "value")
+DEFAULT_MEMORY = 512 << 20
+DEFAULT_BATCH_ROWS = 65_536
+_SMALLEST_TASK_BYTES = 4 << 20
+# What the process takes beside columns, buffers and states: compiled kernels, the compiler, the readers' own pools.
+_FIXED_BYTES = 192 << 20
+_KEY_BYTES = 400
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A prediction column and the space of its numbers."""
+
+    space: Space
+    column: str
+
+
+def logit(column: str) -> Prediction:
+    """Declare a column of logits, log(p / (1 − p))."""
+    return Prediction("logit", column)
+
+
+def prob(column: str) -> Prediction:
+    """Declare a column of probabilities in [0, 1]."""
+    return Prediction("prob", column)
+
+
+def logprob(column: str) -> Prediction:
+    """Declare a column of natural logarithms of probabilities, at most 0."""
+    return Prediction("logprob", column)
+
+
+def margin(column: str) -> Prediction:
+    """Declare a column of decision values, as a support-vector machine gives them."""
+    return Prediction("margin", column)
+
+
+def value(column: str) -> Prediction:
+    """Declare a column of predictions in the unit of the label."""
+    return Prediction("value", column)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A named prediction."""
+
+    name: str
+    space: Space
+    column: str
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the log is read; none of it can change a digit of the result."""
+
+    reader: Literal["pyarrow", "polars"]
+    verify_checksums: bool
+    threads: int
+    memory_bytes: int
+    batch_rows: int
+    on_bad_file: Literal["raise", "skip"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked request.
+
+    Attributes
+    ----------
+    terms : tuple of (int, Term)
+        The sums to keep: the index of the model, or −1 for a sum over rows that all models use alike.
+    groupings : tuple of tuple of str
+        The slice keys of each grouping that is summed; ``((),)`` when there are no slices. The total is read from
+        the first.
+    """
+
+    label: str
+    models: tuple[Model, ...]
+    weight: str | None
+    metrics: tuple[Metric, ...]
+    by: tuple[tuple[str, ...], ...]
+    label_domain: Literal["01", "pm1"]
+    saturation: Literal["clip", "exact", "error"]
+    on_bad_row: Literal["raise", "drop"]
+    execution: Execution
+    source: Source
+    summary: SourceSummary
+    types: Mapping[str, str]
+    label_range: Interval
+    terms: tuple[tuple[int, Term], ...]
+
+    @property
+    def groupings(self) -> tuple[tuple[str, ...], ...]:
+        """The groupings that are summed."""
+        return self.by or ((),)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The slice columns, each once."""
+        return tuple(dict.fromkeys(key for keys in self.by for key in keys))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read, each once."""
+        weight = () if self.weight is None else (self.weight,)
+        return tuple(dict.fromkeys((self.label, *(m.column for m in self.models), *weight, *self.keys)))
+
+    @property
+    def epsilon(self) -> float:
+        """The smallest probability of an outcome before its loss is clipped."""
+        return SATURATION_EPSILON if self.saturation == "clip" else 0.0
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """What the source needs to know."""
+        execution = self.execution
+        columns_and_terms = len(self.columns) + 8
+        buffers = execution.threads * execution.batch_rows * 8 * columns_and_terms
+        # Decoded columns, the compressed bytes they come from, and the batch in flight share a thread's part.
+        per_thread = (execution.memory_bytes - _FIXED_BYTES - buffers - self.cells_bytes) // (3 * execution.threads)
+        return ReadOptions(
+            reader=execution.reader,
+            verify_checksums=execution.verify_checksums,
+            batch_rows=execution.batch_rows,
+            task_bytes=max(_SMALLEST_TASK_BYTES, per_thread),
+            skip_bad_files=execution.on_bad_file == "skip",
+        )
+
+    @property
+    def bytes_per_cell(self) -> int:
+        """Memory that one slice value takes."""
+        return 8 * (len(self.models) + len(self.terms) * ACCUMULATOR_WORDS) + _KEY_BYTES
+
+    @property
+    def cells_bytes(self) -> int:
+        """The part of the memory that slices may take: a quarter, when there are slices."""
+        return self.execution.memory_bytes // 4 if self.by else 0
+
+    @property
+    def max_cells(self) -> int:
+        """How many slice values fit in that part, the states of the running tasks counted in."""
+        return max(1, self.cells_bytes // (self.bytes_per_cell * (self.execution.threads + 1)))
+
+    @property
+    def memory_bound(self) -> int:
+        """Upper bound of the memory that the scan takes beyond the imported libraries, bytes."""
+        options = self.read_options
+        task = min(options.task_bytes, self.summary.largest_task_bytes or options.task_bytes)
+        buffers = self.execution.threads * options.batch_rows * 8 * (len(self.columns) + 8)
+        return _FIXED_BYTES + self.execution.threads * 3 * task + buffers + self.cells_bytes
+
+    def asked(self) -> dict[str, Any]:
+        """Return what was asked, as plain values: all that can change a number, and nothing else."""
+        return {
+            "label": self.label,
+            "models": {m.name: {m.space: m.column} for m in self.models},
+            "weight": self.weight,
+            "metrics": [metric.label for metric in self.metrics],
+            "by": [list(keys) for keys in self.by],
+            "label_domain": self.label_domain,
+            "saturation": self.saturation,
+            "on_bad_row": self.on_bad_row,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what was asked."""
+        return hashlib.sha256(json.dumps(self.asked(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def make_plan(
+    log: object,
+    *,
+    label: str,
+    predictions: Mapping[str, Prediction] | None = None,
+    logit: str | Mapping[str, str] | None = None,
+    prob: str | Mapping[str, str] | None = None,
+    logprob: str | Mapping[str, str] | None = None,
+    margin: str | Mapping[str, str] | None = None,
+    value: str | Mapping[str, str] | None = None,
+    weight: str | None = None,
+    metrics: Sequence[object] | str | None = None,
+    by: Sequence[str | Sequence[str]] | str = (),
+    label_domain: str = "01",
+    saturation: str = "clip",
+    on_bad_row: str = "raise",
+    on_bad_file: str = "raise",
+    reader: str = "pyarrow",
+    verify_checksums: bool = False,
+    memory: int | str = DEFAULT_MEMORY,
+    threads: int | None = None,
+    batch_rows: int = DEFAULT_BATCH_ROWS,
+    device: str = "cpu",
+) -> Plan:
+    """Check a request against the log's schema; parameters are those of `fastloss.evaluate`."""
+    if device != "cpu":
+        raise UsageError(f"device is {device!r}; allowed in this version: 'cpu'.")
+    spaces = {"logit": logit, "prob": prob, "logprob": logprob, "margin": margin, "value": value}
+    models = _models(predictions, spaces)
+    given = [metrics] if isinstance(metrics, str) else metrics
+    chosen = default_metrics(m.space for m in models) if given is None else [parse_metric(m) for m in given]
+    if not chosen:
+        raise UsageError("No metric was asked for; name at least one, such as 'log_loss'.")
+    chosen = list({metric.label: metric for metric in chosen}.values())
+    groupings = _groupings(by)
+    execution = Execution(
+        reader=_one_of("reader", reader, ("pyarrow", "polars")),
+        verify_checksums=bool(verify_checksums),
+        threads=_positive("threads", threads if threads is not None else _available_cpus()),
+        memory_bytes=parse_bytes(memory),
+        batch_rows=_positive("batch_rows", batch_rows),
+        on_bad_file=_one_of("on_bad_file", on_bad_file, ("raise", "skip")),
+    )
+    domain = _label_domain(_one_of("label_domain", label_domain, ("01", "pm1")), chosen)
+    for metric in chosen:
+        for model in models:
+            if model.space not in metric.spaces:
+                raise UsageError(
+                    f"{metric.label} reads {' or '.join(f'{s}=' for s in metric.spaces)}; "
+                    f"the prediction {model.column!r} was declared {model.space}=."
+                )
+    source = open_source(log, ReadOptions(reader=execution.reader, skip_bad_files=execution.on_bad_file == "skip"))
+    keys = list(dict.fromkeys(key for grouping in groupings for key in grouping))
+    numeric = list(dict.fromkeys([label, *(m.column for m in models), *([] if weight is None else [weight])]))
+    types = _check_columns(source.schema, numeric, keys)
+    plan = Plan(
+        label=label,
+        models=tuple(models),
+        weight=weight,
+        metrics=tuple(chosen),
+        by=groupings,
+        label_domain=domain,
+        saturation=_one_of("saturation", saturation, ("clip", "exact", "error")),
+        on_bad_row=_one_of("on_bad_row", on_bad_row, ("raise", "drop")),
+        execution=execution,
+        source=source,
+        summary=source.summary(list(dict.fromkeys([*numeric, *keys]))),
+        types=types,
+        label_range=_intersection([metric.label_range for metric in chosen]),
+        terms=_terms(models, chosen, weighted=weight is not None),
+    )
+    needed = _FIXED_BYTES + execution.threads * (3 * _SMALLEST_TASK_BYTES + execution.batch_rows * 8 * 16)
+    if execution.memory_bytes < needed:
+        raise UsageError(
+            f"memory is {format_bytes(execution.memory_bytes)}; {execution.threads} threads with batches of "
+            f"{execution.batch_rows} rows need at least {format_bytes(needed)}. Raise memory or lower threads."
+        )
+    return plan
+
+
+def _models(
+    predictions: Mapping[str, Prediction] | None, spaces: Mapping[str, str | Mapping[str, str] | None]
+) -> list[Model]:
+    models = []
+    for name, prediction in (predictions or {}).items():
+        if not isinstance(prediction, Prediction):
+            raise UsageError(f"predictions[{name!r}] is {prediction!r}; allowed: logit('column'), prob('column'), ….")
+        models.append(Model(name, prediction.space, prediction.column))
+    for space in SPACES:
+        given = spaces[space]
+        named = {given: given} if isinstance(given, str) else (given or {})
+        models += [Model(name, space, column) for name, column in named.items()]
+    if not models:
+        raise UsageError(f"No prediction was given; name a column with {', '.join(f'{s}=' for s in SPACES)}.")
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        raise UsageError(f"Two predictions are called {max(names, key=names.count)!r}; give each a name of its own.")
+    return models
+
+
+def _groupings(by: Sequence[str | Sequence[str]] | str) -> tuple[tuple[str, ...], ...]:
+    given = [by] if isinstance(by, str) else list(by)
+    groupings = []
+    for keys in given:
+        grouping = (keys,) if isinstance(keys, str) else tuple(keys)
+        if not grouping or len(set(grouping)) < len(grouping) or not all(isinstance(k, str) for k in grouping):
+            raise UsageError(f"by holds {keys!r}; allowed: a column, or several different columns for their cross.")
+        groupings.append(grouping)
+    return tuple(dict.fromkeys(groupings))
+
+
+def _label_domain(given: Literal["01", "pm1"], metrics: Iterable[Metric]) -> Literal["01", "pm1"]:
+    losses = (getattr(metric, "loss", None) for metric in metrics)
+    if any(getattr(loss, "label_domain", "01") == "pm1" for loss in losses):
+        return "pm1"
+    return given
+
+
+def _intersection(ranges: Iterable[Interval]) -> Interval:
+    listed = list(ranges)
+    low = max(listed, key=lambda r: (r.low, r.low_open))
+    high = min(listed, key=lambda r: (r.high, not r.high_open))
+    return Interval(low.low, high.high, low.low_open, high.high_open)
+
+
+def _terms(models: Sequence[Model], metrics: Iterable[Metric], *, weighted: bool) -> tuple[tuple[int, Term], ...]:
+    """List the sums to keep; the weight of an unweighted row is its count, which needs no sum."""
+    listed = list(metrics)
+    terms: dict[tuple[int, Term], None] = {}
+    for index, model in enumerate(models):
+        for term in (WEIGHT, *(term for metric in listed for term in metric.terms(model.space))):
+            if term == WEIGHT and not weighted:
+                continue
+            if term in (WEIGHT, LABEL):
+                terms[(-1, term)] = None
+            if term not in (WEIGHT, LABEL) or len(models) > 1:
+                terms[(index, term)] = None
+    return tuple(terms)
+
+
+def _check_columns(schema: pa.Schema, numeric: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
+    for column in (*numeric, *keys):
+        if not isinstance(column, str):
+            raise UsageError(f"A column is named by {column!r}; allowed: a string.")
+        if column not in schema.names:
+            raise SchemaError(f"The log has no column {column!r}. {nearest_names(column, schema.names)}")
+        if schema.names.count(column) > 1:
+            raise SchemaError(f"The log has {schema.names.count(column)} columns called {column!r}; rename them.")
+    for column in numeric:
+        check_numeric_type(column, schema.field(column).type)
+    for key in keys:
+        check_key_type(key, schema.field(key).type)
+    return {column: str(schema.field(column).type) for column in dict.fromkeys((*numeric, *keys))}
+
+
+def _one_of(name: str, given: str, allowed: Sequence[str]) -> Any:
+    if given not in allowed:
+        raise UsageError(f"{name} is {given!r}; allowed: {' or '.join(repr(a) for a in allowed)}.")
+    return given
+
+
+def _positive(name: str, given: int) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise UsageError(f"{name} is {given!r}; allowed: a whole number from 1.")
+    return given
+
+
+def _available_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+
+
+def parse_bytes(given: int | str) -> int:
+    """Read a number of bytes such as 536870912, '512MiB' or '1GB'."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(given))
+    if isinstance(given, bool) or match is None or match[2].lower() not in _UNITS:
+        raise UsageError(f"memory is {given!r}; allowed: bytes, or a number with KB, MB, GB, KiB, MiB or GiB.")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def format_bytes(count: int) -> str:
+    """Write a number of bytes for a person."""
+    return f"{count / (1 << 20):,.0f} MiB" if count >= 1 << 20 else f"{count:,} bytes"

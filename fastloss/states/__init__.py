@@ -1,0 +1,1 @@
+"""Mergeable sufficient statistics; they know no file and no column."""

@@ -1,0 +1,73 @@
+"""Exact sums of terms by cell: the state behind every metric that is a quotient of sums.
+
+A cell is one combination of slice keys. Each cell keeps, for every model, how many rows it used, and for every term
+one exact accumulator (`fastloss_kernels.exact_sum`), so that merging is associative and commutative to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS, ExactSum
+
+CellKey = tuple[Any, ...]
+
+
+class CellSums:
+    """Row counts and exact sums by cell.
+
+    Parameters
+    ----------
+    n_models, n_terms : int
+        How many counts and how many sums each cell keeps.
+    """
+
+    def __init__(self, n_models: int, n_terms: int) -> None:
+        self.n_models = n_models
+        self.n_terms = n_terms
+        self.cells: dict[CellKey, int] = {}
+        self.counts: NDArray[np.int64] = np.zeros((1, n_models), dtype=np.int64)
+        self.words: NDArray[np.int64] = np.zeros((1, n_terms, ACCUMULATOR_WORDS), dtype=np.int64)
+
+    @property
+    def bytes_per_cell(self) -> int:
+        """Memory that one more cell takes, its key left out."""
+        return 8 * (self.n_models + self.n_terms * ACCUMULATOR_WORDS)
+
+    def rows_of(self, keys: Sequence[CellKey]) -> NDArray[np.int64]:
+        """Return the row of each cell in `counts` and `words`, making room for new cells."""
+        cells = self.cells
+        rows = np.array([cells.setdefault(key, len(cells)) for key in keys], dtype=np.int64)
+        if len(cells) > len(self.counts):
+            capacity = max(len(cells), len(self.counts) * 3 // 2 + 8)
+            self.counts = _grown(self.counts, capacity)
+            self.words = _grown(self.words, capacity)
+        return rows
+
+    def absorb(self, other: CellSums) -> None:
+        """Add another state to this one; the other stays as it is."""
+        if not other.cells:
+            return
+        rows = self.rows_of(list(other.cells))
+        self.counts[rows] += other.counts[: len(rows)]
+        self.words[rows] += other.words[: len(rows)]
+
+    def count(self, key: CellKey, model: int) -> int:
+        """Return how many rows of a cell a model used."""
+        return int(self.counts[self.cells[key], model]) if key in self.cells else 0
+
+    def total(self, key: CellKey, term: int) -> ExactSum:
+        """Return the exact sum of a term over a cell; zero for a cell never seen."""
+        if key not in self.cells:
+            return ExactSum()
+        return ExactSum.from_words(self.words[self.cells[key], term].tolist())
+
+
+def _grown(array: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
+    larger = np.zeros((capacity, *array.shape[1:]), dtype=np.int64)
+    larger[: len(array)] = array
+    return larger

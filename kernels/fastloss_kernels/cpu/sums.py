@@ -1,0 +1,107 @@
+"""Loops that add terms to exact accumulators: all of them to one, or each to the accumulator of its cell."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from fastloss_kernels.exact_sum import BLOCK_ROWS, LIMBS, add_block, add_term
+from fastloss_kernels.jit import compile_cpu
+
+
+@functools.cache
+def make_add_terms() -> Callable[..., None]:
+    """Make ``add_terms(terms, accumulator)``: float64 ``(n_rows,)`` into int64 ``(ACCUMULATOR_WORDS,)``."""
+
+    def add_terms(terms, accumulator):
+        n_rows = terms.shape[0]
+        for start in range(0, n_rows, BLOCK_ROWS):
+            add_block(accumulator, terms[start : min(start + BLOCK_ROWS, n_rows)])
+
+    return compile_cpu(add_terms)
+
+
+@functools.cache
+def make_sort_by_cell() -> Callable[..., None]:
+    """Make ``sort_by_cell(cells, n_cells, order, starts)``: a stable counting sort of row numbers by cell.
+
+    `cells` int64 ``(n_rows,)`` in [0, n_cells); `order` int64 ``(n_rows,)`` receives the rows of cell 0, then of
+    cell 1, and so on; `starts` int64 ``(n_cells + 1,)`` where each cell's rows begin.
+    """
+
+    def sort_by_cell(cells, n_cells, order, starts):
+        for cell in range(n_cells + 1):
+            starts[cell] = 0
+        for i in range(cells.shape[0]):
+            starts[cells[i] + 1] += 1
+        for cell in range(n_cells):
+            starts[cell + 1] += starts[cell]
+        for i in range(cells.shape[0]):
+            cell = cells[i]
+            order[starts[cell]] = i
+            starts[cell] += 1
+        # Each start has moved to the start of the next cell.
+        for cell in range(n_cells, 0, -1):
+            starts[cell] = starts[cell - 1]
+        starts[0] = 0
+
+    return compile_cpu(sort_by_cell)
+
+
+@functools.cache
+def make_add_by_cell() -> Callable[..., None]:
+    """Make ``add_by_cell(terms, order, starts, rows, accumulators, column)`` for rows sorted by `sort_by_cell`.
+
+    `accumulators` int64 ``(n, n_terms, ACCUMULATOR_WORDS)``; the terms of cell c go to
+    ``accumulators[rows[c], column]``.
+    """
+
+    def add_by_cell(terms, order, starts, rows, accumulators, column):
+        block = np.empty(BLOCK_ROWS)
+        for cell in range(starts.shape[0] - 1):
+            accumulator = accumulators[rows[cell], column]
+            # Below this length, adding term by term is shorter than splitting.
+            if starts[cell + 1] - starts[cell] < 16:
+                for i in range(starts[cell], starts[cell + 1]):
+                    add_term(accumulator, terms[order[i]])
+                continue
+            for start in range(starts[cell], starts[cell + 1], BLOCK_ROWS):
+                size = min(BLOCK_ROWS, starts[cell + 1] - start)
+                for i in range(size):
+                    block[i] = terms[order[start + i]]
+                add_block(accumulator, block[:size])
+
+    return compile_cpu(add_by_cell)
+
+
+@functools.cache
+def make_normalize() -> Callable[..., None]:
+    """Make ``normalize(accumulators)``: carry every digit of int64 ``(n, ACCUMULATOR_WORDS)`` into [0, 2^32)."""
+
+    def normalize(accumulators):
+        for row in range(accumulators.shape[0]):
+            carry = np.int64(0)
+            for limb in range(LIMBS - 1):
+                digit = accumulators[row, limb] + carry
+                accumulators[row, limb] = digit & 0xFFFF_FFFF
+                carry = digit >> 32
+            accumulators[row, LIMBS - 1] += carry
+
+    return compile_cpu(normalize)
+
+
+@functools.cache
+def make_count_outside() -> Callable[..., tuple[int, int]]:
+    """Make ``count_outside(values, low, high) -> (n_nan, n_outside)``; NaN is not counted as outside."""
+
+    def count_outside(values, low, high):
+        n_nan = 0
+        n_outside = 0
+        for i in range(values.shape[0]):
+            n_nan += values[i] != values[i]
+            n_outside += (values[i] < low) | (values[i] > high)
+        return n_nan, n_outside
+
+    return compile_cpu(count_outside)

@@ -1,0 +1,25 @@
+"""From a prediction's space to the mean of the label that it predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastloss_kernels.elementary import exp, sigmoid
+from fastloss_kernels.jit import formula
+from fastloss_kernels.losses.form import Row
+
+
+@formula
+def from_logit(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Return σ(x)."""
+    return sigmoid(score), 0.0, 0.0
+
+
+@formula
+def from_logprob(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Return e^l."""
+    return exp(score), 0.0, 0.0
+
+
+# The remaining spaces already hold the mean (prob, value), or have none (margin).
+MEAN_ROWS: Mapping[str, Row] = {"logit": from_logit, "logprob": from_logprob}

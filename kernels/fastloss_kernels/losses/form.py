@@ -1,0 +1,137 @@
+"""The form of a loss: what one file in this folder declares, and what everything else reads from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple
+
+Row = Callable[..., tuple[float, float, float]]
+RowTest = Callable[..., bool]
+
+# Spaces a prediction column may be declared in, with the closed interval of its values.
+SPACES: dict[str, tuple[float, float]] = {
+    "logit": (float("-inf"), float("inf")),
+    "prob": (0.0, 1.0),
+    "logprob": (float("-inf"), 0.0),
+    "margin": (float("-inf"), float("inf")),
+    "value": (float("-inf"), float("inf")),
+}
+
+# How near to an impossible outcome a probability may come before its loss is clipped (TorchRec's η): float32
+# probabilities are not distorted, since their smallest distance from 1 is 6e-8.
+SATURATION_EPSILON = 1e-12
+
+
+class Interval(NamedTuple):
+    """A range of allowed values."""
+
+    low: float
+    high: float
+    low_open: bool = False
+    high_open: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        """Tell whether a number lies in the range; NaN never does."""
+        if not isinstance(value, (int, float)):
+            return False
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return above and below
+
+    def describe(self, name: str) -> str:
+        """Say the range as an inequality."""
+        left = "<" if self.low_open else "<="
+        right = "<" if self.high_open else "<="
+        if self.low == float("-inf") and self.high == float("inf"):
+            return f"{name} is a number"
+        if self.high == float("inf"):
+            return f"{name} {'>' if self.low_open else '>='} {self.low:g}"
+        return f"{self.low:g} {left} {name} {right} {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of one row: value, gradient and hessian in each space that it accepts.
+
+    A subclass is one file: a frozen dataclass whose fields are the loss's parameters, and scalar formulas
+    ``row(score, label, parameters) -> (value, gradient, hessian)``, one for each accepted space. Labels of binary
+    losses reach the formula in [0, 1], whatever `label_domain` the column has.
+
+    Calling a loss evaluates arrays: ``loss(label, logit=x)`` gives values of shape ``(n_rows,)`` in nats or in the
+    units of the label, float64. A null or NaN in either array gives NaN in that row.
+    """
+
+    name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    rows: ClassVar[Mapping[str, Row]]
+    label_range: ClassVar[Interval]
+    formula: ClassVar[str]
+    source: ClassVar[str]
+    ranges: ClassVar[Mapping[str, Interval]] = {}
+    # Space -> test(score, label, parameters): is this row's loss clipped, or infinite for want of clipping?
+    saturated: ClassVar[Mapping[str, RowTest]] = {}
+
+    def __post_init__(self) -> None:
+        """Check every parameter against its range."""
+        for name, allowed in self.ranges.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{self.name}: {name} is {value!r}; allowed: {allowed.describe(name)}.")
+
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
+        """Return what the formula of this space reads besides score and label, as a flat tuple of floats.
+
+        Parameters
+        ----------
+        space : str
+            The space of the prediction, a key of `rows`.
+        epsilon : float
+            The smallest probability of an outcome before its loss is clipped; 0 keeps infinities.
+        """
+        return ()
+
+    @property
+    def label(self) -> str:
+        """The name that results carry: the loss with those parameters that are not the default."""
+        changed = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return f"{self.name}({', '.join(changed)})" if changed else self.name
+
+    def __call__(self, label: Any, **prediction: Any) -> Any:
+        """Return the loss of each row, float64 of shape ``(n_rows,)``."""
+        return _evaluate(self, label, prediction, 1)[0]
+
+    def gradient(self, label: Any, **prediction: Any) -> Any:
+        """Return the derivative of each row's loss by its prediction, float64 of shape ``(n_rows,)``."""
+        return _evaluate(self, label, prediction, 3)[1]
+
+    def gradient_hessian(self, label: Any, **prediction: Any) -> Any:
+        """Return the first and second derivative of each row's loss by its prediction, two arrays."""
+        return _evaluate(self, label, prediction, 3)[1:]
+
+
+@dataclass(frozen=True)
+class BinaryLoss(Loss):
+    """A loss of a label in [0, 1]; with ``label_domain="pm1"`` the column holds −1 to +1 instead."""
+
+    label_domain: str = "01"
+
+    label_range: ClassVar[Interval] = Interval(0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Check the label domain and every parameter."""
+        if self.label_domain not in ("01", "pm1"):
+            raise ValueError(f"{self.name}: label_domain is {self.label_domain!r}; allowed: '01' or 'pm1'.")
+        super().__post_init__()
+
+
+def _evaluate(loss: Loss, label: Any, prediction: Mapping[str, Any], outputs: int) -> tuple[Any, ...]:
+    from fastloss_kernels.cpu.pointwise import evaluate_arrays
+
+    if len(prediction) != 1 or next(iter(prediction)) not in loss.rows:
+        given = ", ".join(prediction) or "none"
+        raise TypeError(
+            f"{loss.name} takes one prediction, as {' or '.join(f'{s}=' for s in loss.rows)}; got {given}."
+        )
+    ((space, score),) = prediction.items()
+    return evaluate_arrays(loss, space, label, score, outputs)

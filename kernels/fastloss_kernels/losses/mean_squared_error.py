@@ -1,0 +1,28 @@
+"""Mean squared error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastloss_kernels.arithmetic import squared_difference
+from fastloss_kernels.jit import formula
+from fastloss_kernels.losses.form import Interval, Loss
+
+
+@formula
+def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Evaluate (ŷ − y)²."""
+    return squared_difference(score, label), 2.0 * (score - label), 2.0
+
+
+@dataclass(frozen=True)
+class MeanSquaredError(Loss):
+    """Squared difference of prediction and label, in squared units of the label."""
+
+    name: ClassVar[str] = "mean_squared_error"
+    aliases: ClassVar[tuple[str, ...]] = ("mse",)
+    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    rows = {"value": row, "prob": row}
+    formula = "(ŷ − y)²"
+    source = "Gauss, Theoria combinationis observationum (1821)"
