@@ -1,0 +1,287 @@
+"""Arrow columns as NumPy arrays: numbers as float64, keys as codes.
+
+Every number is widened to float64 once, here, and only if that is exact or, for decimals, correctly rounded: kernels
+then know one dtype, and a value cannot depend on the width in which a file happens to store it.
+
+A decimal column takes one of two routes, both correctly rounded. An unscaled integer of at most 2**53 with a scale of
+0 to 22 is divided by the power of ten: both are exact in float64, so the division rounds once. Any other goes through
+its decimal text, which Arrow parses with correct rounding. (Arrow's own cast from decimal to float64 rounds twice.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fastloss.errors import DataError, SchemaError
+
+_EXACT_INTEGER = 2**53
+_EXACT_POWER_OF_TEN = 22
+
+Float64Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+CodeArray = npt.NDArray[np.int32]
+
+
+def check_numeric_type(name: str, data_type: pa.DataType) -> None:
+    """Check that a column of this type can become float64.
+
+    Parameters
+    ----------
+    name : str
+        The column, for the message.
+    data_type : pyarrow.DataType
+        Its type.
+
+    Raises
+    ------
+    SchemaError
+        If it is none of float, integer, bool, decimal, all-null, or a dictionary of these.
+    """
+    value_type = data_type.value_type if pa.types.is_dictionary(data_type) else data_type
+    if not (_is_fixed_number(value_type) or pa.types.is_decimal(value_type) or pa.types.is_null(value_type)):
+        raise SchemaError(
+            f"column {name!r} has type {data_type}; numbers are needed (float, integer, bool or decimal). "
+            "Name another column, or cast this one when the log is written."
+        )
+
+
+def check_key_type(name: str, data_type: pa.DataType) -> None:
+    """Check that a column of this type can be a slice or group key.
+
+    Parameters
+    ----------
+    name : str
+        The column, for the message.
+    data_type : pyarrow.DataType
+        Its type.
+
+    Raises
+    ------
+    SchemaError
+        If it is none of string, integer, bool, date, timestamp, decimal, all-null, or a dictionary of these.
+    """
+    value_type = data_type.value_type if pa.types.is_dictionary(data_type) else data_type
+    if pa.types.is_floating(value_type):
+        raise SchemaError(
+            f"column {name!r} has type {data_type}, and a key must not be floating point: equal keys would depend on "
+            "the last bit. Cast it to an integer or a string, or put it into buckets, when the log is written."
+        )
+    if not (
+        _is_string(value_type)
+        or pa.types.is_integer(value_type)
+        or pa.types.is_boolean(value_type)
+        or pa.types.is_date(value_type)
+        or pa.types.is_timestamp(value_type)
+        or pa.types.is_decimal(value_type)
+        or pa.types.is_null(value_type)
+    ):
+        raise SchemaError(
+            f"column {name!r} has type {data_type}; a key must be string, integer, bool, date, timestamp or decimal. "
+            "Name another column, or cast this one when the log is written."
+        )
+
+
+def to_float64(column: pa.Array, name: str) -> tuple[Float64Array, BoolArray | None]:
+    """Return a column's numbers as float64, and which of them are valid.
+
+    A float64 column without nulls is not copied: the result is a read-only view of Arrow's buffer. All others are
+    copied once. NaN, infinities and negative zero pass unchanged; a null is not a NaN.
+
+    Parameters
+    ----------
+    column : pyarrow.Array, shape (n_rows,)
+        Float, integer, bool, decimal, all-null, or a dictionary of these; slices and offsets are respected.
+    name : str
+        The column, for messages.
+
+    Returns
+    -------
+    values : numpy.ndarray of float64, shape (n_rows,), C-contiguous
+        0.0 where null.
+    valid : numpy.ndarray of bool, shape (n_rows,), or None
+        None if there are no nulls.
+
+    Raises
+    ------
+    SchemaError
+        If the type is not numeric.
+    DataError
+        If a 64-bit integer beyond 2**53 in magnitude is present, which float64 cannot hold exactly.
+    """
+    check_numeric_type(name, column.type)
+    if pa.types.is_dictionary(column.type):
+        return _dictionary_to_float64(column, name)
+    n_rows = len(column)
+    if n_rows == 0:
+        return np.zeros(0), None
+    if pa.types.is_null(column.type):
+        return np.zeros(n_rows), np.zeros(n_rows, dtype=np.bool_)
+
+    valid = _validity(column)
+    if pa.types.is_decimal(column.type):
+        return _decimal_to_float64(column, valid), valid
+    if pa.types.is_boolean(column.type):
+        values: npt.NDArray[Any] = _bits(column.buffers()[1], column.offset, n_rows)
+    else:
+        dtype = np.dtype(column.type.to_pandas_dtype())
+        values = np.frombuffer(column.buffers()[1], dtype, column.offset + n_rows)[column.offset :]
+    if valid is None:
+        _check_exact(values, name)
+        # An array from another library need not be aligned, and a kernel is compiled for aligned ones.
+        return np.require(values, np.float64, ["C_CONTIGUOUS", "ALIGNED"]), None
+    # What lies under a null is undefined: it may be a NaN or an integer too large, and must not be looked at.
+    values = np.where(valid, values, values.dtype.type(0))
+    _check_exact(values, name)
+    return values.astype(np.float64, copy=False), valid
+
+
+def encode_keys(column: pa.Array) -> tuple[CodeArray, list[Any]]:
+    """Return a key column as codes, and the distinct values that the codes index.
+
+    Parameters
+    ----------
+    column : pyarrow.Array, shape (n_rows,)
+        String, integer, bool, date, timestamp, decimal, all-null, or a dictionary of these.
+
+    Returns
+    -------
+    codes : numpy.ndarray of int32, shape (n_rows,)
+        Positions in ``values``.
+    values : list of None, bool, int or str
+        Each occurs in the column, and none twice; in no particular order. None is the key of the null rows. Dates and
+        timestamps are ISO 8601 text (with a final ``Z`` where the column has a time zone: Arrow stores UTC), decimals
+        are plain digits.
+
+    Raises
+    ------
+    SchemaError
+        If the type cannot be a key.
+    DataError
+        If a text is not UTF-8.
+    """
+    check_key_type("key", column.type)
+    if len(column) == 0:
+        return np.zeros(0, dtype=np.int32), []
+    if not pa.types.is_dictionary(column.type):
+        codes, distinct = _encode(column)
+        return codes, _key_values(distinct)
+
+    used, codes = _used_entries(column)
+    values = _key_values(used)
+    # A dictionary may hold an entry twice, and null both as an entry and as a missing index.
+    position: dict[Any, int] = {}
+    code_of_entry = np.array([position.setdefault(value, len(position)) for value in values], dtype=np.int32)
+    if len(position) < len(values):
+        codes = code_of_entry.take(codes)
+    return codes, list(position)
+
+
+def _is_fixed_number(data_type: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(data_type) or pa.types.is_integer(data_type) or pa.types.is_boolean(data_type))
+
+
+def _is_string(data_type: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(data_type) or pa.types.is_large_string(data_type) or pa.types.is_string_view(data_type)
+    )
+
+
+def _bits(buffer: pa.Buffer, offset: int, n_rows: int) -> BoolArray:
+    """Return n_rows bits from a bit offset on, one bool each."""
+    first = offset // 8
+    packed = np.frombuffer(buffer, np.uint8, (offset + n_rows + 7) // 8 - first, first)
+    return np.unpackbits(packed, bitorder="little")[offset % 8 :][:n_rows].view(np.bool_)
+
+
+def _validity(column: pa.Array) -> BoolArray | None:
+    if column.null_count == 0:
+        return None
+    return _bits(column.buffers()[0], column.offset, len(column))
+
+
+def _check_exact(values: npt.NDArray[Any], name: str) -> None:
+    if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not values.size:
+        return
+    for extreme in (int(values.max()), int(values.min())):
+        if abs(extreme) > _EXACT_INTEGER:
+            raise DataError(
+                f"column {name!r} holds the integer {extreme}; float64 is exact up to 2**53 = {_EXACT_INTEGER} in "
+                "magnitude. Name another column, or cast this one to float64 when the log is written."
+            )
+
+
+def _decimal_to_float64(column: pa.Array, valid: BoolArray | None) -> Float64Array:
+    data_type = column.type
+    if pa.types.is_decimal128(data_type) and 0 <= data_type.scale <= _EXACT_POWER_OF_TEN:
+        words = np.frombuffer(column.buffers()[1], "<i8", 2 * (column.offset + len(column)))[2 * column.offset :]
+        low, high = words[::2], words[1::2]
+        if valid is not None:
+            low, high = np.where(valid, low, 0), np.where(valid, high, 0)
+        # The high word only repeats the sign where the number fits into the low one.
+        if ((high == low >> 63) & (low <= _EXACT_INTEGER) & (low >= -_EXACT_INTEGER)).all():
+            return np.asarray(low / 10.0**data_type.scale, dtype=np.float64)
+    numbers = pc.cast(pc.cast(column, pa.string()), pa.float64())
+    if valid is not None:
+        numbers = pc.fill_null(numbers, 0.0)
+    return np.asarray(numbers.to_numpy(), dtype=np.float64)
+
+
+def _dictionary_to_float64(column: pa.DictionaryArray, name: str) -> tuple[Float64Array, BoolArray | None]:
+    # Only the entries that occur are looked at: an unused one may hold anything.
+    used, codes = _used_entries(column)
+    values, valid = to_float64(used, name)
+    return values.take(codes), None if valid is None else valid.take(codes)
+
+
+def _used_entries(column: pa.DictionaryArray) -> tuple[pa.Array, CodeArray]:
+    """Return the dictionary's entries that occur, with a null for a missing index, and each row's place among them."""
+    dictionary, indices = column.dictionary, column.indices
+    n_entries = len(dictionary)
+    if n_entries > len(column):
+        # A long dictionary shared by many short batches: hash the few indices instead of counting over all entries.
+        codes, distinct = _encode(indices)
+        return dictionary.take(distinct), codes
+    if indices.null_count:
+        indices = pc.fill_null(pc.cast(indices, pa.int64()), n_entries)
+    index = indices.to_numpy()
+    counts = np.bincount(index, minlength=n_entries + 1)
+    used = np.flatnonzero(counts)
+    code_of_index = np.zeros(n_entries + 1, dtype=np.int32)
+    code_of_index[used] = np.arange(len(used), dtype=np.int32)
+    return dictionary.take(pa.array(used, mask=used == n_entries)), code_of_index.take(index)
+
+
+def _encode(column: pa.Array) -> tuple[CodeArray, pa.Array]:
+    """Return codes and distinct values of a plain column; null is a value of its own."""
+    if pa.types.is_string_view(column.type):
+        # Arrow's dictionary_encode turns a null of a string view into an empty string.
+        column = pc.cast(column, pa.large_string())
+    elif pa.types.is_decimal(column.type) and not pa.types.is_decimal256(column.type):
+        column = pc.cast(column, pa.decimal128(min(38, column.type.precision), column.type.scale))
+    encoded = pc.dictionary_encode(column, null_encoding="encode")
+    return np.asarray(encoded.indices.to_numpy(), dtype=np.int32), encoded.dictionary
+
+
+def _key_values(distinct: pa.Array) -> list[Any]:
+    """Return distinct keys as None, bool, int or str."""
+    data_type = distinct.type
+    if pa.types.is_date(data_type) or pa.types.is_timestamp(data_type):
+        # By NumPy, since Python's datetime ends at microseconds and the year 9999.
+        unit = "D" if pa.types.is_date32(data_type) else "ms" if pa.types.is_date64(data_type) else data_type.unit
+        ticks = pc.fill_null(distinct.view(pa.int32() if unit == "D" else pa.int64()), 0).to_numpy()
+        moments = ticks.astype(np.int64).view(f"datetime64[{unit}]")
+        suffix = "Z" if pa.types.is_timestamp(data_type) and data_type.tz is not None else ""
+        text = np.datetime_as_string(moments.astype("datetime64[D]") if pa.types.is_date(data_type) else moments)
+        return [f"{t}{suffix}" if ok else None for t, ok in zip(text, distinct.is_valid().to_pylist(), strict=True)]
+    try:
+        values = distinct.to_pylist()
+    except UnicodeDecodeError as error:
+        raise DataError(f"a key is not UTF-8 text ({error.reason}); write the log's text as UTF-8.") from error
+    if pa.types.is_decimal(data_type):
+        return [None if value is None else format(value, "f") for value in values]
+    return list(values)

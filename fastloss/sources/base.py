@@ -1,0 +1,111 @@
+"""What a source of rows is: tasks that are read whole or not at all, and the facts that a plan needs before them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a log is read; no option changes a row or a value.
+
+    Attributes
+    ----------
+    reader : {"pyarrow", "polars"}
+        Which library decodes Parquet. pyarrow refuses malformed files; Polars is faster and is for logs that the
+        caller trusts: a malformed file can end the whole process.
+    verify_checksums : bool
+        Verify the checksum of each Parquet page that carries one (pyarrow only).
+    batch_rows : int
+        Largest number of rows in one batch.
+    task_bytes : int
+        Decoded bytes that one task may hold at once; a larger row group is read in pieces.
+    skip_bad_files : bool
+        Leave out files whose footer cannot be read, and report them in the summary, instead of raising.
+    """
+
+    reader: Literal["pyarrow", "polars"] = "pyarrow"
+    verify_checksums: bool = False
+    batch_rows: int = 65_536
+    task_bytes: int = 128 << 20
+    skip_bad_files: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row group of one file, or one batch of a stream; it is read whole or not at all.
+
+    Attributes
+    ----------
+    index : int
+        Position among the source's tasks, from 0.
+    origin : str
+        The file's path as the user gave it or as a glob or folder of theirs matched it, or ``"<stream>"``.
+    row_group : int or None
+        The row group within the file; None for a stream.
+    n_rows : int or None
+        Rows that the file promises; None for a stream.
+    stored_bytes : int
+        Compressed bytes of the selected columns.
+    decoded_bytes : int
+        Estimate, from above, of the bytes held at once while the task is read.
+    read : callable
+        Returns an iterator over record batches that hold exactly the selected columns in the order asked for. The
+        iterator raises ReadError if a batch cannot be read or, at its end, if the rows are not those promised.
+    """
+
+    index: int
+    origin: str
+    row_group: int | None
+    n_rows: int | None
+    stored_bytes: int
+    decoded_bytes: int
+    read: Callable[[], Iterator[pa.RecordBatch]]
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """What a source holds, as far as it is known before a row is read.
+
+    Attributes
+    ----------
+    files, row_groups : int
+        Zero for a stream.
+    rows : int or None
+        Rows promised; None where only reading tells.
+    stored_bytes : int or None
+        Compressed bytes of the selected columns; None where only reading tells.
+    largest_task_bytes : int or None
+        Largest ``Task.decoded_bytes``; None where only reading tells.
+    skipped : list of (str, str)
+        Files left out, each with its cause.
+    """
+
+    files: int
+    row_groups: int
+    rows: int | None
+    stored_bytes: int | None
+    largest_task_bytes: int | None
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Source(Protocol):
+    """Rows under a schema, cut into tasks."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Column names and logical types; partition keys come last, as fields of their own."""
+
+    def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
+        """Check the columns against every file, then return the tasks in a fixed order.
+
+        The iterator is not safe to share between threads without a lock; ``Task.read`` is.
+        """
+
+    def summary(self, columns: Sequence[str]) -> SourceSummary:
+        """Return what is known of these columns without reading a row."""
