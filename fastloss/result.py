@@ -112,9 +112,8 @@ class Result:
         """Return the total's value of a metric, by model where there are several."""
         found = {v.model: v.value for v in self.values if v.metric == metric and not v.slice}
         if not found:
-            raise UsageError(
-                f"The result has no metric {metric!r}. {nearest_names(metric, dict.fromkeys(v.metric for v in self.values))}"
-            )
+            known = dict.fromkeys(v.metric for v in self.values)
+            raise UsageError(f"The result has no metric {metric!r}. {nearest_names(metric, known)}")
         return found if len(self._models) > 1 else found[self._models[0]]
 
     @property

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+import os
+import threading
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numba import prange
 
 from fastloss_kernels.jit import compile_cpu, formula
-from fastloss_kernels.losses.form import Row, RowTest
+from fastloss_kernels.losses.form import SPACES, Loss, Row, RowTest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,3 +75,54 @@ def make_flag(test: RowTest) -> Callable[..., None]:
             flag_out[i] = test(score[i], label[i], parameters)
 
     return compile_cpu(flag)
+
+
+def evaluate_arrays(loss: Loss, space: str, label: Any, score: Any, outputs: int) -> tuple[np.ndarray, ...]:
+    """Evaluate a loss on arrays of one shape; `outputs` is 1 (value) or 3 (value, gradient, hessian).
+
+    Anything that `numpy.asarray` reads is accepted: NumPy, Arrow, Polars and pandas columns. Nulls arrive as NaN.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or a label or prediction lies outside its domain.
+    """
+    labels = np.asarray(label, dtype=np.float64)
+    scores = np.asarray(score, dtype=np.float64)
+    if labels.shape != scores.shape:
+        raise ValueError(f"label has shape {labels.shape} and {space} has shape {scores.shape}; they must be equal.")
+    low, high = SPACES[space]
+    _require_range(space, scores, low, high)
+    low, high = loss.label_range.low, loss.label_range.high
+    if getattr(loss, "label_domain", "01") == "pm1":
+        _require_range("label", labels, 2.0 * low - 1.0, 2.0 * high - 1.0)
+        labels = 0.5 * labels + 0.5
+    else:
+        _require_range("label", labels, low, high)
+    flat_score, flat_label = _kernel_array(scores), _kernel_array(labels)
+    results = tuple(np.empty(flat_score.shape) for _ in range(outputs))
+    make = make_value if outputs == 1 else make_value_gradient_hessian
+    kernel = make(loss.rows[space], _may_run_parallel(flat_score.size))
+    kernel(flat_score, flat_label, loss.parameters(space), *results)
+    return tuple(result.reshape(labels.shape) for result in results)
+
+
+def _kernel_array(values: np.ndarray) -> np.ndarray:
+    # Kernels are compiled for writable contiguous arrays alone; another layout would compile them anew.
+    flat = np.ascontiguousarray(values).reshape(-1)
+    return flat if flat.flags.writeable else flat.copy()
+
+
+def _require_range(name: str, values: np.ndarray, low: float, high: float) -> None:
+    outside = (values < low) | (values > high)
+    if outside.any():
+        first = float(values[outside].flat[0])
+        raise ValueError(f"{name} is {first!r}; allowed: {low:g} <= {name} <= {high:g}.")
+
+
+def _may_run_parallel(n_rows: int) -> bool:
+    """Tell whether to use the parallel loop: only from the main thread, where no threading layer can abort."""
+    mode = os.environ.get("FASTLOSS_THREADING", "auto")
+    if mode != "auto":
+        return mode == "parallel"
+    return n_rows >= PARALLEL_FROM_ROWS and threading.current_thread() is threading.main_thread()

@@ -5,24 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import squared_difference
-from fastloss_kernels.elementary import exp
-from fastloss_kernels.jit import divide, fma, formula
+from fastloss_kernels.arithmetic import exp_parts, sigmoid_parts, square, squared_difference, two_sum
+from fastloss_kernels.elementary import expm1_parts
+from fastloss_kernels.jit import fma, formula
 from fastloss_kernels.losses.form import BinaryLoss
 
 
 @formula
 def row_logit(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
-    """Evaluate (σ(x) − y)², the difference taken as (1 − y)·σ(x) − y·σ(−x) so that no tail cancels."""
-    e = exp(-abs(score))
-    likely = divide(1.0, 1.0 + e)
-    unlikely = e * likely
-    positive = likely if score > 0.0 else unlikely
-    negative = unlikely if score > 0.0 else likely
-    residual = fma(1.0 - label, positive, -(label * negative))
-    slope = unlikely * likely
+    """Evaluate (σ(x) − y)², the difference taken as (1 − y)·σ(x) − y·σ(−x) so that no tail cancels.
+
+    The square doubles a relative error, so both sigmoids carry their rounding along.
+    """
+    positive, positive_small, negative, negative_small = sigmoid_parts(score)
+    product = label * negative
+    residual = fma(1.0 - label, positive, -product)
+    lost = fma(1.0 - label, positive_small, -fma(label, negative_small, fma(label, negative, -product)))
+    slope = positive * negative
     curvature = fma(residual, negative - positive, slope)
-    return residual * residual, 2.0 * residual * slope, 2.0 * slope * curvature
+    return square(residual, lost), 2.0 * residual * slope, 2.0 * slope * curvature
 
 
 @formula
@@ -33,10 +34,16 @@ def row_prob(score: float, label: float, parameters: tuple[float, ...]) -> tuple
 
 @formula
 def row_logprob(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
-    """Evaluate (e^l − y)²."""
-    p = exp(score)
-    residual = p - label
-    return squared_difference(p, label), 2.0 * residual * p, 2.0 * p * (p + residual)
+    """Evaluate (e^l − y)²; near l = 0 as (e^l − 1) + (1 − y), since there the rounding of e^l outweighs e^l − 1."""
+    p, p_small = exp_parts(score)
+    half, half_tail = expm1_parts(-1.0 if score < -1.0 else score)
+    less, less_small = two_sum(2.0 * half, 2.0 * half_tail)
+    rest, rest_small = two_sum(1.0, -label)
+    near = score > -0.5
+    residual, lost = two_sum(less if near else p, rest if near else -label)
+    lost += less_small + rest_small if near else p_small
+    slope = 2.0 * (residual + lost) * p
+    return square(residual, lost), slope, fma(2.0 * p, p, slope)
 
 
 @dataclass(frozen=True)

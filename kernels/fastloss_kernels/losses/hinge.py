@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fastloss_kernels.arithmetic import two_sum
 from fastloss_kernels.jit import fma, formula
 from fastloss_kernels.losses.form import BinaryLoss
 
@@ -12,9 +13,10 @@ from fastloss_kernels.losses.form import BinaryLoss
 @formula
 def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
     """Evaluate max(0, 1 − t·s) with t = 2y − 1; at the kink the subgradient is 0, the flat side's."""
-    sign = fma(2.0, label, -1.0)
+    sign, lost = two_sum(2.0 * label, -1.0)
     # A label of exactly one half has no sign: its margin is 0 even for an infinite score.
-    slack = 1.0 if sign == 0.0 else fma(-sign, score, 1.0)
+    slack = 1.0 if (sign == 0.0) & (score == score) else fma(-sign, score, 1.0)
+    slack = slack if lost == 0.0 else fma(-lost, score, slack)
     active = slack > 0.0
     value = slack if active else (0.0 if slack == slack else slack)
     return value, (-sign if active else 0.0), 0.0
