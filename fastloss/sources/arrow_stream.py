@@ -1,0 +1,167 @@
+"""Rows from anything that speaks the Arrow C stream interface: tables, frames, readers.
+
+One task is one batch of the stream. Long batches are cut, so that a frame of one chunk still feeds several threads;
+runs of short batches are joined, so that a stream of single rows does not cost one task a row.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from fastloss.errors import FastlossError, ReadError, SchemaError, UsageError, nearest_names
+from fastloss.sources.base import ReadOptions, SourceSummary, Task
+from fastloss.sources.listing import one_line
+
+_LONGEST_TASK_ROWS = 1 << 20
+_SHORTEST_TASK_ROWS = 1 << 14
+
+
+class ArrowStreamSource:
+    """An object with ``__arrow_c_stream__`` or ``__arrow_c_array__`` as a sequence of batches.
+
+    A table or frame (whatever has a length) can be read any number of times; any other stream once, since a spent
+    stream gives no rows and no error.
+
+    Parameters
+    ----------
+    log : object
+        The table, frame or stream.
+
+    Raises
+    ------
+    ReadError
+        If it gives no schema.
+    """
+
+    def __init__(self, log: object) -> None:
+        self._log = log
+        self._spent = False
+        self._stream: pa.RecordBatchReader | None = _open_stream(log)
+        self._schema = self._stream.schema
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The stream's own schema."""
+        return self._schema
+
+    def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
+        """Check the columns, then return the batches as tasks; a batch is taken from the stream when its turn comes.
+
+        Parameters
+        ----------
+        columns : sequence of str
+            Columns to read.
+        options : ReadOptions
+            Only ``batch_rows`` matters here.
+
+        Returns
+        -------
+        iterator of Task
+
+        Raises
+        ------
+        SchemaError
+            If a column is missing, or its name is not unique.
+        UsageError
+            If the stream was already read and can be read only once.
+        ReadError
+            While iterating: if the stream fails.
+        """
+        positions = column_positions(self._schema, columns)
+        if self._spent and not hasattr(self._log, "__len__"):
+            raise UsageError(
+                f"this {type(self._log).__name__} was already read, and a stream gives its rows once; "
+                "make a new one, or pass a table."
+            )
+        stream = self._stream or _open_stream(self._log)
+        self._stream, self._spent = None, True
+        return batch_tasks(stream, list(columns), positions, options)
+
+    def summary(self, columns: Sequence[str]) -> SourceSummary:
+        """Return what a stream tells in advance: its rows, if it is a table; raises as ``tasks`` does."""
+        column_positions(self._schema, columns)
+        rows = len(self._log) if hasattr(self._log, "__len__") else None
+        return SourceSummary(files=0, row_groups=0, rows=rows, stored_bytes=None, largest_task_bytes=None)
+
+
+def column_positions(schema: pa.Schema, columns: Sequence[str]) -> list[int]:
+    """Return each column's position in a schema; a missing or ambiguous name is a SchemaError."""
+    if not columns:
+        raise UsageError("no column is selected; select at least one.")
+    positions = []
+    for name in columns:
+        found = schema.get_all_field_indices(name)
+        if not found:
+            raise SchemaError(f"column {name!r} is not in the log. {nearest_names(name, schema.names)}")
+        if len(found) > 1:
+            raise SchemaError(f"column {name!r} is in the log {len(found)} times; a selected name must be unique.")
+        positions.append(found[0])
+    return positions
+
+
+def batch_tasks(
+    batches: Iterator[pa.RecordBatch], names: list[str], positions: list[int], options: ReadOptions
+) -> Iterator[Task]:
+    """Yield one task for each batch of a suitable length, made of the columns at these positions."""
+    for index, batch in enumerate(_suitable_batches(_selected(batches, names, positions))):
+        yield Task(
+            index=index,
+            origin="<stream>",
+            row_group=None,
+            n_rows=None,
+            stored_bytes=0,
+            decoded_bytes=batch.nbytes,
+            read=functools.partial(_slices, batch, options.batch_rows),
+        )
+
+
+def _open_stream(log: object) -> pa.RecordBatchReader:
+    try:
+        if not hasattr(log, "__arrow_c_stream__"):
+            log = pa.table(pa.record_batch(log))
+        return pa.RecordBatchReader.from_stream(log)
+    except Exception as error:
+        raise ReadError(f"the {type(log).__name__} gives no Arrow stream: {one_line(error)}") from error
+
+
+def _selected(batches: Iterator[pa.RecordBatch], names: list[str], positions: list[int]) -> Iterator[pa.RecordBatch]:
+    n_rows = 0
+    try:
+        for batch in batches:
+            arrays = [batch.column(position) for position in positions]
+            for array in arrays:
+                # Another library made this: offsets and lengths are checked, and so is each dictionary index.
+                array.validate(full=pa.types.is_dictionary(array.type))
+            yield pa.RecordBatch.from_arrays(arrays, names=names)
+            n_rows += batch.num_rows
+    except FastlossError:
+        raise
+    except Exception as error:
+        raise ReadError(f"cannot read the stream after {n_rows} rows: {one_line(error)}") from error
+
+
+def _suitable_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    short: list[pa.RecordBatch] = []
+    n_short = 0
+    for batch in batches:
+        if batch.num_rows == 0:
+            continue
+        if batch.num_rows >= _SHORTEST_TASK_ROWS:
+            for first in range(0, batch.num_rows, _LONGEST_TASK_ROWS):
+                yield batch.slice(first, _LONGEST_TASK_ROWS)
+            continue
+        short.append(batch)
+        n_short += batch.num_rows
+        if n_short >= _SHORTEST_TASK_ROWS:
+            yield pa.concat_batches(short)
+            short, n_short = [], 0
+    if short:
+        yield pa.concat_batches(short)
+
+
+def _slices(batch: pa.RecordBatch, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    for first in range(0, batch.num_rows, batch_rows):
+        yield batch.slice(first, batch_rows)

@@ -1,0 +1,213 @@
+"""From what the user names (files, globs, folders, URLs) to a fixed list of files with their partition keys."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import pyarrow as pa
+from pyarrow import fs
+
+from fastloss.errors import ReadError, UsageError
+
+_SUFFIXES = (".parquet", ".parq", ".pq")
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+# Folders of table formats that keep files which are no longer part of the table.
+_TABLE_FORMATS = {"_delta_log": "Delta Lake", ".hoodie": "Hudi"}
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """One file of a log.
+
+    Attributes
+    ----------
+    origin : str
+        The path as the user gave it, or as a glob or folder of theirs matched it.
+    filesystem : pyarrow.fs.FileSystem
+        Where it lies.
+    path : str
+        Its path there.
+    keys : tuple of (str, str or None)
+        Partition keys of the path, outermost first; None stands for Hive's null.
+    """
+
+    origin: str
+    filesystem: fs.FileSystem
+    path: str
+    keys: tuple[tuple[str, str | None], ...]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the file lies on this machine's file system."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+
+def list_files(entries: Iterable[str]) -> list[LogFile]:
+    """List the files that the entries name: in the order of the entries, sorted by path within each.
+
+    A folder means all files below it that end in .parquet, .parq or .pq. Names that begin with ``_`` or ``.`` are
+    skipped in folders and globs, unless the pattern spells them out or, as in Spark, they are ``key=value``. A folder
+    that a glob matches is listed like one named outright.
+
+    Every ``key=value`` folder of a path, the part that the user spelled out included, is a Hive partition key; both
+    sides are URL-decoded. So ``logs/``, ``logs/day=*/`` and the shell's own expansion of that give the same keys.
+
+    Parameters
+    ----------
+    entries : iterable of str
+        Files, globs, folders, URLs.
+
+    Returns
+    -------
+    list of LogFile
+        Never empty.
+
+    Raises
+    ------
+    UsageError
+        If an entry matches nothing, a file is named twice, or a folder is a table whose format says which of its files
+        count.
+    ReadError
+        If a file system cannot be reached.
+    """
+    found: dict[tuple[str, str], tuple[str, LogFile]] = {}
+    for entry in entries:
+        for file in _expand(entry):
+            identity = (file.filesystem.type_name, os.path.abspath(file.path) if file.is_local else file.path)
+            if identity in found:
+                earlier = found[identity][0]
+                raise UsageError(
+                    f"file {file.origin!r} is named twice, by {earlier!r} and by {entry!r}; its rows would count "
+                    "twice. Name each file once."
+                )
+            found[identity] = (entry, file)
+    return [file for _, file in found.values()]
+
+
+def _expand(entry: str) -> list[LogFile]:
+    filesystem, path, to_origin = _locate(entry)
+    try:
+        kind = filesystem.get_file_info(path).type
+        if kind == fs.FileType.File:
+            paths = [path]
+        elif kind == fs.FileType.Directory:
+            paths = _walk(filesystem, path, entry)
+            if not paths:
+                raise UsageError(
+                    f"folder {entry!r} holds no file ending in {', '.join(_SUFFIXES)}; "
+                    "name another folder, or name its files by a glob."
+                )
+        elif any(c in path for c in "*?["):
+            paths = _glob(filesystem, path, entry)
+            if not paths:
+                raise UsageError(f"no file matches {entry!r}; check the pattern (** crosses folders).")
+        else:
+            raise UsageError(f"there is no file or folder {entry!r}; check the path.")
+    except (OSError, pa.ArrowException) as error:
+        raise ReadError(f"cannot list {entry!r}: {one_line(error)}") from error
+    return [
+        LogFile(origin=to_origin(p), filesystem=filesystem, path=p, keys=_partition_keys(to_origin(p)))
+        for p in sorted(paths)
+    ]
+
+
+def _locate(entry: str) -> tuple[fs.FileSystem, str, Callable[[str], str]]:
+    """Return the file system, the path or pattern on it, and the way back from a path to what the user would write."""
+    scheme, separator, rest = entry.partition("://")
+    if not separator:
+        return fs.LocalFileSystem(), os.path.expanduser(entry), str
+    # A pattern is no valid URL: cut it off at its first wildcard. "?" begins the URL's options, such as ?region=…
+    rest, _, query = rest.partition("?")
+    wildcard = re.search(r"[*\[]", rest)
+    cut = rest.rfind("/", 0, wildcard.start()) if wildcard else len(rest)
+    if cut < 0:
+        raise UsageError(f"the URL {entry!r} has a wildcard in its bucket; name one bucket.")
+    try:
+        filesystem, base = fs.FileSystem.from_uri(f"{scheme}://{rest[:cut]}" + (f"?{query}" if query else ""))
+    except (ValueError, NotImplementedError) as error:
+        raise UsageError(f"the URL {entry!r} cannot be read: {one_line(error)}; use s3:// or gs://.") from error
+    except OSError as error:
+        raise ReadError(f"cannot reach {entry!r}: {one_line(error)}") from error
+    return filesystem, base + rest[cut:], functools.partial(_join_scheme, scheme)
+
+
+def _join_scheme(scheme: str, path: str) -> str:
+    return f"{scheme}://{path}"
+
+
+def _walk(filesystem: fs.FileSystem, folder: str, entry: str) -> list[str]:
+    folder = folder.rstrip("/") or "/"
+    paths = []
+    for info in filesystem.get_file_info(fs.FileSelector(folder, recursive=True)):
+        segments = info.path[len(folder) :].strip("/").split("/")
+        for segment in segments:
+            if segment in _TABLE_FORMATS:
+                raise UsageError(
+                    f"folder {entry!r} is a {_TABLE_FORMATS[segment]} table, and not all of its files belong to its "
+                    "present state; name the files that do, or give the table as an Arrow stream."
+                )
+        if info.type == fs.FileType.File and info.path.lower().endswith(_SUFFIXES) and not any(map(_hidden, segments)):
+            paths.append(info.path)
+    return paths
+
+
+def _glob(filesystem: fs.FileSystem, pattern: str, entry: str) -> list[str]:
+    if isinstance(filesystem, fs.LocalFileSystem):
+        matches = glob.glob(pattern, recursive=True, include_hidden=True)
+    else:
+        base = pattern[: re.search(r"[*?\[]", pattern).start()].rpartition("/")[0]  # type: ignore[union-attr]
+        expression = re.compile(_glob_expression(pattern))
+        below = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
+        matches = [info.path for info in below if expression.fullmatch(info.path)]
+
+    spelled = set(pattern.split("/"))
+    first = pattern.rpartition("/")[2][:1]
+    paths: set[str] = set()
+    for match in matches:
+        unspelled = [s for s in match.strip("/").split("/") if s not in spelled and _hidden(s)]
+        if any(s[0] != first for s in unspelled):
+            continue
+        kind = filesystem.get_file_info(match).type
+        if kind == fs.FileType.File:
+            paths.add(match)
+        elif kind == fs.FileType.Directory:
+            paths.update(_walk(filesystem, match, entry))
+    return list(paths)
+
+
+def _glob_expression(pattern: str) -> str:
+    """Return the regular expression of a glob, in which ``**`` alone crosses folders."""
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
+    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(
+        meaning.get(part) or ("[" + part[1:-1].replace("!", "^", 1) + "]" if part[:1] == "[" else re.escape(part))
+        for part in parts
+    )
+
+
+def _hidden(segment: str) -> bool:
+    return segment.startswith(".") or (segment.startswith("_") and "=" not in segment)
+
+
+def _partition_keys(origin: str) -> tuple[tuple[str, str | None], ...]:
+    keys: dict[str, str | None] = {}
+    for segment in origin.split("/")[:-1]:
+        key, separator, value = segment.partition("=")
+        if separator and key:
+            keys[unquote(key)] = None if value == _NULL_PARTITION else unquote(value)
+    return tuple(keys.items())
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of an exception's text, or its type where it has none, cut to a readable length."""
+    text = " ".join((str(error).strip().splitlines() or [""])[0].split())
+    if isinstance(error, UnicodeDecodeError):
+        text = f"text that is not UTF-8 ({error.reason})"
+    text = text or type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"

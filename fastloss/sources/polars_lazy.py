@@ -1,0 +1,95 @@
+"""Rows from a Polars lazy frame: its query runs with only the selected columns, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from fastloss.errors import ReadError
+from fastloss.sources.arrow_stream import batch_tasks, column_positions
+from fastloss.sources.base import ReadOptions, SourceSummary, Task
+from fastloss.sources.listing import one_line
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_CHUNK_ROWS = 1 << 18
+
+
+class PolarsLazySource:
+    """A Polars lazy frame as a sequence of batches; each reading runs the query anew.
+
+    Parameters
+    ----------
+    frame : polars.LazyFrame
+        The query. Its memory is its own: Polars decides what it holds.
+
+    Raises
+    ------
+    ReadError
+        If Polars cannot tell the query's schema.
+    """
+
+    def __init__(self, frame: Any) -> None:
+        import polars as pl
+
+        self._frame: pl.LazyFrame = frame
+        try:
+            schema = frame.collect_schema()
+        except Exception as error:
+            raise ReadError(f"the lazy frame gives no schema: {one_line(error)}") from error
+        self._schema = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The query's schema, as Arrow has it."""
+        return self._schema
+
+    def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
+        """Check the columns, then run the query and return its batches as tasks.
+
+        Parameters
+        ----------
+        columns : sequence of str
+            Columns to read; the query is narrowed to them.
+        options : ReadOptions
+            Only ``batch_rows`` matters here.
+
+        Returns
+        -------
+        iterator of Task
+
+        Raises
+        ------
+        SchemaError
+            If a column is missing.
+        ReadError
+            While iterating: if the query fails.
+        """
+        column_positions(self._schema, columns)
+        names = list(columns)
+        stored = list(dict.fromkeys(names))
+        positions = [stored.index(name) for name in names]
+        return batch_tasks(_collect(self._frame, stored), names, positions, options)
+
+    def summary(self, columns: Sequence[str]) -> SourceSummary:
+        """Return what is known before the query runs, which is nothing; raises as ``tasks`` does."""
+        column_positions(self._schema, columns)
+        return SourceSummary(files=0, row_groups=0, rows=None, stored_bytes=None, largest_task_bytes=None)
+
+
+def _collect(frame: pl.LazyFrame, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    import polars as pl
+    import polars.selectors as cs
+
+    try:
+        # In order, so that the first bad row is the same one in every run.
+        for chunk in frame.select(cs.by_name(*columns)).collect_batches(chunk_size=_CHUNK_ROWS, maintain_order=True):
+            # By name: a selector keeps the frame's order of columns.
+            table = chunk.select(columns).to_arrow(compat_level=pl.CompatLevel.oldest())
+            yield from table.to_batches()
+    except pl.exceptions.PanicException as error:
+        # A BaseException, which no caller's "except Exception" would stop.
+        raise ReadError(f"the lazy frame's query panicked: {one_line(error)}") from error
