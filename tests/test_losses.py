@@ -105,7 +105,7 @@ def test_against_the_oracle(loss: type[Loss], space: str) -> None:
             bound = DERIVATIVE_ULP
         else:
             continue  # A soft label's derivative is a difference that may cancel; the next test bounds it.
-        if (loss, output) == (BrierScore, "hessian") or (kind, loss) == ("soft", BrierScore) and space != "prob":
+        if (loss, output) == (BrierScore, "hessian") or ((kind, loss) == ("soft", BrierScore) and space != "prob"):
             continue  # Changes sign, or is a difference of two rounded numbers; the next test bounds it.
         assert error <= bound, f"{output}, {kind} label: {error} ULP at {space} {x!r}, label {y!r}"
 

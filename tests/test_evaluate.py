@@ -1,0 +1,332 @@
+"""`evaluate` end to end: numbers against the oracle, the ledger, the slices, the forms of a result, and refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastloss as fl
+from fastloss.errors import DataError, SchemaError, UsageError
+from tests.oracles import evaluation as oracle
+
+ALL_BINARY = ["log_loss", "brier_score", "normalized_entropy", "relative_information_gain"]
+ALL_BINARY += ["ctr", "mean_prediction", "calibration", "copc"]
+
+
+def relative(found: float, expected: Any) -> float:
+    return float(abs(oracle.mpf(found) - expected) / abs(expected)) if expected else abs(found)
+
+
+def total(result: fl.Result, metric: str, **slice_: Any) -> fl.Value:
+    (found,) = [v for v in result.values if v.metric == metric and dict(v.slice) == slice_]
+    return found
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.none(), st.sampled_from([0.0, 1.0]), st.floats(0, 1)),
+            st.one_of(st.none(), st.floats(-50, 50)),
+            st.one_of(st.none(), st.sampled_from([0.0, 1.0, 2.5]), st.floats(1e-3, 100)),
+            st.sampled_from(["de", "fr", None]),
+        ),
+        max_size=40,
+    ),
+)
+def test_every_metric_of_any_log_agrees_with_the_definition(rows: list[tuple[Any, ...]]) -> None:
+    table = pa.table(
+        {
+            "y": pa.array([r[0] for r in rows], pa.float64()),
+            "x": pa.array([r[1] for r in rows], pa.float64()),
+            "w": pa.array([r[2] for r in rows], pa.float64()),
+            "country": pa.array([r[3] for r in rows], pa.string()),
+        }
+    )
+    result = fl.evaluate(table, label="y", logit="x", weight="w", metrics=ALL_BINARY, by="country")
+    slices: list[dict[str, Any]] = [{}, *({"country": c} for c in {r[3] for r in rows})]
+    for chosen in slices:
+        counted = [
+            (y, x, w)
+            for y, x, w, country in rows
+            if y is not None and x is not None and w and (not chosen or country == chosen["country"])
+        ]
+        expected = oracle.evaluate(counted, "logit")
+        if chosen and not any(v.slice == chosen for v in result.values):
+            # A slice whose rows all lack a label or a weight has nothing to show.
+            assert expected["n"] == 0
+            continue
+        for metric in ALL_BINARY:
+            value = total(result, metric, **chosen)
+            assert value.n == expected["n"]
+            if metric not in expected:
+                assert value.value is None
+                assert value.reason in {"no_rows", "one_class", "zero_label", "zero_prediction"}
+            elif metric == "relative_information_gain":
+                assert value.value == pytest.approx(float(expected[metric]), rel=1e-13, abs=1e-13)
+            else:
+                assert value.value is not None
+                assert relative(value.value, expected[metric]) < 2e-15, metric
+    dropped = result.rows["dropped"]
+    assert result.rows["read"] == len(rows)
+    assert result.rows["read"] == result.rows["used"] + sum(d["rows"] for d in dropped)
+
+
+@pytest.mark.parametrize("space", ["prob", "logprob", "value"])
+def test_the_other_spaces(space: str) -> None:
+    random = np.random.default_rng(5)
+    score = random.beta(0.5, 2, 500)
+    score = np.log(score) if space == "logprob" else score
+    label = (random.random(500) < 0.3).astype(np.int8)
+    metrics = {
+        "prob": [*ALL_BINARY, "mean_squared_error", "root_mean_squared_error", "mean_absolute_error"],
+        "logprob": ALL_BINARY,
+        "value": ["mean_squared_error", "root_mean_squared_error", "mean_absolute_error", "ctr", "calibration"],
+    }[space]
+    result = fl.evaluate(pa.table({"y": label, "s": score}), label="y", metrics=metrics, **{space: "s"})
+    expected = oracle.evaluate([(float(y), float(s), 1.0) for y, s in zip(label, score, strict=True)], space)
+    for metric in metrics:
+        assert relative(total(result, metric).value, expected[metric]) < 4e-15, metric
+
+
+def test_weight_two_is_the_row_twice_and_weight_zero_is_no_row() -> None:
+    y, x, c = [1, 0, 1, 0], [0.3, -1.7, 2.2, 0.9], ["a", "b", "a", "b"]
+    weighted = fl.evaluate(
+        pa.table({"y": y, "x": x, "w": [2.0, 1.0, 0.0, 2.0], "c": c}), label="y", logit="x", weight="w", by="c"
+    )
+    repeated = fl.evaluate(
+        pa.table({"y": [1, 1, 0, 0, 0], "x": [0.3, 0.3, -1.7, 0.9, 0.9], "c": ["a", "a", "b", "b", "b"]}),
+        label="y",
+        logit="x",
+        by="c",
+    )
+    assert [(v.metric, v.slice, v.value, v.weight) for v in weighted.values] == [
+        (v.metric, v.slice, v.value, v.weight) for v in repeated.values
+    ]
+    assert weighted.rows["dropped"][0]["cause"] == "zero_weight"
+
+
+def test_zero_weight_hides_even_a_bad_row() -> None:
+    table = pa.table({"y": [math.nan, 1.0], "x": [0.5, 0.5], "w": [0.0, 1.0]})
+    result = fl.evaluate(table, label="y", logit="x", weight="w", metrics="log_loss")
+    assert result.rows["used"] == 1
+
+
+def test_models_are_counted_on_their_own_rows() -> None:
+    table = pa.table({"y": [1, 0, 1, 0], "a": [0.1, 0.2, 0.3, 0.4], "b": [None, 0.2, None, 0.4], "c": list("uuvv")})
+    result = fl.evaluate(table, label="y", logit={"a": "a", "b": "b"}, metrics=["log_loss", "ctr"], by="c")
+    alone = fl.evaluate(table, label="y", logit="b", metrics=["log_loss", "ctr"], by="c")
+    for value in alone.values:
+        (same,) = [v for v in result.values if (v.metric, v.model, v.slice) == (value.metric, "b", value.slice)]
+        assert same == value
+    assert result["ctr"] == {"a": 0.5, "b": 0.0}
+    assert result.rows["used"] == {"a": 4, "b": 2}
+    assert result.rows["dropped"] == [
+        {"cause": "null_prediction", "column": "b", "rows": 2, "first": "<stream>, row 0"}
+    ]
+
+
+def test_slices_and_their_cross() -> None:
+    random = np.random.default_rng(11)
+    n = 5000
+    table = pa.table(
+        {
+            "y": random.integers(0, 2, n),
+            "x": random.normal(size=n),
+            "country": pa.array(random.choice(["de", "fr", None], n).tolist()),
+            "device": random.integers(0, 3, n),
+        }
+    )
+    result = fl.evaluate(table, label="y", logit="x", metrics=["log_loss"], by=["country", ("country", "device")])
+    rows = table.to_pylist()
+    for value in result.values:
+        chosen = [(r["y"], r["x"], 1.0) for r in rows if all(r[k] == v for k, v in value.slice.items())]
+        expected = oracle.evaluate(chosen, "logit")
+        assert value.n == expected["n"]
+        assert relative(value.value, expected["log_loss"]) < 2e-15
+    assert [v.slice for v in result.values[:4]] == [{}, {"country": "de"}, {"country": "fr"}, {"country": None}]
+    assert len(result.values) == 1 + 3 + 9
+
+
+def test_saturated_rows_are_counted() -> None:
+    table = pa.table({"y": [1, 1, 0, 0], "p": [0.0, 0.5, 1.0, 0.0], "w": [2.0, 1.0, 0.5, 1.0]})
+    clipped = total(fl.evaluate(table, label="y", prob="p", weight="w", metrics="log_loss"), "log_loss")
+    assert clipped.evidence == {"n_saturated": 2, "w_saturated": 2.5}
+    assert clipped.value == pytest.approx((2.5 * 27.631021115928547 + math.log(2)) / 4.5, rel=1e-15)
+    exact = fl.evaluate(table, label="y", prob="p", weight="w", metrics="log_loss", saturation="exact")
+    assert exact["log_loss"] == math.inf
+    assert json.loads(exact.to_json())["values"][0]["value"] == "inf"
+    with pytest.raises(DataError, match="rules out"):
+        fl.evaluate(table, label="y", prob="p", metrics="log_loss", saturation="error")
+    logits = pa.table({"y": [1, 1], "x": [-math.inf, math.inf]})
+    infinite = total(fl.evaluate(logits, label="y", logit="x", metrics="log_loss"), "log_loss")
+    assert infinite.value == math.inf
+    assert infinite.evidence["n_saturated"] == 1
+
+
+def test_signed_labels() -> None:
+    signed = fl.evaluate(pa.table({"y": [1, -1, 1], "x": [0.1, 0.2, 0.3]}), label="y", logit="x", label_domain="pm1")
+    plain = fl.evaluate(pa.table({"y": [1, 0, 1], "x": [0.1, 0.2, 0.3]}), label="y", logit="x")
+    assert [v.value for v in signed.values] == [v.value for v in plain.values]
+    with pytest.raises(DataError, match="label_domain='pm1'"):
+        fl.evaluate(pa.table({"y": [1, -1], "x": [0.1, 0.2]}), label="y", logit="x")
+
+
+def test_zero_rows_and_all_null_are_null_values_with_a_reason() -> None:
+    empty = pa.table({"y": pa.array([], pa.int8()), "x": pa.array([], pa.float32()), "c": pa.array([], pa.string())})
+    nulls = pa.table({"y": pa.array([None, None], pa.int8()), "x": [0.1, 0.2], "c": ["a", "a"]})
+    for table in (empty, nulls):
+        result = fl.evaluate(table, label="y", logit="x", by="c")
+        assert all((v.value, v.reason, v.n, v.weight) == (None, "no_rows", 0, 0.0) for v in result.values)
+        assert result["log_loss"] is None
+        assert result.rows["read"] == table.num_rows
+        str(result)
+
+
+def test_one_class_has_no_normalized_entropy() -> None:
+    result = fl.evaluate(pa.table({"y": [0, 0], "x": [0.1, 0.2]}), label="y", logit="x")
+    assert total(result, "normalized_entropy").reason == "one_class"
+    assert total(result, "calibration").reason == "zero_label"
+    assert result["ctr"] == 0.0
+
+
+BAD = {
+    "nan label": ({"y": [1.0, math.nan]}, "label column 'y' is nan"),
+    "label 2": ({"y": [1.0, 2.0]}, "label column 'y' is 2.0; allowed: numbers from 0 to 1"),
+    "infinite label": ({"y": [1.0, math.inf]}, "label column 'y' is inf"),
+    "nan score": ({"x": [0.0, math.nan]}, "logit column 'x' is nan"),
+    "negative weight": ({"w": [1.0, -0.5]}, "weight column 'w' is -0.5; allowed: finite numbers from 0"),
+    "infinite weight": ({"w": [1.0, math.inf]}, "weight column 'w' is inf"),
+    "nan weight": ({"w": [1.0, math.nan]}, "weight column 'w' is nan"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_rows_stop_or_are_counted(case: str, tmp_path: Path) -> None:
+    changed, message = BAD[case]
+    table = pa.table({"y": [1.0, 0.0], "x": [0.5, 0.5], "w": [1.0, 1.0]} | changed)
+    pq.write_table(table, tmp_path / "log.parquet")
+    with pytest.raises(DataError) as caught:
+        fl.evaluate(tmp_path / "log.parquet", label="y", logit="x", weight="w")
+    assert message in str(caught.value)
+    assert "log.parquet, row group 0, row 1" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    result = fl.evaluate(tmp_path / "log.parquet", label="y", logit="x", weight="w", on_bad_row="drop")
+    assert result.rows["used"] == 1
+    assert sum(d["rows"] for d in result.rows["dropped"]) == 1
+
+
+def test_probability_outside_its_domain() -> None:
+    table = pa.table({"y": [1, 0, 1], "p": [0.5, 1.2, 1.3]})
+    with pytest.raises(DataError, match=r"prob column 'p' is 1\.2.*logit=.*2 bad rows"):
+        fl.evaluate(table, label="y", prob="p")
+
+
+def test_the_first_bad_task_is_reported_whatever_the_threads(tmp_path: Path) -> None:
+    for i in range(12):
+        y = [0.0] * 2000
+        if i >= 3:
+            y[i] = 7.0 + i
+        pq.write_table(pa.table({"y": y, "x": [0.1] * 2000}), tmp_path / f"{i:02}.parquet", row_group_size=500)
+    for threads in (1, 2, 7):
+        with pytest.raises(DataError, match=r"03\.parquet, row group 0, row 3: label column 'y' is 10\.0"):
+            fl.evaluate(tmp_path, label="y", logit="x", threads=threads)
+
+
+TABLE = pa.table({"click": [1, 0], "score": [0.1, 0.2], "name": ["a", "b"], "p.q": [0.5, 0.5]})
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "message"),
+    [
+        ({"label": "clik", "logit": "score"}, SchemaError, "no column 'clik'. Did you mean 'click'"),
+        ({"label": "click", "logit": "name"}, SchemaError, "name"),
+        ({"label": "click", "logit": "score", "by": "score"}, SchemaError, "score"),
+        ({"label": "click"}, UsageError, "No prediction"),
+        ({"label": "click", "logit": "score", "metrics": "log_los"}, UsageError, "Did you mean 'log_loss'"),
+        ({"label": "click", "logit": "score", "metrics": "log_loss(label_smoothing=2)"}, UsageError, "allowed: 0 <="),
+        ({"label": "click", "logit": "score", "metrics": "log_loss(gamma=2)"}, UsageError, "no parameter 'gamma'"),
+        ({"label": "click", "logit": "score", "metrics": "log_loss(1"}, UsageError, "Cannot read"),
+        ({"label": "click", "logit": "score", "metrics": []}, UsageError, "at least one"),
+        ({"label": "click", "logit": "score", "metrics": "mean_squared_error"}, UsageError, "declared logit="),
+        ({"label": "click", "logit": "score", "prob": "score"}, UsageError, "Two predictions"),
+        ({"label": "click", "logit": "score", "memory": "lots"}, UsageError, "memory is 'lots'"),
+        ({"label": "click", "logit": "score", "memory": "1MB"}, UsageError, "at least"),
+        ({"label": "click", "logit": "score", "threads": 0}, UsageError, "threads is 0"),
+        ({"label": "click", "logit": "score", "saturation": "drop"}, UsageError, "'clip' or 'exact' or 'error'"),
+        ({"label": "click", "logit": "score", "by": [("name", "name")]}, UsageError, "different columns"),
+        ({"label": "click", "logit": "score", "device": "tpu"}, UsageError, "device"),
+        ({"label": "click", "predictions": {"a": "score"}}, UsageError, "allowed: logit"),
+    ],
+)
+def test_impossible_requests_are_refused_before_a_row_is_read(request_: Any, error: type, message: str) -> None:
+    with pytest.raises(error) as caught:
+        fl.evaluate(TABLE, **request_)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_slices_beyond_the_memory_are_refused() -> None:
+    n = 60_000
+    table = pa.table({"y": np.zeros(n), "x": np.zeros(n), "u": np.arange(n)})
+    with pytest.raises(UsageError, match="slice by fewer values or raise memory"):
+        fl.evaluate(table, label="y", logit="x", by="u", memory="300MiB", threads=1)
+
+
+def test_forms_of_a_result() -> None:
+    table = pa.table(
+        {"y": [1, 0, 1], "x": [0.1, 0.2, 0.3], "c": ["a", "b", None], "d": pa.array([1, 1, 2], pa.int16())}
+    )
+    result = fl.evaluate(table, label="y", logit={"m": "x"}, metrics=["log_loss", "ctr"], by=["c", ("c", "d")])
+    parsed = json.loads(result.to_json())
+    assert set(parsed) == {"schema_version", "fastloss", "plan", "rows", "files", "values"}
+    assert parsed["schema_version"] == 1
+    assert parsed["plan"]["models"] == {"m": {"logit": "x"}}
+    assert parsed["values"][0]["value"] == result["log_loss"]
+    assert parsed["values"][0]["slice"] == {}
+    frame = result.to_polars()
+    assert frame.columns == ["metric", "model", "slice", "slice.c", "slice.d"] + frame.columns[5:]
+    assert frame.height == len(result.values) == result.to_arrow().num_rows
+    assert frame["value"].to_list() == [v.value for v in result.values]
+    with pytest.raises(UsageError, match="no metric 'auc'"):
+        result["auc"]
+    text = str(result)
+    assert "log_loss" in text
+    assert "c" in text
+
+
+def test_plan_names_what_will_be_read_and_its_fingerprint_ignores_the_machine(tmp_path: Path) -> None:
+    pq.write_table(TABLE, tmp_path / "log.parquet")
+    one = fl.make_plan(tmp_path / "log.parquet", label="click", logit="score", by="name", threads=1)
+    other = fl.make_plan(tmp_path, label="click", logit="score", by="name", threads=5, memory="2GB")
+    third = fl.make_plan(tmp_path, label="click", logit="p.q", by="name")
+    assert one.columns == ("click", "score", "name")
+    assert one.fingerprint == other.fingerprint != third.fingerprint
+    assert one.memory_bound <= one.execution.memory_bytes
+
+
+def test_a_dotted_column_and_a_shared_one() -> None:
+    result = fl.evaluate(TABLE, label="click", prob={"p": "p.q", "same": "p.q"}, metrics=["log_loss"])
+    assert result["log_loss"] == {"p": math.log(2), "same": math.log(2)}
+
+
+def test_progress_is_reported() -> None:
+    seen: list[fl.Progress] = []
+    fl.evaluate(TABLE, label="click", logit="score", progress=seen.append)
+    assert seen[-1].rows == 2
+
+
+def test_a_failing_progress_report_is_not_swallowed() -> None:
+    def fail(progress: fl.Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fl.evaluate(TABLE, label="click", logit="score", progress=fail)
