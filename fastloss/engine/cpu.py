@@ -16,7 +16,7 @@ from fastloss.plan import Model, Plan
 from fastloss.sources.base import Task
 from fastloss.states.evaluation import EvaluationState
 from fastloss.states.ledger import BAD_CAUSES, Cause, Ledger, Location
-from fastloss.states.sums import CellKey
+from fastloss.states.sums import CellKey, CellSums
 from fastloss_kernels.cpu import pointwise, sums
 from fastloss_kernels.links import MEAN_ROWS
 from fastloss_kernels.losses.form import SPACES
@@ -308,7 +308,8 @@ class _Cells:
     ) -> None:
         self._engine = engine
         self._n_used = n_rows if keep is None else int(np.count_nonzero(keep))
-        self._sorted = []
+        # Each grouping with its rows in the order of its cells, where each cell starts, and each cell's row.
+        self._sorted: list[tuple[CellSums, tuple[NDArray[np.int64], ...] | None]] = []
         for sums_of_grouping, columns in zip(state.groupings, engine._plan.groupings, strict=True):
             if not columns:
                 sums_of_grouping.rows_of([()])
@@ -357,10 +358,11 @@ def _number_cells(
     else:
         present, combined = np.unique(combined, return_inverse=True)
     names: list[CellKey] = []
-    for code in present.tolist():
+    for number in present.tolist():
         name: list[Any] = []
+        rest = number
         for value in reversed(values):
-            code, index = divmod(code, len(value))
+            rest, index = divmod(rest, len(value))
             name.append(value[index])
         names.append(tuple(reversed(name)))
     return combined, names

@@ -1,0 +1,177 @@
+"""The rules of the house: which folder may import which, where Numba's flags live, what an import may load."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = {
+    path: ast.parse(path.read_text()) for top in ("fastloss", "kernels") for path in sorted((ROOT / top).rglob("*.py"))
+}
+
+# Part -> the parts of fastloss that it may import. The order is the layering: each line only names earlier ones.
+LAYERS: dict[str, set[str]] = {
+    "_version": set(),
+    "errors": set(),
+    "sources": {"errors"},
+    "columns": {"errors"},
+    "states": set(),
+    "metrics": {"errors"},
+    "plan": {"errors", "columns", "sources", "metrics"},
+    "engine": {"errors", "columns", "sources", "states", "metrics", "plan"},
+    "scan": {"errors", "sources", "states", "plan"},
+    "report": {"_version", "errors", "metrics", "plan", "scan"},
+    "result": {"_version", "errors", "states", "metrics", "plan", "scan", "report"},
+    "losses": set(),
+    "api": {"plan", "scan", "engine", "result"},
+    "demo": {"errors", "api", "plan", "result", "report"},
+    "doctor": {"_version", "errors", "api", "plan", "result", "report"},
+    "cli": {"_version", "errors", "api", "plan", "metrics", "scan", "result", "report", "demo", "doctor"},
+    "__main__": {"cli"},
+    "__init__": {"_version", "errors", "api", "plan", "result", "scan", "losses"},
+}
+OUTSIDE = {
+    # Top-level package -> the parts that may import it, at any depth.
+    "numba": {"kernels", "doctor"},
+    "llvmlite": {"kernels", "doctor"},
+    "polars": {"sources", "result"},
+    "rich": {"report"},
+    "cyclopts": {"cli"},
+    "pyarrow": {"sources", "columns", "plan", "engine", "result", "demo", "cli", "doctor"},
+}
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(ROOT)
+    return "kernels" if relative.parts[0] == "kernels" else relative.parts[1].removesuffix(".py")
+
+
+def without_type_checking(tree: ast.Module) -> list[ast.AST]:
+    """Every node but those that only a type checker sees."""
+    hidden = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    return [node for node in ast.walk(tree) if id(node) not in hidden]
+
+
+def imports(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in without_type_checking(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the layer they cross"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    part = part_of(path)
+    for name in imports(SOURCES[path]):
+        top, *rest = name.split(".")
+        if top == "fastloss":
+            target = rest[0] if rest[0] in LAYERS else "__init__"
+            assert part != "kernels", f"kernels know nothing of fastloss: {name}"
+            assert target == part or target in LAYERS[part], f"{part} may not import {name}"
+        elif top in OUTSIDE:
+            assert part in OUTSIDE[top], f"{part} may not import {name}"
+
+
+def test_numba_is_decorated_in_one_place() -> None:
+    for path, tree in SOURCES.items():
+        if path.name == "jit.py":
+            continue
+        for name in imports(tree):
+            assert not re.fullmatch(r"numba\.(njit|jit|vectorize|guvectorize|cuda\.jit)", name), path
+        assert not re.search(r"fastmath|@(numba|cuda)\.", path.read_text()), path
+
+
+def test_formulas_call_no_libm() -> None:
+    for path, tree in SOURCES.items():
+        if part_of(path) != "kernels" or path.name == "derive_coefficients.py":
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                called = ast.unparse(node.func)
+                assert not re.fullmatch(r"(math|np|numpy)\.(exp|expm1|log|log1p|log2|tanh|lgamma|pow|fma)", called), (
+                    path
+                )
+
+
+def child() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"}
+
+
+@pytest.mark.parametrize("statement", ["import fastloss", "import fastloss.cli"])
+def test_importing_loads_nothing_heavy(statement: str) -> None:
+    code = f"import sys; {statement}; print(*sorted({{'numba','numpy','pyarrow','polars','rich'}} & set(sys.modules)))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env=child()
+    )
+    assert run.stdout.split() == []
+
+
+def test_planning_needs_no_compiler(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"y": [1, 0], "x": [0.1, 0.2]}), tmp_path / "log.parquet")
+    code = (
+        "import sys, fastloss as fl\n"
+        f"fl.make_plan({str(tmp_path / 'log.parquet')!r}, label='y', logit='x')\n"
+        "print('numba' in sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env=child()
+    )
+    assert run.stdout.split() == ["False"]
+
+
+def test_every_package_is_shipped() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = set()
+    for top, home in (("fastloss", ROOT / "fastloss"), ("fastloss_kernels", ROOT / "kernels" / "fastloss_kernels")):
+        for init in home.rglob("__init__.py"):
+            found.add(".".join((top, *init.parent.relative_to(home).parts)))
+    assert set(settings["packages"]) == found
+    for home in (ROOT / "fastloss", ROOT / "kernels" / "fastloss_kernels"):
+        assert (home / "py.typed").exists()
+
+
+def test_public_names_exist() -> None:
+    import fastloss
+
+    for name in fastloss.__all__:
+        assert getattr(fastloss, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = fastloss.nothing
+
+
+def run_tool(*arguments: str) -> None:
+    run = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_lint() -> None:
+    run_tool("ruff", "check", "--no-cache", ".")
+
+
+def test_format() -> None:
+    run_tool("ruff", "format", "--no-cache", "--check", ".")
+
+
+def test_types(tmp_path: Path) -> None:
+    run_tool("mypy", "--cache-dir", str(tmp_path))
