@@ -1,0 +1,1 @@
+"""Results, plans and listings as text; the progress bar."""

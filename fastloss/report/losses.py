@@ -1,0 +1,124 @@
+"""The listing of every loss and metric, as text and as Markdown: ``python -m fastloss.report.losses``."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+from fastloss.errors import UsageError, nearest_names
+from fastloss.metrics.form import Metric
+from fastloss.metrics.means import ALIASES, MEAN_METRICS
+from fastloss.metrics.names import known_names
+from fastloss_kernels.losses import LOSSES, BinaryLoss, Loss
+from fastloss_kernels.losses.form import Interval
+
+_INTRODUCTION = (
+    "As a metric, a loss is its weighted mean over the log, Σw·l / Σw. Predictions are logits x, probabilities p, "
+    "log-probabilities, margins s or values ŷ; y is the label and w the weight. "
+    "Parameters are written log_loss(label_smoothing=0.1)."
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the listing says about one loss or metric; `facts` are pairs of a heading and a text."""
+
+    name: str
+    aliases: tuple[str, ...]
+    kind: str
+    facts: tuple[tuple[str, str], ...]
+
+
+def entries() -> list[Entry]:
+    """Return every loss, then every other metric."""
+    return [_loss_entry(loss) for loss in LOSSES] + [_metric_entry(metric) for metric in MEAN_METRICS]
+
+
+def render_losses(name: str | None = None) -> str:
+    """Return the listing as plain text; with a name or an alias, that entry alone.
+
+    Raises
+    ------
+    UsageError
+        If nothing has that name.
+    """
+    listed = entries()
+    if name is not None:
+        listed = [entry for entry in listed if name in (entry.name, *entry.aliases)]
+        if not listed:
+            raise UsageError(f"No metric or loss is called {name!r}. {nearest_names(name, known_names())}")
+    blocks = [] if name is not None else [_INTRODUCTION]
+    for entry in listed:
+        aliases = f" ({', '.join(entry.aliases)})" if entry.aliases else ""
+        facts = [f"  {heading:<11}  {text}" for heading, text in (("kind", entry.kind), *entry.facts)]
+        blocks.append("\n".join([entry.name + aliases, *facts]))
+    return "\n\n".join(blocks)
+
+
+def render_markdown() -> str:
+    """Return the listing as Markdown."""
+    lines = ["# Losses and metrics", "", _INTRODUCTION, "Rendered by `python -m fastloss.report.losses`.", ""]
+    for entry in entries():
+        lines += [f"## `{entry.name}`", ""]
+        if entry.aliases:
+            lines.append(f"- also: {', '.join(f'`{alias}`' for alias in entry.aliases)}")
+        lines += [f"- {heading}: {text}" for heading, text in (("kind", entry.kind), *entry.facts)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _loss_entry(loss: type[Loss]) -> Entry:
+    facts = [
+        ("meaning", _summary(loss)),
+        ("formula", loss.formula),
+        ("labels", _labels(loss.label_range, binary=issubclass(loss, BinaryLoss))),
+        ("predictions", ", ".join(loss.rows)),
+    ]
+    if parameters := "; ".join(_parameters(loss)):
+        facts.append(("parameters", parameters))
+    facts.append(("source", loss.source))
+    return Entry(loss.name, (*loss.aliases, loss.__name__), "loss", tuple(facts))
+
+
+def _metric_entry(metric: Metric) -> Entry:
+    facts = [
+        ("formula", metric.description),
+        ("labels", _labels(metric.label_range, binary=metric.label_range == Interval(0.0, 1.0))),
+        ("predictions", ", ".join(metric.spaces)),
+    ]
+    if source := _references(type(metric)):
+        facts.append(("source", source))
+    aliases = tuple(alias for alias, name in ALIASES.items() if name == metric.label)
+    return Entry(metric.label, aliases, "metric", tuple(facts))
+
+
+def _labels(allowed: Interval, binary: bool) -> str:
+    if binary:
+        return "0 to 1, soft labels too; −1 to +1 with label_domain pm1"
+    return "finite numbers" if allowed.describe("y") == "y is a number" else allowed.describe("y")
+
+
+def _parameters(loss: type[Loss]) -> Iterator[str]:
+    for parameter in fields(loss):
+        allowed = loss.ranges.get(parameter.name)
+        if parameter.name == "label_domain":
+            yield "label_domain='01' or 'pm1'"
+        else:
+            within = "" if allowed is None else f" ({allowed.describe(parameter.name)})"
+            yield f"{parameter.name}={parameter.default!r}{within}"
+
+
+def _summary(documented: type) -> str:
+    return (inspect.getdoc(documented) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def _references(documented: type) -> str:
+    """Return the References section of a docstring on one line."""
+    found = re.search(r"^References\n-+\n(.+?)(\n\n|\Z)", inspect.getdoc(documented) or "", re.DOTALL | re.MULTILINE)
+    return "" if found is None else " ".join(found[1].split())
+
+
+if __name__ == "__main__":
+    print(render_markdown(), end="")
