@@ -205,3 +205,43 @@ def compile_cpu(function: Function, *, parallel: bool = False) -> Function:
         finally:
             numba.config.CACHE_DIR = kept
     return dispatcher
+
+
+def compile_cuda(function: Function) -> Any:
+    """Make a lazily compiled CUDA kernel of a function; in Numba's simulator, a simulated kernel.
+
+    NVVM contracts a·b + c into one rounding unless told otherwise, and `numba.cuda.jit` has no word for it
+    (https://github.com/NVIDIA/numba-cuda/issues/118), so the option is given to NVVM while the kernel compiles.
+
+    Raises
+    ------
+    ImportError
+        If numba-cuda is not installed and the simulator is not in use.
+    """
+    from importlib.util import find_spec
+
+    import numba
+    from numba import cuda
+
+    tell_numba()
+    if numba.config.ENABLE_CUDASIM:
+        return cuda.jit(function)
+    if find_spec("numba_cuda") is None:
+        raise ImportError("CUDA kernels need numba-cuda; install fastloss[cuda12] or fastloss[cuda13].")
+    # `lto=False`: link-time optimisation compiles once more, and contracts whatever was asked for before.
+    kernel = cuda.jit(fastmath=False, opt=True, lto=False)(function)
+    compile_contracting = kernel.compile
+
+    def compile_as_written(signature: Any) -> Any:
+        from numba.cuda.cudadrv import nvvm
+
+        with _lock:
+            kept = nvvm.compile_ir
+            nvvm.compile_ir = lambda llvm_ir, **options: kept(llvm_ir, **{**options, "fma": False})
+            try:
+                return compile_contracting(signature)
+            finally:
+                nvvm.compile_ir = kept
+
+    kernel.compile = compile_as_written
+    return kernel

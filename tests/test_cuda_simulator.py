@@ -1,0 +1,137 @@
+"""The CUDA kernels in Numba's simulator: every loss in every space gives the bits of the CPU kernels.
+
+The simulator replaces `numba.cuda` when Numba is first imported, so this file runs itself in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastloss_kernels.links import MEAN_ROWS
+from fastloss_kernels.losses import LOSSES, Loss
+from fastloss_kernels.losses.form import SPACES
+
+ROOT = Path(__file__).parents[1]
+# Two blocks of thirteen threads: fewer threads than rows, and a number of rows that they do not divide.
+GRID = (2, 13)
+
+MAGNITUDES = [0.0, 5e-324, 2.2250738585072014e-308, 1e-300, 1e-20, 1e-12, 1.1e-8, 0.25, 0.5, 0.6931471805599453, 0.7]
+MAGNITUDES += [1.0 - 2**-53, 1.0, 1.0 + 2**-52, 2.5, 19.0, 36.7, 40.0, 708.4, 709.8, 745.1, 745.2, 1e5, 2.0**53, 1e300]
+MAGNITUDES += [1.7976931348623157e308, float("inf")]
+SCORES = [sign * m for m in MAGNITUDES for sign in (1.0, -1.0)] + [1.0 - 1e-12, 1.0 - 1e-7, -27.631, float("nan")]
+LABELS = [0.0, 1.0, 0.5, 5e-324, 0.3, 1.0 - 2**-53, float("nan")]
+
+
+Case = tuple[Callable[..., Any], Callable[..., Any] | None, tuple[float, ...], str]
+
+
+def all_cases() -> dict[str, Case]:
+    """Every loss in every space, as it comes and with every parameter changed and infinities kept; and the means."""
+    cases: dict[str, Case] = {f"mean-{space}": (row, None, (), space) for space, row in MEAN_ROWS.items()}
+    for listed in LOSSES:
+        changed = listed(**{name: 0.25 for name, allowed in listed.ranges.items() if 0.25 in allowed})
+        for space, row in listed.rows.items():
+            test = listed.saturated.get(space)
+            cases[f"{listed.name}-{space}"] = (row, test, listed().parameters(space), space)
+            if listed().parameters(space):
+                cases[f"{changed.label}-{space}"] = (row, test, changed.parameters(space, epsilon=0.0), space)
+    return cases
+
+
+CASES = all_cases()
+
+
+def rows_of(space: str) -> tuple[np.ndarray, np.ndarray]:
+    """Hostile scores with hostile labels, and random ones."""
+    low, high = SPACES[space]
+    hostile = np.array([(x, y) for x in SCORES if not (x < low or x > high) for y in LABELS])
+    random = np.random.default_rng(7)
+    scores = random.normal(-2.0, 8.0, 100)
+    if space == "prob":
+        scores = random.beta(0.3, 0.7, 100)
+    if space == "logprob":
+        scores = -random.exponential(2.0, 100)
+    labels = np.where(random.random(100) < 0.5, random.random(100), random.random(100) < 0.3)
+    return np.concatenate([hostile[:, 0], scores]), np.concatenate([hostile[:, 1], labels])
+
+
+def run_kernels(pointwise: Any, launch: Callable[..., Any], name: str) -> dict[str, np.ndarray]:
+    """Run every kernel of a case on its rows; `launch` turns a kernel into something to call."""
+    row, test, parameters, space = CASES[name]
+    score, label = rows_of(space)
+    value, gradient, hessian, alone = np.full((4, len(score)), -7.0)
+    launch(pointwise.make_value_gradient_hessian(row))(score, label, parameters, value, gradient, hessian)
+    launch(pointwise.make_value(row))(score, label, parameters, alone)
+    results = {"value": value, "gradient": gradient, "hessian": hessian, "value alone": alone}
+    if test is not None:
+        results["flag"] = np.zeros(len(score), dtype=np.bool_)
+        launch(pointwise.make_flag(test))(score, label, parameters, results["flag"])
+    return results
+
+
+def bits(values: np.ndarray) -> np.ndarray:
+    """The bit patterns of an array; every NaN has the same one here, since its payload is not promised."""
+    if values.dtype == np.bool_:
+        return values
+    return np.where(np.isnan(values), np.nan, values).view(np.int64)
+
+
+def run_in_own_process(module: str, output: Path, **environment: str) -> None:
+    """Run a test module as a program that writes its results to a file."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-m", f"tests.{module}", str(output)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    output = tmp_path_factory.mktemp("cuda") / "simulated.npz"
+    run_in_own_process("test_cuda_simulator", output, NUMBA_ENABLE_CUDASIM="1")
+    with np.load(output) as results:
+        return dict(results)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_simulated_kernels_give_the_bits_of_the_cpu(name: str, simulated: dict[str, np.ndarray]) -> None:
+    from fastloss_kernels.cpu import pointwise
+
+    score, label = rows_of(CASES[name][3])
+    for output, values in run_kernels(pointwise, lambda kernel: kernel, name).items():
+        other = bits(simulated[f"{name} {output}"]) != bits(values)
+        differing = np.flatnonzero(other)[:3]
+        assert not other.any(), f"{output}: {other.sum()} rows differ, first " + ", ".join(
+            f"{values[i]!r} at ({score[i]!r}, {label[i]!r})" for i in differing
+        )
+
+
+def simulate(output: str) -> None:
+    """Run every kernel in the simulator and write what it gives."""
+    import numba
+
+    from fastloss_kernels.cuda import pointwise
+
+    assert numba.config.ENABLE_CUDASIM, "the simulator is not in use"
+    results = {}
+    for name in CASES:
+        for key, values in run_kernels(pointwise, lambda kernel: kernel[GRID], name).items():
+            results[f"{name} {key}"] = values
+    np.savez(output, **results)
+
+
+if __name__ == "__main__":
+    simulate(sys.argv[1])
