@@ -155,7 +155,7 @@ def encode_keys(column: pa.Array) -> tuple[CodeArray, list[Any]]:
     values : list of None, bool, int or str
         Each occurs in the column, and none twice; in no particular order. None is the key of the null rows. Dates and
         timestamps are ISO 8601 text (with a final ``Z`` where the column has a time zone: Arrow stores UTC), decimals
-        are plain digits.
+        are plain digits, both without trailing zeros of a fraction.
 
     Raises
     ------
@@ -241,6 +241,9 @@ def _dictionary_to_float64(column: pa.DictionaryArray, name: str) -> tuple[Float
 def _used_entries(column: pa.DictionaryArray) -> tuple[pa.Array, CodeArray]:
     """Return the dictionary's entries that occur, with a null for a missing index, and each row's place among them."""
     dictionary, indices = column.dictionary, column.indices
+    if pa.types.is_string_view(dictionary.type):
+        # Arrow has no take for string views.
+        dictionary = pc.cast(dictionary, pa.large_string())
     n_entries = len(dictionary)
     if n_entries > len(column):
         # A long dictionary shared by many short batches: hash the few indices instead of counting over all entries.
@@ -261,8 +264,8 @@ def _encode(column: pa.Array) -> tuple[CodeArray, pa.Array]:
     if pa.types.is_string_view(column.type):
         # Arrow's dictionary_encode turns a null of a string view into an empty string.
         column = pc.cast(column, pa.large_string())
-    elif pa.types.is_decimal(column.type) and not pa.types.is_decimal256(column.type):
-        column = pc.cast(column, pa.decimal128(min(38, column.type.precision), column.type.scale))
+    elif pa.types.is_decimal32(column.type) or pa.types.is_decimal64(column.type):
+        column = pc.cast(column, pa.decimal128(column.type.precision, column.type.scale))
     encoded = pc.dictionary_encode(column, null_encoding="encode")
     return np.asarray(encoded.indices.to_numpy(), dtype=np.int32), encoded.dictionary
 
@@ -277,11 +280,19 @@ def _key_values(distinct: pa.Array) -> list[Any]:
         moments = ticks.astype(np.int64).view(f"datetime64[{unit}]")
         suffix = "Z" if pa.types.is_timestamp(data_type) and data_type.tz is not None else ""
         text = np.datetime_as_string(moments.astype("datetime64[D]") if pa.types.is_date(data_type) else moments)
-        return [f"{t}{suffix}" if ok else None for t, ok in zip(text, distinct.is_valid().to_pylist(), strict=True)]
+        return [
+            _without_zeros(t) + suffix if ok else None
+            for t, ok in zip(text.tolist(), distinct.is_valid().to_pylist(), strict=True)
+        ]
     try:
         values = distinct.to_pylist()
     except UnicodeDecodeError as error:
         raise DataError(f"a key is not UTF-8 text ({error.reason}); write the log's text as UTF-8.") from error
     if pa.types.is_decimal(data_type):
-        return [None if value is None else format(value, "f") for value in values]
+        return [None if value is None else _without_zeros(format(value, "f")) for value in values]
     return list(values)
+
+
+def _without_zeros(number: str) -> str:
+    """Return a decimal text without the zeros that only tell the column's scale: equal keys of two files are one."""
+    return number.rstrip("0").rstrip(".") if "." in number else number

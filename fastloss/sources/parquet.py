@@ -43,6 +43,7 @@ _STREAM_BYTES = 1 << 20
 _STORE_STREAM_BYTES = 8 << 20
 _KEPT_FOOTERS = 16
 _KEPT_FOOTER_BYTES = 8 << 20
+_DICTIONARY_ENCODINGS = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"}
 _PHYSICAL_BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 
 
@@ -52,7 +53,7 @@ class _RowGroup:
     n_rows: int
     stored_bytes: int
     decoded_bytes: int
-    row_bytes: int
+    text_bytes: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,9 @@ class ParquetSource:
                 for number in range(footer.num_row_groups):
                     row_groups.append(_weigh(file, footer, number, first_row, leaves))
                     first_row += row_groups[-1].n_rows
-                text_leaves = tuple(leaf for kind, leaf, _ in leaves if _is_text(kind))
+                text_leaves = tuple(
+                    leaf for kind, leaf, _ in leaves if _is_text(kind) and _reads_as_dictionary(footer, leaf)
+                )
                 return _PlannedFile(file, _stamp(file), text_leaves, tuple(row_groups))
         except ReadError as error:
             return error
@@ -298,10 +301,14 @@ class ParquetSource:
     def _pyarrow_batches(
         self, entry: _PlannedFile, number: int, columns: list[str], options: ReadOptions, whole: bool
     ) -> Iterator[pa.RecordBatch]:
+        row_group = entry.row_groups[number]
         stream_bytes = 0 if whole else _STREAM_BYTES if entry.file.is_local else _STORE_STREAM_BYTES
+        # Arrow's dictionary grows until the row group ends, whatever the pieces: many distinct texts are read plain.
+        most_text = options.task_bytes // (2 * len(columns))
+        text_leaves = [leaf for leaf in entry.text_leaves if whole or row_group.text_bytes[leaf] <= most_text]
         with self._opened(
             entry.file,
-            text_leaves=entry.text_leaves,
+            text_leaves=text_leaves,
             stream_bytes=stream_bytes,
             checksums=options.verify_checksums,
         ) as parquet:
@@ -310,7 +317,8 @@ class ParquetSource:
                 yield from table.to_batches(max_chunksize=options.batch_rows)
             else:
                 # Half for the batch that is being decoded, half for the one that the caller still holds.
-                rows = options.task_bytes // (2 * max(1, entry.row_groups[number].row_bytes))
+                row_bytes = row_group.decoded_bytes // max(1, row_group.n_rows) + 1
+                rows = options.task_bytes // (2 * row_bytes)
                 yield from parquet.iter_batches(
                     batch_size=max(1, min(options.batch_rows, rows)),
                     row_groups=[number],
@@ -409,6 +417,7 @@ def _weigh(
     row_group = footer.row_group(number)
     n_rows = row_group.num_rows
     stored = decoded = passing = 0
+    text_bytes: dict[int, int] = {}
     contradiction = f"{n_rows} rows" if n_rows < 0 else ""
     for kind, first, count in leaves:
         for leaf in range(first, first + count):
@@ -423,21 +432,32 @@ def _weigh(
             elif column.max_repetition_level == 0 and n_values != n_rows:
                 contradiction = f"{n_rows} rows, and {n_values} values in column {column.path!r}"
             if column.physical_type == "BYTE_ARRAY":
-                # An offset or a dictionary index for each value, and the bytes, once decoded and once being decoded.
-                value_bytes = 8 * n_values + 2 * page_bytes
+                # Each value has an offset or an index. Each distinct one has its bytes, twice while they are copied,
+                # and a slot in a hash table; a distinct value takes four bytes of a page or more.
+                text_bytes[leaf] = 48 * min(n_values, page_bytes // 4 + 1) + 2 * page_bytes
+                value_bytes = 8 * n_values + text_bytes[leaf]
             else:
                 width = _PHYSICAL_BYTES.get(column.physical_type) or max(1, column.length)
                 value_bytes = (width + _narrowed_width(kind, width)) * n_values
             levels = (column.max_definition_level > 0) + (column.max_repetition_level > 0)
             stored += chunk_bytes
             decoded += value_bytes + levels * 2 * n_values + n_values // 8 + 64
-            passing = max(passing, chunk_bytes + page_bytes)
+            # The column being decoded also holds its chunk, a page, and buffers up to twice as long as they will be.
+            passing = max(passing, chunk_bytes + page_bytes + value_bytes)
     if contradiction:
         raise ReadError(
             f"cannot read {file.origin!r}, row group {number}: its footer promises {contradiction}; it is damaged."
         )
     decoded += passing if file.is_local else passing + stored
-    return _RowGroup(first_row, n_rows, stored, decoded, -(-decoded // max(1, n_rows)))
+    return _RowGroup(first_row, n_rows, stored, decoded, text_bytes)
+
+
+def _reads_as_dictionary(footer: pq.FileMetaData, leaf: int) -> bool:
+    # Arrow cannot turn delta-encoded text into a dictionary; such a column is read plain, and encoded afterwards.
+    return all(
+        _DICTIONARY_ENCODINGS.issuperset(footer.row_group(number).column(leaf).encodings)
+        for number in range(footer.num_row_groups)
+    )
 
 
 def _held_bytes(row_group: _RowGroup, n_columns: int, options: ReadOptions) -> int:
