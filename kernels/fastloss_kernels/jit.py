@@ -7,10 +7,12 @@ the compiled code, because every primitive here has an exact Python definition b
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
 import os
+import pickle
 import struct
 import sys
 import threading
@@ -204,7 +206,33 @@ def compile_cpu(function: Function, *, parallel: bool = False) -> Function:
             dispatcher: Function = numba.njit(cache=folder is not None, parallel=parallel, **KERNEL_FLAGS)(function)
         finally:
             numba.config.CACHE_DIR = kept
+    if folder is not None:
+        _forgive_cache_errors(dispatcher)
     return dispatcher
+
+
+def _forgive_cache_errors(dispatcher: Any) -> None:
+    """Compile where a cache entry is damaged or cannot be written: a full disk must not stop an evaluation.
+
+    Numba raises there, on every run until somebody deletes the entry (https://github.com/numba/numba/issues/9348).
+    """
+    cache = dispatcher._cache
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_overload(signature: Any, target: Any) -> Any:
+        try:
+            return load(signature, target)
+        except Exception:
+            # A damaged pickle may raise anything; without its index the entry is compiled and written anew.
+            with contextlib.suppress(OSError):
+                cache.flush()
+            return None
+
+    def save_overload(signature: Any, compiled: Any) -> None:
+        with contextlib.suppress(OSError, EOFError, pickle.PickleError):
+            save(signature, compiled)
+
+    cache.load_overload, cache.save_overload = load_overload, save_overload
 
 
 def compile_cuda(function: Function) -> Any:
@@ -230,18 +258,21 @@ def compile_cuda(function: Function) -> Any:
         raise ImportError("CUDA kernels need numba-cuda; install fastloss[cuda12] or fastloss[cuda13].")
     # `lto=False`: link-time optimisation compiles once more, and contracts whatever was asked for before.
     kernel = cuda.jit(fastmath=False, opt=True, lto=False)(function)
-    compile_contracting = kernel.compile
+    compile_kernel = kernel.compile
 
     def compile_as_written(signature: Any) -> Any:
-        from numba.cuda.cudadrv import nvvm
+        from numba.cuda import dispatcher
 
         with _lock:
-            kept = nvvm.compile_ir
-            nvvm.compile_ir = lambda llvm_ir, **options: kept(llvm_ir, **{**options, "fma": False})
+            kept = dispatcher.compile_cuda
+            # The option stays with the compiled kernel, so every device that it is later linked for sees it.
+            dispatcher.compile_cuda = lambda *arguments, nvvm_options, **others: kept(
+                *arguments, nvvm_options={**nvvm_options, "fma": False}, **others
+            )
             try:
-                return compile_contracting(signature)
+                return compile_kernel(signature)
             finally:
-                nvvm.compile_ir = kept
+                dispatcher.compile_cuda = kept
 
     kernel.compile = compile_as_written
     return kernel

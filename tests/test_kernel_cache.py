@@ -1,0 +1,107 @@
+"""The kernel cache: hit by an unchanged package, missed by a changed formula, harmless when it cannot be used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = """
+import numpy as np
+from fastloss_kernels.cpu import pointwise, sums
+from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS
+from fastloss_kernels.losses import MeanAbsoluteError
+kernel = pointwise.make_value(MeanAbsoluteError.rows["value"])
+out = np.empty(3)
+kernel(np.array([1.0, 2.0, 4.0]), np.zeros(3), (), out)
+add = sums.make_add_terms()
+add(out, np.zeros(ACCUMULATOR_WORDS, dtype=np.int64))
+hits = sum(kernel.stats.cache_hits.values()) + sum(add.stats.cache_hits.values())
+print(*out, hits)
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the kernels that a test may change."""
+    shutil.copytree(
+        ROOT / "kernels" / "fastloss_kernels",
+        tmp_path / "kernels" / "fastloss_kernels",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    return tmp_path / "kernels"
+
+
+def run(package: Path, cache: Path, **changed: str) -> tuple[list[float], int, str]:
+    environment = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "PYTHONPATH")}
+    environment |= {"PYTHONPATH": str(package), "FASTLOSS_CACHE_DIR": str(cache), "PYTHONDONTWRITEBYTECODE": "1"}
+    finished = subprocess.run(
+        [sys.executable, "-W", "default", "-c", PROGRAM],
+        env=environment | changed,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    *values, hits = finished.stdout.split()
+    return [float(value) for value in values], int(hits), finished.stderr
+
+
+def test_a_changed_formula_in_another_file_is_noticed(package: Path, tmp_path: Path) -> None:
+    assert run(package, tmp_path / "cache")[:2] == ([1.0, 2.0, 4.0], 0)
+    assert run(package, tmp_path / "cache")[:2] == ([1.0, 2.0, 4.0], 2)
+    loss = package / "fastloss_kernels" / "losses" / "mean_absolute_error.py"
+    loss.write_text(loss.read_text().replace("return abs(difference)", "return 10.0 * abs(difference)"))
+    assert run(package, tmp_path / "cache")[:2] == ([10.0, 20.0, 40.0], 0)
+
+
+def test_a_read_only_install_uses_the_users_cache(package: Path, tmp_path: Path) -> None:
+    for path in [package, *package.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
+    try:
+        assert run(package, tmp_path / "cache")[:2] == ([1.0, 2.0, 4.0], 0)
+        assert run(package, tmp_path / "cache")[:2] == ([1.0, 2.0, 4.0], 2)
+        assert not list(package.rglob("*.nbi"))
+    finally:
+        for path in [package, *package.rglob("*")]:
+            path.chmod(path.stat().st_mode | stat.S_IWUSR)
+
+
+def test_a_damaged_cache_is_compiled_anew(package: Path, tmp_path: Path) -> None:
+    run(package, tmp_path / "cache")
+    entries = [path for path in (tmp_path / "cache").rglob("*") if path.suffix in (".nbi", ".nbc")]
+    assert len(entries) >= 4
+    for number, path in enumerate(sorted(entries)):
+        path.write_bytes(b"" if number % 2 else path.read_bytes()[:40])
+    assert run(package, tmp_path / "cache")[0] == [1.0, 2.0, 4.0]
+    assert run(package, tmp_path / "cache")[:2] == ([1.0, 2.0, 4.0], 2)
+
+
+def test_without_a_writable_folder_it_compiles_and_says_so(package: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    values, hits, errors = run(package, blocked / "cache")
+    assert (values, hits) == ([1.0, 2.0, 4.0], 0)
+    assert "set FASTLOSS_CACHE_DIR" in errors
+
+
+def test_a_full_disk_does_not_stop_an_evaluation(package: Path, tmp_path: Path) -> None:
+    program = PROGRAM.replace(
+        "import numpy as np",
+        "import numpy as np\nimport numba.core.caching as caching\n"
+        "def full(*arguments):\n    raise OSError(28, 'No space left on device')\n"
+        "caching.IndexDataCacheFile.save = full",
+    )
+    environment = {
+        "PYTHONPATH": str(package),
+        "FASTLOSS_CACHE_DIR": str(tmp_path / "cache"),
+        "PATH": os.environ["PATH"],
+    }
+    finished = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert finished.stdout.split() == ["1.0", "2.0", "4.0", "0"], finished.stderr
