@@ -89,8 +89,8 @@ def check_key_type(name: str, data_type: pa.DataType) -> None:
 def to_float64(column: pa.Array, name: str) -> tuple[Float64Array, BoolArray | None]:
     """Return a column's numbers as float64, and which of them are valid.
 
-    A float64 column without nulls is not copied: the result is a read-only view of Arrow's buffer. All others are
-    copied once. NaN, infinities and negative zero pass unchanged; a null is not a NaN.
+    A float64 column without nulls is not copied: the result is a view of Arrow's buffer, which must not be written to,
+    whether NumPy would allow it or not. All others are copied once. NaN, infinities and negative zero pass unchanged; a null is not a NaN.
 
     Parameters
     ----------
