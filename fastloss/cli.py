@@ -340,6 +340,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         The words after ``fastloss``; left out, those of the process.
     """
+    if sys.stdout is None:
+        _complain("stdout is closed; redirect it to a file or to /dev/null.")
+        return FAILED
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
@@ -348,8 +351,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             if not isinstance(getattr(command, "__self__", None), App):
                 return int(command(*bound.args, **bound.kwargs))
-            with _guarded_stdout():
-                # --help and --version, which the library prints.
+            # --help and --version, printed by Rich, which ends the process where stdout was closed early.
+            with _guarded_stdout(), contextlib.suppress(SystemExit):
                 command(*bound.args, **bound.kwargs)
             return 0
         except CycloptsError as error:
@@ -374,7 +377,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str) -> None:
-    print("fastloss:", " ".join(message.split()), file=sys.stderr)
+    # Without stderr, as after 2>&-, print would write to stdout.
+    if sys.stderr is not None:
+        print("fastloss:", " ".join(message.split()), file=sys.stderr)
 
 
 def _complain_of_bug(error: BaseException) -> None:

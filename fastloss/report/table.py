@@ -106,8 +106,8 @@ def _header(result: Result) -> str:
         shown = f"{used:,} used"
     else:
         shown = "used: " + ", ".join(f"{n:,} by {printable(model)}" for model, n in used.items())
-    lines = [f"{rows['read']:,} rows read" + (f" from {_count(files['read'], 'file')}" if files["read"] else "")]
-    lines[0] += f", {shown}"
+    origin = f" from {_count(files['read'], 'file')}" if files["read"] else ""
+    lines = [f"{_count(rows['read'], 'row')} read{origin}, {shown}"]
     lines += [
         f"dropped {cause['rows']:,}: {cause['cause']} in {printable(cause['column'])}, "
         f"the first in {printable(cause['first'])}"

@@ -1,0 +1,652 @@
+"""The command line: what it prints where, its exit statuses, and one readable line for everything that goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import fastloss
+from fastloss import api
+from fastloss.cli import main
+from fastloss.report.losses import entries, render_markdown
+from fastloss.report.progress import progress_bar
+from fastloss.report.table import render
+from fastloss.scan import Progress
+
+ROOT = Path(__file__).parents[1]
+BASE = ("--label", "click", "--logit", "score")
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line in this process; return its status, stdout and stderr."""
+
+    def run_words(*words: object) -> tuple[int, str, str]:
+        status = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run_words
+
+
+@pytest.fixture
+def fails(run: Run) -> Callable[..., str]:
+    """Run a command line that must fail: status 2, nothing on stdout, one line on stderr, which is returned."""
+
+    def run_words(*words: object) -> str:
+        status, out, err = run(*words)
+        assert (status, out) == (2, "")
+        assert err.startswith("fastloss: ")
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+        return err
+
+    return run_words
+
+
+def log_columns() -> dict[str, Any]:
+    return {
+        "click": pa.array([1, 0, 1, 0, None, 0, 0, 1], pa.int8()),
+        "score": pa.array([0.8, 0.33, 0.77, 0.66, 0.1, 0.55, None, 0.002], pa.float32()),
+        "score_b": pa.array([2.0, -1.0, 1.5, -0.5, 0.0, -2.0, -1.0, 0.5], pa.float64()),
+        "p": pa.array([0.8, 0.33, 0.77, 0.66, 0.1, 0.55, 0.2, 1.0], pa.float64()),
+        "weight": pa.array([1.0, 2.0, 0.5, 1.0, 1.0, 3.0, 1.0, 1.0]),
+        "country": pa.array(["DE", "FR", None, "DE", "FR", "", "DE", "FR"]),
+        "device": pa.array(["phone", "phone", "tablet", "tablet", "phone", "phone", "tablet", "phone"]),
+    }
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Return a folder of two files, the same eight rows in each, in row groups of three."""
+    folder = tmp_path / "log"
+    folder.mkdir()
+    for name in ("one", "two"):
+        pq.write_table(pa.table(log_columns()), folder / f"{name}.parquet", row_group_size=3)
+    return folder
+
+
+def write(path: Path, **columns: Any) -> Path:
+    """Write the usual columns with some of them replaced."""
+    pq.write_table(pa.table(log_columns() | columns), path)
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Results
+
+
+def test_json_on_stdout_is_the_result_of_the_api(run: Run, log: Path) -> None:
+    status, out, err = run(
+        "eval", log, *BASE, "--logit", "b=score_b", "--weight", "weight", "--by", "country", "--by", "country,device",
+        "-m", "log_loss(label_smoothing=0.1),ne", "-m", "ctr", "--threads", "1", "--format", "json",
+    )  # fmt: skip
+    expected = fastloss.evaluate(
+        str(log),
+        label="click",
+        logit={"score": "score", "b": "score_b"},
+        weight="weight",
+        by=["country", ("country", "device")],
+        metrics=["log_loss(label_smoothing=0.1)", "normalized_entropy", "ctr"],
+    )
+    assert (status, err) == (0, "")
+    assert json.loads(out) == json.loads(expected.to_json())
+    assert json.loads(out)["schema_version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("space", "column", "metric"),
+    [("prob", "p", "log_loss"), ("margin", "score", "hinge"), ("value", "p", "mse"), ("logit", "score", "brier")],
+)
+def test_each_space_has_its_option(run: Run, log: Path, space: str, column: str, metric: str) -> None:
+    status, out, _ = run("eval", log, "--label", "click", f"--{space}", column, "-m", metric, "--format", "json")
+    plan = json.loads(out)["plan"]
+    assert status == 0
+    assert plan["models"] == {column: {space: column}}
+
+
+def test_arrow_goes_to_a_pipe_as_a_stream_and_to_a_file_as_a_file(
+    capfdbinary: pytest.CaptureFixture[bytes], log: Path, tmp_path: Path
+) -> None:
+    expected = fastloss.evaluate(str(log), label="click", logit="score", by=["country"]).to_arrow()
+    words = ["eval", str(log), *BASE, "--by", "country", "--format", "arrow"]
+    assert main(words) == 0
+    assert pa.ipc.open_stream(capfdbinary.readouterr().out).read_all().equals(expected)
+    assert main([*words, "-o", str(tmp_path / "result.arrow")]) == 0
+    assert capfdbinary.readouterr().out == b""
+    assert pa.ipc.open_file(tmp_path / "result.arrow").read_all().equals(expected)
+
+
+def test_arrow_does_not_go_to_a_terminal(fails: Any, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert "terminal" in fails("eval", log, *BASE, "--format", "arrow")
+
+
+def test_output_replaces_a_file_whole(run: Run, log: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "result.json"
+    target.parent.mkdir()
+    target.write_text("old")
+    link = tmp_path / "link.json"
+    link.symlink_to(target)
+    assert run("eval", log, *BASE, "--format", "json", "-o", link) == (0, "", "")
+    assert json.loads(target.read_text())["rows"]["read"] == 16
+    assert link.is_symlink()
+    assert os.listdir(target.parent) == ["result.json"]
+
+
+def test_output_leaves_nothing_behind_when_the_disk_is_full(
+    fails: Any, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullDisk(io.FileIO):
+        def write(self, content: Any) -> int:
+            super().write(content[:5])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    target = tmp_path / "out" / "result.txt"
+    target.parent.mkdir()
+    target.write_text("old")
+    monkeypatch.setattr(Path, "open", lambda path, mode: FullDisk(path, mode))
+    assert "No space left on device" in fails("eval", log, *BASE, "-o", target)
+    monkeypatch.undo()
+    assert os.listdir(target.parent) == ["result.txt"]
+    assert target.read_text() == "old"
+
+
+@pytest.mark.parametrize(("output", "message"), [("no/such.json", "does not exist"), (".", "is a folder")])
+def test_output_is_checked_before_the_log(fails: Any, tmp_path: Path, output: str, message: str) -> None:
+    assert message in fails("eval", tmp_path / "no log", *BASE, "-o", tmp_path / output)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_output_to_a_device_is_written_in_place(fails: Any, log: Path) -> None:
+    assert "No space left on device" in fails("eval", log, *BASE, "-o", "/dev/full")
+    assert not os.path.isfile("/dev/full")
+
+
+def test_plan_shows_what_would_be_read_and_reads_no_row(
+    run: Run, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "run_plan", lambda *_: pytest.fail("plan evaluated the log"))
+    options = [*BASE, "--logit", "b=score_b", "--weight", "weight", "--by", "country,device", "--threads", "3"]
+    status, out, err = run("plan", log, *options, "--fail-if", "log_loss > 1", "--format", "json")
+    assert (status, err) == (0, "")
+    plan = json.loads(out)
+    assert (plan["files"], plan["row_groups"], plan["tasks"], plan["rows"], plan["threads"]) == (2, 6, 6, 16, 3)
+    assert {c["name"]: c["roles"] for c in plan["columns"]} == {
+        "click": ["label"],
+        "score": ["logit of score"],
+        "score_b": ["logit of b"],
+        "weight": ["weight"],
+        "country": ["slice key"],
+        "device": ["slice key"],
+    }
+    assert 0 < plan["memory_bound"] <= plan["memory"] == 512 << 20
+
+    status, out, err = run("plan", log, *options, "-o", tmp_path / "plan.txt")
+    assert (status, out, err) == (0, "", "")
+    text = (tmp_path / "plan.txt").read_text()
+    for part in (
+        "2 files, 6 row groups, 16 rows",
+        "country × device",
+        "score_b",
+        "float",
+        plan["plan"]["fingerprint"],
+    ):
+        assert part in text
+
+
+def test_plan_and_eval_share_the_fingerprint(run: Run, log: Path) -> None:
+    plans = [json.loads(run(command, log, *BASE, "--format", "json")[1])["plan"] for command in ("plan", "eval")]
+    assert plans[0] == plans[1]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Gates
+
+
+@pytest.mark.parametrize(
+    ("gate", "fails_of"),
+    [
+        ("log_loss > 0.5", ["score"]),
+        ("log_loss>=0.25", ["score", "b"]),
+        ("binary_crossentropy < 0.5", ["b"]),
+        ("ctr <= 0.1", []),
+        ("log_loss > 1e9", []),
+    ],
+)
+def test_gates_hold_for_every_model(run: Run, log: Path, gate: str, fails_of: list[str]) -> None:
+    words = ("eval", log, *BASE, "--logit", "b=score_b", "-m", "log_loss,ctr", "--fail-if", gate)
+    status, out, err = run(*words)
+    assert status == (1 if fails_of else 0)
+    assert re.findall(r"of (\w+) is", err) == fails_of
+    assert err.count("\n") == len(fails_of)
+    assert out.startswith("16 rows read")
+
+
+def test_a_gate_on_a_null_value_fails(run: Run, tmp_path: Path) -> None:
+    path = write(tmp_path / "one_class.parquet", click=pa.array([0] * 8, pa.int8()))
+    status, _, err = run("eval", path, *BASE, "--fail-if", "normalized_entropy > 2", "--fail-if", "log_loss > 99")
+    assert status == 1
+    assert err == "fastloss: gate 'normalized_entropy > 2' failed: normalized_entropy of score is null (one_class)\n"
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        ("log_loss", "METRIC > NUMBER"),
+        ("log_loss > much", "METRIC > NUMBER"),
+        ("log_loss > nan", "METRIC > NUMBER"),
+        ("> 1", "METRIC > NUMBER"),
+        ("lag_loss > 1", "Did you mean 'log_loss'"),
+        ("hinge > 1", "not computed"),
+    ],
+)
+@pytest.mark.parametrize("command", ["eval", "plan"])
+def test_a_gate_that_cannot_hold_is_refused(fails: Any, log: Path, command: str, gate: str, message: str) -> None:
+    assert message in fails(command, log, *BASE, "--fail-if", gate)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Bad requests and bad logs
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evil"], 'Did you mean "eval"'),
+        (["eval", "log", *BASE, "--bogus", "1"], "--bogus"),
+        (["eval", "log", "--logit", "score"], "--label"),
+        (["eval", *BASE], "No log was given"),
+        (["eval", "log", *BASE, "--format", "jason"], '"json"'),
+        (["eval", "log", *BASE, "--threads", "many"], "--threads"),
+        (["plan", "log", *BASE, "--format", "arrow"], '"json"'),
+        (["eval", "log", *BASE, "--logit", "=score"], "NAME=COLUMN"),
+        (["eval", "log", *BASE, "--logit", "b="], "NAME=COLUMN"),
+        (["eval", "log", *BASE, "--logit", "score=score_b"], "Two predictions"),
+        (["losses", "log_lass"], "Did you mean 'log_loss'"),
+        (["demo", "--rows", "0"], "--rows is 0"),
+    ],
+)
+def test_words_that_mean_nothing(fails: Any, words: list[str], message: str) -> None:
+    assert message in fails(*words)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--label", "clik", "--logit", "score"], "Did you mean 'click'"),
+        (["--label", "click", "--logit", "scores"], "'score_b'"),
+        ([*BASE, "--weight", "wait"], "Did you mean 'weight'"),
+        ([*BASE, "--by", "county"], "Did you mean 'country'"),
+        (["--label", "country", "--logit", "score"], "has type string"),
+        ([*BASE, "--by", "score"], "has type float"),
+        ([*BASE, "-m", "log_lass"], "Did you mean 'log_loss'"),
+        ([*BASE, "-m", "log_loss(label_smothing=1)"], "label_smoothing"),
+        ([*BASE, "-m", "hinge,mse"], "mean_squared_error"),
+        ([*BASE, "--memory", "lots"], "MiB"),
+        ([*BASE, "--threads", "0"], "threads is 0"),
+        ([*BASE, "--by", "country,country"], "different columns"),
+    ],
+)
+def test_requests_that_the_schema_refuses(fails: Any, log: Path, options: list[str], message: str) -> None:
+    assert message in fails("eval", log, *options)
+
+
+def test_logs_that_are_not_there(fails: Any, tmp_path: Path) -> None:
+    assert "nothing.parquet" in fails("eval", tmp_path / "nothing.parquet", *BASE)
+    assert "*.parquet" in fails("eval", tmp_path / "*.parquet", *BASE)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("no Parquet")
+    assert "folder" in fails("eval", tmp_path / "folder", *BASE)
+
+
+def test_files_that_cannot_be_read(run: Run, fails: Any, log: Path) -> None:
+    (log / "empty.parquet").write_bytes(b"")
+    assert "empty.parquet" in fails("eval", log, *BASE)
+    (log / "empty.parquet").unlink()
+    content = (log / "two.parquet").read_bytes()
+    (log / "two.parquet").write_bytes(content[: len(content) // 2])
+    assert "two.parquet" in fails("eval", log, *BASE)
+    assert "two.parquet" in fails("plan", log, *BASE)
+
+    status, out, err = run("eval", log, *BASE, "--on-bad-file", "skip")
+    assert (status, err) == (0, "")
+    assert out.startswith("8 rows read")
+    assert re.search(r"^skipped .*two\.parquet", out, re.MULTILINE)
+    status, out, err = run("plan", log, *BASE, "--on-bad-file", "skip")
+    assert status == 0
+    assert re.search(r"^skipped .*two\.parquet", out, re.MULTILINE)
+
+
+BAD_ROWS = [
+    ("a label of 2", {"click": pa.array([0, 1, 2, 0, 1, 0, 1, 0], pa.int8())}, [], "click"),
+    ("a label of -1", {"click": pa.array([-1, 1, 1, -1, 1, 1, 1, 1], pa.int8())}, [], "label_domain='pm1'"),
+    ("a NaN label", {"click": pa.array([0.0, 1.0, float("nan"), 0, 1, 0, 1, 0])}, [], "click"),
+    ("a NaN score", {"score": pa.array([0.0, float("nan"), 1.0, 0, 1, 0, 1, 0])}, [], "score"),
+    ("a probability of 1.2", {"p": pa.array([0.0, 1.0, 1.2, 0, 1, 0, 1, 0])}, ["--prob", "p"], "1.2"),
+    ("a negative weight", {"weight": pa.array([1.0, 1, -1, 1, 1, 1, 1, 1])}, ["--weight", "weight"], "weight"),
+    ("an infinite weight", {"weight": pa.array([1.0, float("inf")] + [1] * 6)}, ["--weight", "weight"], "weight"),
+]
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"), [case[1:] for case in BAD_ROWS], ids=[case[0] for case in BAD_ROWS]
+)
+def test_bad_rows_stop_the_evaluation_or_are_counted(
+    run: Run, fails: Any, tmp_path: Path, columns: dict[str, Any], options: list[str], message: str
+) -> None:
+    path = write(tmp_path / "bad.parquet", **columns)
+    words = ["eval", path, *BASE, "-m", "log_loss", *options]
+    error = fails(*words)
+    assert message in error
+    assert "row group 0, row " in error
+
+    status, out, err = run(*words, "--on-bad-row", "drop", "--format", "json")
+    assert (status, err) == (0, "")
+    bad = ("nan", "outside_domain", "negative_weight", "infinite_weight")
+    dropped = [cause for cause in json.loads(out)["rows"]["dropped"] if cause["cause"] in bad]
+    assert [(cause["rows"], cause["column"]) for cause in dropped] == [
+        (2 if "pm1" in message else 1, next(iter(columns)))
+    ]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {name: array.slice(0, 0) for name, array in log_columns().items()},
+        {"score": pa.nulls(8, pa.float32())},
+        {"click": pa.nulls(8)},
+    ],
+    ids=["zero rows", "null scores", "null labels"],
+)
+def test_nothing_to_evaluate_is_null_and_no_error(run: Run, tmp_path: Path, columns: dict[str, Any]) -> None:
+    path = write(tmp_path / "log.parquet", **columns)
+    status, out, err = run("eval", path, *BASE, "--by", "country", "--format", "json")
+    assert (status, err) == (0, "")
+    totals = [value for value in json.loads(out)["values"] if not value["slice"]]
+    assert len(totals) == 6
+    assert all(value["value"] is None and value["reason"] and value["n"] == 0 for value in totals)
+    status, out, err = run("eval", path, *BASE, "--by", "country")
+    assert (status, err) == (0, "")
+    assert "null (no_rows)" in out
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What goes wrong elsewhere
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "Out of memory"),
+        (PermissionError(errno.EACCES, "Permission denied", "log.parquet"), "Permission denied: 'log.parquet'"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "Broken pipe"),
+        (RuntimeError("two\nlines"), "Unexpected RuntimeError: two lines. This is a bug"),
+        (type("PanicException", (BaseException,), {})("a page"), "Unexpected PanicException"),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_any_failure_is_one_line(
+    fails: Any, log: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, message: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.delenv("FASTLOSS_DEBUG", raising=False)
+    monkeypatch.setattr(api, "run_plan", fail)
+    assert message in fails("eval", log, *BASE)
+
+
+def test_a_bug_shows_its_traceback_on_request(run: Run, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("where am I")
+
+    monkeypatch.setenv("FASTLOSS_DEBUG", "1")
+    monkeypatch.setattr(api, "run_plan", fail)
+    status, out, err = run("eval", log, *BASE)
+    assert (status, out) == (2, "")
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("fastloss: Unexpected RuntimeError: where am I")
+
+
+def test_interrupted(run: Run, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "run_plan", interrupt)
+    assert run("eval", log, *BASE) == (130, "", "fastloss: interrupted\n")
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_are_lines_on_stderr(run: Run, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import warnings
+
+    real = api.run_plan
+
+    def warn(*given: Any) -> Any:
+        warnings.warn("the cache\nis cold", stacklevel=1)
+        return real(*given)
+
+    monkeypatch.setattr(api, "run_plan", warn)
+    status, out, err = run("eval", log, *BASE)
+    assert (status, err) == (0, "fastloss: warning: the cache is cold\n")
+    assert out.startswith("16 rows read")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Tables
+
+
+def test_the_table_of_several_models_and_slices(log: Path) -> None:
+    result = fastloss.evaluate(
+        str(log / "one.parquet"),
+        label="click",
+        logit={"a": "score", "b": "score_b"},
+        weight="weight",
+        metrics=["log_loss", "ctr"],
+        by=["country"],
+    )
+    values = {(v.metric, v.model, v.slice.get("country", "total")): v for v in result.values}
+    a, b = (values["log_loss", model, "total"].value for model in ("a", "b"))
+    lines = render(result).splitlines()
+    assert lines[0] == "8 rows read from 1 file, used: 6 by a, 7 by b"
+    assert lines[1].startswith("dropped 1: null_label in click, the first in ")
+    assert lines[1].endswith("one.parquet, row group 1, row 1")
+    assert lines[2].startswith("dropped 1: null_prediction in score, the first in ")
+    assert lines[4:10] == [
+        "total",
+        "metric           a         b",
+        f"log_loss  {a:#.6g}  {b:#.6g}",
+        f"ctr       {2.5 / 8.5:#.6g}  {2.5 / 9.5:#.6g}",
+        "n                6         7",
+        "weight     8.50000   9.50000",
+    ]
+    assert lines[11:13] == ["by country", "country  model  n    weight  log_loss       ctr"]
+    assert [line.split()[:4] for line in lines[13:]] == [
+        ['""', "a", "1", "3"],
+        ['""', "b", "1", "3"],
+        ["DE", "a", "2", "2"],
+        ["DE", "b", "3", "3"],
+        ["FR", "a", "2", "3"],
+        ["FR", "b", "2", "3"],
+        ["null", "a", "1", "0.500000"],
+        ["null", "b", "1", "0.500000"],
+    ]
+    assert str(result) == render(result)
+
+
+def test_the_table_shows_saturation_where_there_is_some() -> None:
+    log = pa.table({"y": [1, 0, 1], "p": [0.0, 0.5, 0.5], "q": [0.5, 0.5, 0.5], "k": ["x", "x", "y"]})
+    clean = fastloss.evaluate(log, label="y", prob="q", metrics=["log_loss"])
+    assert "n_saturated" not in render(clean)
+    both = fastloss.evaluate(log, label="y", prob={"p": "p", "q": "q"}, by="k")
+    text = render(both)
+    assert re.search(r"^n_saturated +1 +0$", text, re.MULTILINE)
+    assert re.search(r"^x +p +2 .* 1$", text, re.MULTILINE)
+    assert re.search(r"^y +p +1 .* 0$", text, re.MULTILINE)
+
+
+def test_the_table_cuts_many_slices_and_says_so() -> None:
+    log = pa.table({"y": [0, 1] * 60, "x": [0.5] * 120, "k": list(range(120))})
+    result = fastloss.evaluate(log, label="y", logit="x", metrics="log_loss", by="k")
+    lines = render(result).splitlines()
+    assert lines[-1] == "… and 70 slices more; JSON (--format json, Result.to_json) has all of them."
+    assert lines[-2].split()[0] == "49"
+    assert render(result, most_slices=120).splitlines()[-1].split()[0] == "119"
+
+
+def test_the_table_keeps_control_characters_off_the_terminal_and_columns_aligned() -> None:
+    keys = ["a\x1b[2Jb", "日本", "null", " x"]
+    log = pa.table({"y": [0, 1, 0, 1], "x": [0.5] * 4, "k": keys})
+    text = render(fastloss.evaluate(log, label="y", logit="x", metrics="log_loss", by="k"))
+    assert "\x1b" not in text
+    assert "a\\x1b[2Jb" in text
+    assert '"null"' in text
+    assert '" x"' in text
+    # Two East Asian characters take four columns of a terminal.
+    width = len("a\\x1b[2Jb")
+    assert f"日本{' ' * (width - 4)}  1  " in text
+
+
+def test_the_progress_bar_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar() as report:
+        assert report is None
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_progress_bar_shows_rows_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "140")
+    with progress_bar(wanted=False) as report:
+        assert report is None
+    assert terminal.getvalue() == ""
+    with progress_bar() as report:
+        assert report is not None
+        report(Progress(1_500, 3_000, 2_000, 4_000))
+        report(Progress(3_000, 3_000, 4_000, 4_000))
+    shown = terminal.getvalue()
+    assert "3,000 rows" in shown
+    assert "4.0 kB of 4.0 kB" in shown
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Listings
+
+
+def test_every_loss_and_metric_is_listed(run: Run) -> None:
+    status, out, err = run("losses")
+    assert (status, err) == (0, "")
+    listed = entries()
+    assert {"log_loss", "brier_score", "normalized_entropy", "calibration"} <= {entry.name for entry in listed}
+    for entry in listed:
+        for name in (entry.name, *entry.aliases):
+            status, one, _ = run("losses", name)
+            assert status == 0
+            assert one.startswith(entry.name)
+            assert one.strip() in out
+        assert {"formula", "labels", "predictions"} <= {heading for heading, _ in entry.facts}
+
+
+def test_the_listing_in_docs_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "losses.md").read_text(encoding="utf-8") == render_markdown()
+
+
+def test_doctor_finds_a_healthy_installation(run: Run) -> None:
+    status, out, err = run("doctor")
+    assert (status, err) == (0, "")
+    found = dict(line.split(maxsplit=1) for line in out.splitlines() if not line.startswith("kernel"))
+    assert found["fastloss"] == fastloss.__version__
+    assert found["self-test"] == "passed"
+    assert {"python", "numba", "llvmlite", "numpy", "pyarrow", "polars", "processor", "GPU"} <= set(found)
+
+
+def test_doctor_notices_a_kernel_that_is_wrong(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastloss_kernels.losses import MeanSquaredError
+
+    real = MeanSquaredError.__call__
+    monkeypatch.setattr(MeanSquaredError, "__call__", lambda *a, **k: real(*a, **k) + 2.0**-52)
+    status, out, _ = run("doctor")
+    assert status == 2
+    assert "self-test     mean_squared_error of value" in out
+
+
+def test_doctor_notices_a_missing_library(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "polars", None)
+    status, out, _ = run("doctor")
+    assert status == 2
+    assert re.search(r"^polars +cannot be imported", out, re.MULTILINE)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The process
+
+
+def start(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path} | options.pop("env", {})
+    options = {"stdout": subprocess.PIPE} | options
+    return subprocess.run(
+        [sys.executable, *map(str, words)], env=environment, stderr=subprocess.PIPE, text=True, timeout=100, **options
+    )
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["eval", "--help"], ["plan", "-h"], ["demo", "--help"]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom fastloss.cli import main\nstatus = main(sys.argv[1:])\n"
+        "heavy = {'numba', 'numpy', 'pyarrow', 'polars'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else status)"
+    )
+    done = start("-c", code, *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: ")
+
+
+def test_the_process_has_the_status_and_the_streams_of_main() -> None:
+    done = start("-m", "fastloss", "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"fastloss {fastloss.__version__}\n", "")
+    done = start("-m", "fastloss", "evil")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("fastloss: ")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["losses"]])
+def test_a_reader_that_leaves_early_is_no_error(words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = start("-m", "fastloss", *words, stdout=writing)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["losses"]])
+def test_a_full_disk_is_one_line(words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = start("-m", "fastloss", *words, stdout=full)
+    assert (done.returncode, done.stderr) == (2, "fastloss: No space left on device\n")
+
+
+def test_an_encoding_without_the_characters_gets_escapes() -> None:
+    done = start("-m", "fastloss", "losses", "ctr", env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u03a3w" in done.stdout
