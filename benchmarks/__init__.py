@@ -1,0 +1,24 @@
+"""Benchmarks: each checks the answer before it times, and prints ratios within one run.
+
+- ``python -m benchmarks.scan``: Parquet scans beside the bare scan of the same columns and beside other tools;
+- ``python -m benchmarks.kernels``: the kernels on one core (``python -m pytest benchmarks/test_kernels.py`` records
+  the same cases with pytest-benchmark);
+- ``python -m benchmarks.start``: import, ``--help`` and the first answer, with an empty and a warm kernel cache;
+- ``python -m benchmarks.memory``: peak memory by the size of the log;
+- ``python -m benchmarks.logs``: the logs they read; ``python -m benchmarks.table``: the README's table.
+
+They need the extra ``benchmark``; tools that are not installed are left out by name. They measure the tree that they
+stand in, installed or not.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE_ROOTS = (str(ROOT / "kernels"), str(ROOT))
+
+for _root in SOURCE_ROOTS:
+    if _root not in sys.path:
+        sys.path.insert(0, _root)
