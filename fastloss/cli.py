@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -358,7 +359,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except CycloptsError as error:
             _complain(f"{error} See fastloss --help.")
         except FastlossError as error:
-            _complain(str(error))
+            _complain(_with_options(str(error)))
         except MemoryError:
             _complain("Out of memory; lower --memory or --threads, or slice by fewer values.")
         except OSError as error:
@@ -380,6 +381,16 @@ def _complain(message: str) -> None:
     # Without stderr, as after 2>&-, print would write to stdout.
     if sys.stderr is not None:
         print("fastloss:", " ".join(message.split()), file=sys.stderr)
+
+
+def _with_options(message: str) -> str:
+    """Replace arguments of the API, as its messages name them, by the options that stand for them here."""
+    message = re.sub(
+        r"(?<![(\w])(label_domain|saturation|on_bad_row|on_bad_file|reader)='(\w+)'",
+        lambda found: f"--{found[1].replace('_', '-')} {found[2]}",
+        message,
+    )
+    return re.sub(r"\b(logit|prob|logprob|margin|value)=(?=[\s.,;]|$)", r"--\1", message)
 
 
 def _complain_of_bug(error: BaseException) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import fastloss
-from fastloss import api
+from fastloss import api, doctor
 from fastloss.cli import main
 from fastloss.report.losses import entries, render_markdown
 from fastloss.report.progress import progress_bar
@@ -296,7 +297,7 @@ def test_words_that_mean_nothing(fails: Any, words: list[str], message: str) -> 
         ([*BASE, "--by", "score"], "has type float"),
         ([*BASE, "-m", "log_lass"], "Did you mean 'log_loss'"),
         ([*BASE, "-m", "log_loss(label_smothing=1)"], "label_smoothing"),
-        ([*BASE, "-m", "hinge,mse"], "mean_squared_error"),
+        ([*BASE, "-m", "hinge,mse"], "mean_squared_error reads --value or --prob;"),
         ([*BASE, "--memory", "lots"], "MiB"),
         ([*BASE, "--threads", "0"], "threads is 0"),
         ([*BASE, "--by", "country,country"], "different columns"),
@@ -334,7 +335,7 @@ def test_files_that_cannot_be_read(run: Run, fails: Any, log: Path) -> None:
 
 BAD_ROWS = [
     ("a label of 2", {"click": pa.array([0, 1, 2, 0, 1, 0, 1, 0], pa.int8())}, [], "click"),
-    ("a label of -1", {"click": pa.array([-1, 1, 1, -1, 1, 1, 1, 1], pa.int8())}, [], "label_domain='pm1'"),
+    ("a label of -1", {"click": pa.array([-1, 1, 1, -1, 1, 1, 1, 1], pa.int8())}, [], "--label-domain pm1"),
     ("a NaN label", {"click": pa.array([0.0, 1.0, float("nan"), 0, 1, 0, 1, 0])}, [], "click"),
     ("a NaN score", {"score": pa.array([0.0, float("nan"), 1.0, 0, 1, 0, 1, 0])}, [], "score"),
     ("a probability of 1.2", {"p": pa.array([0.0, 1.0, 1.2, 0, 1, 0, 1, 0])}, ["--prob", "p"], "1.2"),
@@ -354,6 +355,7 @@ def test_bad_rows_stop_the_evaluation_or_are_counted(
     error = fails(*words)
     assert message in error
     assert "row group 0, row " in error
+    assert "--on-bad-row drop leaves such rows out" in error
 
     status, out, err = run(*words, "--on-bad-row", "drop", "--format", "json")
     assert (status, err) == (0, "")
@@ -592,6 +594,27 @@ def test_doctor_notices_a_missing_library(run: Run, monkeypatch: pytest.MonkeyPa
     status, out, _ = run("doctor")
     assert status == 2
     assert re.search(r"^polars +cannot be imported", out, re.MULTILINE)
+
+
+def test_doctor_survives_a_broken_gpu_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(_: str) -> None:
+        raise RuntimeError("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH")
+
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(doctor.ctypes, "CDLL", lambda name: name)
+    monkeypatch.setattr(doctor.importlib, "import_module", crash)
+    assert "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH" in doctor._safely(doctor._gpu)
+
+
+@pytest.mark.parametrize(("available", "text"), [(True, "found: H200;"), (False, "not found")])
+def test_doctor_names_the_gpu(monkeypatch: pytest.MonkeyPatch, available: bool, text: str) -> None:
+    cuda = SimpleNamespace(
+        is_available=lambda: available, get_current_device=lambda: SimpleNamespace(name=b"H200" if available else None)
+    )
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(doctor.ctypes, "CDLL", lambda name: name)
+    monkeypatch.setattr(doctor.importlib, "import_module", lambda name: cuda)
+    assert doctor._gpu().startswith(text)
 
 
 # ---------------------------------------------------------------------------------------------------------------
