@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fastloss_kernels.links import MEAN_ROWS
-from fastloss_kernels.losses import LOSSES, Loss
+from fastloss_kernels.losses import LOSSES
 from fastloss_kernels.losses.form import SPACES
 
 ROOT = Path(__file__).parents[1]

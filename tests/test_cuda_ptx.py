@@ -1,0 +1,173 @@
+"""The CUDA kernels compiled to PTX and to machine code for a device that is not there: what they hold, what they give.
+
+Numba's compiler asks for the current device, which is replaced by a description of one, so this file runs itself in
+a process of its own. Nothing is launched.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastloss_kernels import jit
+from fastloss_kernels.jit import fma
+from tests.cuda.ptx import Kernel
+from tests.test_cuda_simulator import CASES, bits, rows_of, run_in_own_process, run_kernels
+
+COMPUTE_CAPABILITY = (9, 0)
+ROUNDED = re.compile(r"(add|sub|mul|div|rcp|sqrt|fma|mad)\.")
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("numba_cuda") is None,
+    reason="numba-cuda is not installed: pip install '.[cuda12]' runs these tests, with or without a GPU",
+)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("cuda")
+    output = folder / "compiled.json"
+    # A kernel cache of its own, so that the CPU kernels there are compiled beside the CUDA kernels.
+    run_in_own_process("test_cuda_ptx", output, NUMBA_ENABLE_CUDASIM="0", FASTLOSS_CACHE_DIR=str(folder / "cache"))
+    return dict(json.loads(output.read_text()))
+
+
+def reaches_fma(function: Callable[..., Any]) -> bool:
+    """Tell whether a formula calls `fma`, itself or through another formula."""
+    used = [function.__globals__.get(name) for name in function.__code__.co_names]
+    return any(f is fma or (hasattr(f, "__code__") and f.__module__ != jit.__name__ and reaches_fma(f)) for f in used)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ptx_holds_what_the_source_says(name: str, compiled: dict[str, Any]) -> None:
+    kernels = compiled["kernels"][name]
+    for kernel in kernels.values():
+        assert ".target sm_90" in kernel["ptx"]
+        # No function is left to call, no array has spilled to local memory, no number is float32.
+        assert not re.search(r"\bcall\b|\.local\b|\.f32\b|approx|\.ftz", kernel["ptx"])
+        for instruction in Kernel(kernel["ptx"]).instructions:
+            if instruction.endswith(".f64") and ROUNDED.match(instruction):
+                # Without .rn, the assembler may contract a product and a sum (PTX ISA, "mul" and "add").
+                assert re.fullmatch(r"\w+\.rn\.f64", instruction)
+    # NVVM writes fma only where the source does.
+    found = "fma.rn.f64" in Kernel(kernels["value_gradient_hessian"]["ptx"]).instructions
+    assert found == reaches_fma(CASES[name][0])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_machine_code_fits_its_registers(name: str, compiled: dict[str, Any]) -> None:
+    for kernel in compiled["kernels"][name].values():
+        assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in kernel["resources"]
+        # 65,536 registers on a multiprocessor: up to 64 a thread, a block of 1,024 threads still fits.
+        assert int(re.search(r"Used (\d+) registers", kernel["resources"])[1]) <= 64
+        assert kernel["machine_code_bytes"] > 0
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_interpreted_ptx_gives_the_bits_of_the_cpu(name: str, compiled: dict[str, Any]) -> None:
+    from fastloss_kernels.cpu import pointwise
+
+    def interpret(kernel: Any) -> Callable[..., None]:
+        text = compiled["kernels"][name][kernel]["ptx"]
+        return lambda *arguments: Kernel(text).launch(2, 13, arguments)
+
+    names = SimpleNamespace(**{f"make_{kernel}": lambda _, k=kernel: k for kernel in compiled["kernels"][name]})
+    score, label = rows_of(CASES[name][3])
+    expected = run_kernels(pointwise, lambda kernel: kernel, name)
+    for output, values in run_kernels(names, interpret, name).items():
+        other = np.flatnonzero(bits(values) != bits(expected[output]))
+        assert not other.size, (
+            f"{output}: {other.size} rows differ, first {values[other[0]]!r} for {expected[output][other[0]]!r} "
+            f"at ({score[other[0]]!r}, {label[other[0]]!r})"
+        )
+
+
+def test_contraction_is_off_by_our_flag_alone(compiled: dict[str, Any]) -> None:
+    # a·b + c: what `numba.cuda.jit` makes of it, and what our kernels do.
+    assert "fma.rn.f64" in Kernel(compiled["contracting"]).instructions
+    as_written = Kernel(compiled["as_written"]).instructions
+    assert "fma.rn.f64" not in as_written
+    assert {"mul.rn.f64", "add.rn.f64"} <= set(as_written)
+
+
+def test_cpu_kernels_compile_beside_cuda_kernels(compiled: dict[str, Any]) -> None:
+    from fastloss_kernels.cpu import pointwise
+
+    for output, values in run_kernels(pointwise, lambda kernel: kernel, "log_loss-logit").items():
+        assert bits(values).tolist() == compiled["cpu"][output]
+
+
+def pretend_device() -> None:
+    """Describe a device to Numba's compiler; the only place that knows names of its inside."""
+    from numba.cuda.cudadrv import devices
+
+    module = SimpleNamespace(initialized=True)
+    module.get_function = lambda name: SimpleNamespace(module=module)
+    context = SimpleNamespace(
+        device=SimpleNamespace(id=0, compute_capability=COMPUTE_CAPABILITY),
+        create_module_image=lambda machine_code, setup, teardown: module,
+    )
+    devices._runtime = SimpleNamespace(get_or_create_context=lambda number: context)
+
+
+def compile_for_launch(kernel: Any, arguments: tuple[Any, ...]) -> Any:
+    """Compile as a launch with these arguments would, down to the machine code; return the compiled kernel."""
+    return kernel._compile_for_args(*arguments)
+
+
+def compile_all(output: str) -> None:
+    """Compile every kernel and write its PTX and the resources that its machine code takes."""
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+    from numba import cuda
+
+    from fastloss_kernels.cpu import pointwise as cpu_pointwise
+    from fastloss_kernels.cuda import pointwise
+
+    pretend_device()
+
+    def compile_one(kernel: Any, arguments: tuple[Any, ...]) -> dict[str, Any]:
+        made = compile_for_launch(kernel, arguments)
+        (ptx,) = kernel.inspect_asm().values()
+        linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=LinkerOptions(arch="sm_90", ptxas_options=["-v"]))
+        linker.link("cubin")
+        machine_code = made.library.get_cubin().code
+        return {"ptx": ptx, "resources": linker.get_info_log(), "machine_code_bytes": len(machine_code)}
+
+    kernels: dict[str, dict[str, Any]] = {}
+    for name in CASES:
+        kernels[name] = {}
+
+        def launch(kernel: Any, made: dict[str, Any] = kernels[name]) -> Callable[..., None]:
+            def compile_into(*arguments: Any) -> None:
+                made[kernel.py_func.__name__] = compile_one(kernel, arguments)
+
+            return compile_into
+
+        run_kernels(pointwise, launch, name)
+
+    def multiply_add(a, b, c, out):
+        out[0] = a[0] * b[0] + c[0]
+
+    numbers = tuple(np.zeros((4, 1)))
+    contracting = cuda.jit(multiply_add)
+    cpu = run_kernels(cpu_pointwise, lambda kernel: kernel, "log_loss-logit")
+    results = {
+        "kernels": kernels,
+        "as_written": compile_one(jit.compile_cuda(multiply_add), numbers)["ptx"],
+        "contracting": compile_one(contracting, numbers)["ptx"],
+        "cpu": {key: bits(values).tolist() for key, values in cpu.items()},
+    }
+    Path(output).write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    compile_all(sys.argv[1])
