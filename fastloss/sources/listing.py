@@ -124,6 +124,8 @@ def _locate(entry: str) -> tuple[fs.FileSystem, str, Callable[[str], str]]:
         return fs.LocalFileSystem(), os.path.expanduser(entry), str
     # A pattern is no valid URL: cut it off at its first wildcard. "?" begins the URL's options, such as ?region=…
     rest, _, query = rest.partition("?")
+    if query and "=" not in query:
+        raise UsageError(f"the URL {entry!r} has a '?', which begins a URL's options; as a wildcard use * or [].")
     wildcard = re.search(r"[*\[]", rest)
     cut = rest.rfind("/", 0, wildcard.start()) if wildcard else len(rest)
     if cut < 0:

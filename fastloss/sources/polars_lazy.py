@@ -87,9 +87,8 @@ def _collect(frame: pl.LazyFrame, columns: list[str]) -> Iterator[pa.RecordBatch
     try:
         # In order, so that the first bad row is the same one in every run.
         for chunk in frame.select(cs.by_name(*columns)).collect_batches(chunk_size=_CHUNK_ROWS, maintain_order=True):
-            # By name: a selector keeps the frame's order of columns.
-            table = chunk.select(columns).to_arrow(compat_level=pl.CompatLevel.oldest())
-            yield from table.to_batches()
+            # Arrow puts the columns into the order asked for: a selector keeps the frame's own.
+            yield from chunk.to_arrow(compat_level=pl.CompatLevel.oldest()).select(columns).to_batches()
     except pl.exceptions.PanicException as error:
         # A BaseException, which no caller's "except Exception" would stop.
         raise ReadError(f"the lazy frame's query panicked: {one_line(error)}") from error

@@ -1,0 +1,538 @@
+"""Sources: the same rows in the same order, however the log is stored, cut, decoded or handed over."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import functools
+import itertools
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import hypothesis.strategies as st
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from pyarrow import fs
+
+from fastloss.columns import encode_keys, to_float64
+from fastloss.errors import ReadError, SchemaError, UsageError
+from fastloss.sources import ReadOptions, listing, open_source
+
+READERS = ["pyarrow", "polars"]
+
+
+def log_table(n_rows=1000):
+    rng = np.random.default_rng(7)
+    missing = rng.random(n_rows) < 0.2
+    return pa.table(
+        {
+            "click": pa.array(rng.integers(0, 2, n_rows), pa.int8()),
+            "score": pa.array(rng.normal(size=n_rows), pa.float32(), mask=missing),
+            "half": pa.array(rng.normal(size=n_rows).astype(np.float16)),
+            "seen": pa.array(rng.random(n_rows) < 0.5, mask=missing),
+            "price": pa.array([decimal.Decimal(int(i)).scaleb(-2) for i in rng.integers(0, 10**6, n_rows)]),
+            "country": pa.array(rng.choice(["DE", "FR", "US"], n_rows), mask=missing),
+            "user": pa.array([f"user-{i}" for i in rng.integers(0, 10**9, n_rows)]),
+            "nothing": pa.nulls(n_rows, pa.float64()),
+            "empty": pa.nulls(n_rows),
+            "a.b": pa.array(rng.integers(0, 100, n_rows), pa.uint16()),
+            "a": pa.array([{"b": int(i), "c": "x"} for i in rng.integers(0, 100, n_rows)]),
+            "^c.*$": pa.array(np.arange(n_rows), pa.int64()),
+            "day": pa.array([datetime.date(2024, 1, 1)] * n_rows),
+        }
+    )
+
+
+COLUMNS = [name for name in log_table(1).column_names if name != "a"]
+
+
+def read(log, columns, options):
+    """All rows of a log as columns of Python values, after checking what every task promises."""
+    source = open_source(log, options)
+    found = {name: [] for name in columns}
+    for index, task in enumerate(source.tasks(columns, options)):
+        assert task.index == index
+        n_rows = 0
+        for batch in task.read():
+            assert batch.schema.names == list(columns)
+            assert 0 < batch.num_rows <= options.batch_rows
+            n_rows += batch.num_rows
+            for name in columns:
+                found[name] += batch.column(name).to_pylist()
+        assert task.n_rows in (None, n_rows)
+    return found
+
+
+@pytest.fixture(scope="module")
+def table():
+    return log_table()
+
+
+@pytest.mark.parametrize("reader", READERS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cuts=st.lists(st.integers(0, 1000), max_size=3),
+    group_rows=st.integers(60, 1000),
+    columns=st.lists(st.sampled_from(COLUMNS), min_size=1, unique=True),
+    batch_rows=st.sampled_from([1, 7, 100, 65_536]),
+    task_bytes=st.sampled_from([1, 20_000, 128 << 20]),
+    compression=st.sampled_from(["none", "zstd"]),
+    page_version=st.sampled_from(["1.0", "2.0"]),
+)
+def test_rows_do_not_depend_on_how_the_log_is_stored_or_read(
+    tmp_path_factory, table, reader, cuts, group_rows, columns, batch_rows, task_bytes, compression, page_version
+):
+    folder = tmp_path_factory.mktemp("log")
+    borders = [0, *sorted(cuts), len(table)]
+    for i, (first, last) in enumerate(itertools.pairwise(borders)):
+        pq.write_table(
+            table.slice(first, last - first),
+            folder / f"part-{i}.parquet",
+            row_group_size=group_rows,
+            compression=compression,
+            data_page_version=page_version,
+        )
+    options = ReadOptions(reader=reader, batch_rows=batch_rows, task_bytes=task_bytes)
+    assert read(folder, columns, options) == table.select(columns).to_pydict()
+
+
+def test_both_readers_give_the_same_numbers_and_keys(tmp_path, table):
+    pq.write_table(table, tmp_path / "log.parquet", row_group_size=300)
+    numbers, keys = {}, {}
+    for reader in READERS:
+        options = ReadOptions(reader=reader)
+        source = open_source(tmp_path, options)
+        batches = [batch for task in source.tasks(COLUMNS, options) for batch in task.read()]
+        for name in ("click", "score", "half", "seen", "price", "nothing", "a.b", "^c.*$"):
+            for batch in batches:
+                values, valid = to_float64(batch.column(name), name)
+                found = (values.tobytes(), None if valid is None else valid.tobytes())
+                numbers.setdefault((name, reader), []).append(found)
+        for name in ("click", "seen", "price", "country", "user", "day", "empty"):
+            for batch in batches:
+                codes, values = encode_keys(batch.column(name))
+                keys.setdefault((name, reader), []).append([values[code] for code in codes])
+    for found in (numbers, keys):
+        for name, reader in found:
+            assert found[name, reader] == found[name, "pyarrow"], name
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_texts_of_every_encoding_are_read(tmp_path, reader):
+    texts = [None if i % 7 == 0 else f"value {i % 50}" for i in range(1000)]
+    table = pa.table({"key": texts})
+    for encoding in ("PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY", None):
+        pq.write_table(
+            table,
+            tmp_path / "log.parquet",
+            use_dictionary=encoding is None,
+            column_encoding=encoding and {"key": encoding},
+        )
+        for task_bytes in (1, 128 << 20):
+            assert read(tmp_path, ["key"], ReadOptions(reader=reader, task_bytes=task_bytes)) == table.to_pydict()
+
+
+def test_pandas_categories_and_arrow_types_survive(tmp_path):
+    table = pa.table(
+        {
+            "category": pa.array(["x", "y", None, "x"]).dictionary_encode(),
+            "view": pa.array(["x", "y", None, "x"], pa.string_view()),
+            "large": pa.array(["x", "y", None, "x"], pa.large_string()),
+        }
+    )
+    pq.write_table(table, tmp_path / "log.parquet")
+    for reader in READERS:
+        source = open_source(tmp_path, ReadOptions(reader=reader))
+        for task in source.tasks(table.column_names, ReadOptions(reader=reader)):
+            for batch in task.read():
+                for name in table.column_names:
+                    codes, values = encode_keys(batch.column(name))
+                    assert [values[code] for code in codes] == ["x", "y", None, "x"]
+
+
+@pytest.mark.parametrize("task_bytes", [1 << 16, 1 << 20, 128 << 20])
+def test_a_task_holds_no_more_memory_than_it_says(tmp_path, task_bytes):
+    rng = np.random.default_rng(0)
+    n_rows = 300_000
+    columns = {
+        "int8": pa.array(rng.integers(0, 2, n_rows), pa.int8()),
+        "float32": pa.array(rng.normal(size=n_rows), pa.float32(), mask=rng.random(n_rows) < 0.1),
+        "constant": pa.array(np.full(n_rows, 0.5)),
+        "float64": pa.array(rng.normal(size=n_rows)),
+        "decimal": pa.array(rng.integers(0, 10**6, n_rows)).cast(pa.decimal128(19, 0)),
+        "few": pa.array(rng.choice(["US", "Deutschland"], n_rows)),
+        "many": pa.array([f"user-{i}" for i in rng.integers(0, 10**9, n_rows)]),
+    }
+    before = pa.default_memory_pool()
+    try:
+        for name, array in columns.items():
+            pq.write_table(pa.table({name: array}), tmp_path / f"{name}.parquet")
+            options = ReadOptions(task_bytes=task_bytes)
+            (task,) = open_source(tmp_path / f"{name}.parquet", options).tasks([name], options)
+            pool = pa.proxy_memory_pool(pa.system_memory_pool())
+            pa.set_memory_pool(pool)
+            assert sum(batch.num_rows for batch in task.read()) == n_rows
+            pa.set_memory_pool(before)
+            assert 0 < pool.max_memory() <= task.decoded_bytes, name
+            assert task.decoded_bytes <= max(task_bytes, 4 << 20)
+    finally:
+        pa.set_memory_pool(before)
+
+
+def test_the_summary_is_the_sum_of_the_tasks(tmp_path, table):
+    pq.write_table(table, tmp_path / "1.parquet", row_group_size=400)
+    pq.write_table(table.slice(0, 0), tmp_path / "2.parquet")
+    options = ReadOptions()
+    source = open_source(tmp_path, options)
+    tasks = list(source.tasks(["click", "country"], options))
+    summary = source.summary(["click", "country"])
+    assert (summary.files, summary.row_groups, summary.rows) == (2, len(tasks), 1000)
+    assert summary.stored_bytes == sum(task.stored_bytes for task in tasks) > 0
+    assert summary.largest_task_bytes == max(task.decoded_bytes for task in tasks)
+    assert [(task.origin, task.row_group, task.n_rows) for task in tasks[:3]] == [
+        (str(tmp_path / "1.parquet"), i, n) for i, n in enumerate([400, 400, 200])
+    ]
+    footer = pq.read_metadata(tmp_path / "1.parquet").row_group(0)
+    assert tasks[0].stored_bytes == footer.column(0).total_compressed_size + footer.column(5).total_compressed_size
+
+
+def test_tasks_are_read_from_many_threads_at_once(tmp_path, table):
+    for i in range(40):
+        pq.write_table(table.slice(i * 25, 25), tmp_path / f"{i:02}.parquet", row_group_size=10)
+    options = ReadOptions()
+    tasks = list(open_source(tmp_path, options).tasks(["score", "country"], options))
+    with ThreadPoolExecutor(8) as pool:
+        parts = list(pool.map(lambda task: pa.Table.from_batches(task.read()).to_pydict(), tasks))
+    for name in ("score", "country"):
+        assert [value for part in parts for value in part[name]] == table.column(name).to_pylist()
+
+
+def test_files_are_closed_between_batches_and_after(tmp_path, table):
+    pq.write_table(table, tmp_path / "log.parquet")
+    options = ReadOptions(batch_rows=10, task_bytes=1)
+    (task,) = open_source(tmp_path, options).tasks(["score"], options)
+    held = len(os.listdir("/proc/self/fd"))
+    batches = task.read()
+    next(batches)
+    batches.close()
+    assert len(os.listdir("/proc/self/fd")) == held
+
+
+# Listing
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def write(*paths, table=None):
+        for path in paths:
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            pq.write_table(pa.table({"x": [1.0]}) if table is None else table, path)
+
+    return write
+
+
+def origins(*entries):
+    return [file.origin for file in listing.list_files(entries)]
+
+
+def test_folders_globs_and_lists_are_sorted_and_skip_hidden_names(tree):
+    tree("log/b.parquet", "log/a.PARQUET", "log/c/d.parq", "log/c/e.pq")
+    tree("log/_tmp/f.parquet", "log/.git/g.parquet", "log/_h.parquet", "log/readme.txt", "log/_k=1/i.parquet")
+    expected = ["log/_k=1/i.parquet", "log/a.PARQUET", "log/b.parquet", "log/c/d.parq", "log/c/e.pq"]
+    assert origins("log") == origins("log/") == expected
+    assert origins("log/**/*.p*q*", "log/a.PARQUET") == [*(e for e in expected if e != "log/a.PARQUET"), expected[1]]
+    assert origins("log/*.parquet") == ["log/b.parquet"]
+    assert origins("log/c", "log/b.parquet") == ["log/c/d.parq", "log/c/e.pq", "log/b.parquet"]
+    assert origins("log/[bc]*") == ["log/b.parquet", "log/c/d.parq", "log/c/e.pq"]
+    assert origins("log/_tmp/*.parquet") == ["log/_tmp/f.parquet"]
+    assert origins("log/_*.parquet") == ["log/_h.parquet"]
+    assert origins("log/readme.txt") == ["log/readme.txt"]
+
+
+def test_a_name_with_wildcards_in_it_is_a_file_first(tree):
+    tree("part[1].parquet", "part1.parquet")
+    assert origins("part[1].parquet") == ["part[1].parquet"]
+    assert origins("part[12].parquet") == ["part1.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("nowhere.parquet", "there is no file or folder 'nowhere.parquet'"),
+        ("nowhere/*.parquet", "no file matches 'nowhere/*.parquet'"),
+        ("texts", "folder 'texts' holds no file ending in .parquet"),
+        ("table", "folder 'table' is a Delta Lake table"),
+        ("gopher://x/y", "the URL 'gopher://x/y' cannot be read"),
+        ("s3://bucket*/y", "has a wildcard in its bucket"),
+        ("s3://bucket/?.parquet", "has a '?', which begins a URL's options"),
+        ("", "a path is empty"),
+        ([], "the list of logs is empty"),
+        ([1], "may hold paths only"),
+        (b"log.parquet", "a log of type bytes cannot be read"),
+        (7, "a log of type int cannot be read"),
+        (["log.parquet", "*.parquet"], "file 'log.parquet' is named twice, by 'log.parquet' and by '*.parquet'"),
+    ],
+)
+def test_what_names_no_log_says_so(tree, entry, message):
+    tree("log.parquet", "table/_delta_log/0.parquet", "table/part.parquet")
+    os.makedirs("texts")
+    with open("texts/a.csv", "w") as file:
+        file.write("x\n1\n")
+    with pytest.raises(UsageError) as refusal:
+        open_source(entry, ReadOptions())
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_store_is_listed_as_a_local_folder_is(tree):
+    paths = ["log/day=1/a.parquet", "log/day=2/b.parquet", "log/day=2/c/d.parquet", "log/_tmp/e.parquet"]
+    tree(*paths)
+    # A subtree file system is none that glob knows, as a store is.
+    store = fs.SubTreeFileSystem(os.getcwd(), fs.LocalFileSystem())
+    for pattern in ("log/**/*.parquet", "log/day=*/*.parquet", "log/day=[!1]/?.parquet", "log/day=*", "log/*/*/d*"):
+        assert sorted(listing._glob(store, pattern, pattern)) == origins(pattern)
+    url = "file://" + os.getcwd()
+    assert origins(f"{url}/log") == [f"{url}/{path}" for path in paths[:3]]
+    assert origins(f"{url}/log/day=*/*.parquet") == [f"{url}/{path}" for path in paths[:2]]
+    assert read(f"{url}/log", ["x", "day"], ReadOptions()) == {"x": [1.0] * 3, "day": [1, 2, 2]}
+
+
+def test_a_log_in_a_store_is_read_through_its_file_system(tree, table, monkeypatch):
+    tree("log/day=1/a.parquet", "log/day=2/b.parquet", table=table)
+    store = fs.SubTreeFileSystem(os.getcwd(), fs.LocalFileSystem())
+    monkeypatch.setattr(listing, "_locate", lambda url: (store, url.removeprefix("s3://"), "s3://{}".format))
+    for task_bytes in (1, 128 << 20):
+        found = read("s3://log/*/*.parquet", ["country", "day"], ReadOptions(task_bytes=task_bytes))
+        assert found["country"] == table.column("country").to_pylist() * 2
+        assert found["day"] == [1] * 1000 + [2] * 1000
+    with pytest.raises(UsageError, match="reads local files only"):
+        open_source("s3://log/*/*.parquet", ReadOptions(reader="polars"))
+
+
+# Partition keys
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_partition_keys_become_columns(tree, reader):
+    tree("log/day=1/city=S%C3%A3o%20Paulo/a.parquet", "log/day=-2/city=__HIVE_DEFAULT_PARTITION__/b.parquet")
+    tree("log/day=03/city=7/c.parquet")
+    options = ReadOptions(reader=reader)
+    for log in ("log", "log/*/*/*.parquet", "log/day=*", origins("log")):
+        source = open_source(log, options)
+        assert source.schema == pa.schema({"x": pa.float64(), "day": pa.int64(), "city": pa.string()})
+        assert read(log, ["city", "x", "day"], options) == {
+            "city": [None, "7", "São Paulo"],
+            "x": [1.0, 1.0, 1.0],
+            "day": [-2, 3, 1],
+        }
+
+
+def test_one_value_that_is_no_integer_makes_the_key_a_string(tree):
+    tree("log/v=1/a.parquet", f"log/v={2**63}/b.parquet")
+    assert read("log", ["v", "x"], ReadOptions())["v"] == ["1", str(2**63)]
+    assert open_source("log/v=1", ReadOptions()).schema.field("v").type == pa.int64()
+
+
+def test_the_path_wins_over_a_column_of_the_same_name(tree):
+    tree("log/x=5/a.parquet", table=pa.table({"x": pa.array([1, 2], pa.int32()), "y": [1.0, 2.0]}))
+    assert read("log", ["x", "y"], ReadOptions())["x"] == [5, 5]
+    # As the others read it:
+    assert ds.dataset("log", partitioning="hive").to_table().column("x").to_pylist() == [5, 5]
+    assert pl.read_parquet("log").get_column("x").to_list() == [5, 5]
+
+
+def test_a_key_that_some_paths_lack_is_an_error_only_if_it_is_selected(tree):
+    tree("log/day=1/a.parquet", "log/b.parquet")
+    assert read("log", ["x"], ReadOptions()) == {"x": [1.0, 1.0]}
+    with pytest.raises(SchemaError, match=r"'log/b.parquet' has no folder day=…, and 'log/day=1/a.parquet' has one"):
+        open_source("log", ReadOptions()).tasks(["x", "day"], ReadOptions())
+
+
+# Schemas
+
+
+def test_a_missing_column_comes_with_the_nearest_names(tree, table):
+    tree("log.parquet", table=table)
+    for log in ("log.parquet", table, table.to_reader(), pl.scan_parquet("log.parquet")):
+        with pytest.raises(SchemaError, match=r"column 'scores' is not in .*\. Did you mean 'score'"):
+            open_source(log, ReadOptions()).tasks(["click", "scores"], ReadOptions())
+    with pytest.raises(SchemaError, match=r"column 'a\.c' is not in"):
+        open_source("log.parquet", ReadOptions()).tasks(["a.c"], ReadOptions())
+
+
+@pytest.mark.parametrize(
+    ("later", "message"),
+    [
+        ({"y": [1.0]}, "column 'x' is in '1.parquet' and not in '2.parquet'"),
+        ({"x": ["1"]}, "column 'x' has type double in '1.parquet' and string in '2.parquet'"),
+        ({"x": [[1.0]]}, "column 'x' has type double in '1.parquet' and list<element: double> in '2.parquet'"),
+    ],
+)
+def test_drift_between_files_is_found_before_a_row_is_read(tree, later, message):
+    tree("1.parquet")
+    tree("2.parquet", table=pa.table(later))
+    for options in (ReadOptions(), ReadOptions(skip_bad_files=True)):
+        source = open_source(["1.parquet", "2.parquet"], options)
+        for plan in (source.summary, functools.partial(source.tasks, options=options)):
+            with pytest.raises(SchemaError) as refusal:
+                plan(["x"])
+            assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_files_may_store_a_number_in_different_widths(tree, reader):
+    types = [pa.float64(), pa.float32(), pa.int8(), pa.bool_(), pa.uint32(), pa.null(), pa.decimal128(9, 2)]
+    for i, data_type in enumerate(types):
+        value = {pa.null(): None, pa.bool_(): True}.get(data_type, 1)
+        tree(f"{i}.parquet", table=pa.table({"x": pa.array([value], data_type)}))
+    options = ReadOptions(reader=reader)
+    found = [to_float64(b.column(0), "x") for t in open_source("*", options).tasks(["x"], options) for b in t.read()]
+    assert [values.tolist() for values, _ in found] == [[1.0]] * 5 + [[0.0], [1.0]]
+
+
+def test_a_repeated_name_can_be_there_and_cannot_be_selected(tree):
+    table = pa.Table.from_arrays([pa.array([1.0])] * 3, names=["x", "x", "y"])
+    tree("log.parquet", table=table)
+    for log in ("log.parquet", table):
+        assert read(log, ["y"], ReadOptions()) == {"y": [1.0]}
+        with pytest.raises(SchemaError, match=r"'x' is in .* 2 times"):
+            open_source(log, ReadOptions()).tasks(["x"], ReadOptions())
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_logs_without_rows_have_a_schema_and_no_rows(tree, reader):
+    empty = pa.table({"x": pa.array([], pa.float64()), "k": pa.array([], pa.string())})
+    tree("none.parquet", table=empty)
+    with pq.ParquetWriter("groups.parquet", empty.schema) as writer:
+        for part in (empty, pa.table({"x": [1.0], "k": ["a"]}), empty):
+            writer.write_table(part)
+    options = ReadOptions(reader=reader)
+    assert read("none.parquet", ["x", "k"], options) == {"x": [], "k": []}
+    assert read("groups.parquet", ["x", "k"], options) == {"x": [1.0], "k": ["a"]}
+    assert open_source("none.parquet", options).summary(["x"]).rows == 0
+    with pytest.raises(UsageError, match="no column"):
+        open_source("none.parquet", options).tasks([], options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (ReadOptions(reader="duckdb"), "allowed are 'pyarrow' and 'polars'"),
+        (ReadOptions(batch_rows=0), "batch_rows is 0; it must be at least 1"),
+        (ReadOptions(task_bytes=0), "task_bytes is 0"),
+        (ReadOptions(reader="polars", verify_checksums=True), "cannot verify checksums"),
+    ],
+)
+def test_options_that_cannot_be_met_are_refused(tree, options, message):
+    tree("log.parquet")
+    with pytest.raises(UsageError, match=message):
+        open_source("log.parquet", options)
+
+
+# Streams and frames
+
+
+def test_frames_and_streams_give_the_rows_of_the_table(table, tmp_path):
+    pq.write_table(table, tmp_path / "log.parquet")
+    columns = ["country", "click", "score", "^c.*$"]
+    expected = table.select(columns).to_pydict()
+    frame = pl.from_arrow(table.select(columns))
+    lazy = pl.scan_parquet(tmp_path / "log.parquet")
+    for log in (table, table.to_batches()[0], table.to_reader(7), frame, lazy, frame.lazy()):
+        for batch_rows in (11, 65_536):
+            options = ReadOptions(batch_rows=batch_rows)
+            if isinstance(log, pa.RecordBatchReader):
+                log = table.to_reader(7)
+            assert read(log, columns, options) == expected
+
+
+def test_long_batches_are_cut_and_short_ones_joined(monkeypatch):
+    from fastloss.sources import arrow_stream
+
+    monkeypatch.setattr(arrow_stream, "_LONGEST_TASK_ROWS", 100)
+    monkeypatch.setattr(arrow_stream, "_SHORTEST_TASK_ROWS", 10)
+    options = ReadOptions()
+    table = pa.table({"x": range(250)})
+    tasks = list(open_source(table, options).tasks(["x"], options))
+    assert [sum(batch.num_rows for batch in task.read()) for task in tasks] == [100, 100, 50]
+    tasks = list(open_source(table.to_reader(3), options).tasks(["x"], options))
+    assert max(sum(batch.num_rows for batch in task.read()) for task in tasks) == 12
+    assert len(tasks) == 21
+    keys = [pa.record_batch({"k": pa.array([key], pa.string()).dictionary_encode()}) for key in ("a", "b", None, "a")]
+    assert read(pa.RecordBatchReader.from_batches(keys[0].schema, keys), ["k"], options) == {
+        "k": ["a", "b", None, "a"]
+    }
+
+
+def test_a_stream_is_read_once_and_a_table_twice(table):
+    options = ReadOptions()
+    once = open_source(table.to_reader(), options)
+    assert once.summary(["click"]).rows is None
+    list(once.tasks(["click"], options))
+    with pytest.raises(UsageError, match="RecordBatchReader was already read, and a stream gives its rows once"):
+        once.tasks(["click"], options)
+    for log in (table, pl.from_arrow(table.select(["click"])), pl.from_arrow(table.select(["click"])).lazy()):
+        twice = open_source(log, options)
+        for _ in range(2):
+            n_rows = [batch.num_rows for task in twice.tasks(["click"], options) for batch in task.read()]
+            assert sum(n_rows) == 1000
+
+
+def test_a_stream_that_fails_is_a_read_error():
+    def batches():
+        yield pa.record_batch({"x": pa.array([1.0] * 20_000)})
+        raise OSError("the line\nis cut")
+
+    options = ReadOptions()
+    reader = pa.RecordBatchReader.from_batches(pa.schema({"x": pa.float64()}), batches())
+    tasks = open_source(reader, options).tasks(["x"], options)
+    assert next(tasks).index == 0
+    with pytest.raises(ReadError, match="cannot read the stream after 20000 rows") as failure:
+        next(tasks)
+    assert "\n" not in str(failure.value)
+
+
+def test_a_stream_with_a_dictionary_index_out_of_range_is_a_read_error():
+    broken = pa.DictionaryArray.from_arrays(pa.array([0, 9], pa.int32()), pa.array(["a"]), safe=False)
+    options = ReadOptions()
+    with pytest.raises(ReadError, match="cannot read the stream after 0 rows"):
+        list(open_source(pa.record_batch({"k": broken}), options).tasks(["k"], options))
+
+
+def test_a_query_that_fails_is_a_read_error():
+    options = ReadOptions()
+    query = pl.DataFrame({"k": ["a"]}).lazy().select(pl.col("k").cast(pl.Int32))
+    with pytest.raises(ReadError, match="cannot read the stream after 0 rows: conversion"):
+        list(open_source(query, options).tasks(["k"], options))
+    with pytest.raises(ReadError, match="the lazy frame gives no schema"):
+        open_source(pl.DataFrame({"k": ["a"]}).lazy().select("nothing"), options)
+
+
+def test_planning_is_done_once_for_a_selection(tmp_path, table, monkeypatch):
+    for i in range(3):
+        pq.write_table(table, tmp_path / f"{i}.parquet")
+    options = ReadOptions()
+    source = open_source(tmp_path, options)
+    opened, lock = [], threading.Lock()
+    parquet_file = pq.ParquetFile
+
+    def counted(*args, **kwargs):
+        with lock:
+            opened.append(kwargs["metadata"] is None)
+        return parquet_file(*args, **kwargs)
+
+    monkeypatch.setattr(pq, "ParquetFile", counted)
+    source.summary(["click"])
+    for task in source.tasks(["click"], options):
+        assert sum(batch.num_rows for batch in task.read()) == 1000
+    source.summary(["click"])
+    # Three files planned and three tasks read; only two footers were not yet known.
+    assert (len(opened), sum(opened)) == (6, 2)
