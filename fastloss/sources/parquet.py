@@ -185,12 +185,15 @@ class ParquetSource:
         planned = []
         plan_file = functools.partial(self._plan_file, columns=stored)
         # A store answers each footer after some tens of milliseconds: ask for many at once.
-        with ThreadPoolExecutor(1 if all(file.is_local for file in files) else _STORE_CONNECTIONS) as pool:
+        pool = ThreadPoolExecutor(1 if all(file.is_local for file in files) else _STORE_CONNECTIONS)
+        try:
             for file, outcome in zip(files, pool.map(plan_file, files), strict=True):
                 if isinstance(outcome, ReadError):
                     self._skip_or_raise(file, outcome)
                 else:
                     planned.append(outcome)
+        finally:
+            pool.shutdown(cancel_futures=True)
         return planned
 
     def _check_keys(self, files: Sequence[LogFile], keys: Sequence[str]) -> None:
@@ -341,6 +344,8 @@ class ParquetSource:
                     buffer_size=stream_bytes,
                     pre_buffer=not file.is_local and not stream_bytes,
                     page_checksum_verification=checksums,
+                    # Spark's INT96 counts nanoseconds of a day; as nanoseconds since 1970 it would wrap after 2262.
+                    coerce_int96_timestamp_unit="us",
                 )
             except Exception as error:
                 raise ReadError(f"cannot open {file.origin!r}: {_what_it_is(handle) or one_line(error)}") from error
