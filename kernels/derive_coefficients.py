@@ -34,6 +34,14 @@ class Polynomial(NamedTuple):
     n_coefficients: int
 
 
+def horner(coefficients: Sequence[mpf], x: mpf) -> mpf:
+    """Evaluate a power series, constant coefficient first."""
+    value = mpf(0)
+    for coefficient in reversed(coefficients):
+        value = value * x + coefficient
+    return value
+
+
 def solve_levelled(targets: Sequence[mpf], weights: Sequence[mpf], points: Sequence[mpf], n: int) -> list[mpf]:
     """Return the n coefficients whose weighted error has one size and alternating signs on n + 1 points."""
     matrix = mpmath.matrix(n + 1, n + 1)
@@ -72,9 +80,7 @@ def fit(grid: Sequence[mpf], targets: Sequence[mpf], weights: Sequence[mpf], n: 
         coefficients = solve_levelled(
             [targets[i] for i in chosen], [weights[i] for i in chosen], [grid[i] for i in chosen], n
         )
-        errors = [
-            w * (t - mpmath.polyval(coefficients[::-1], x)) for x, t, w in zip(grid, targets, weights, strict=True)
-        ]
+        errors = [w * (t - horner(coefficients, x)) for x, t, w in zip(grid, targets, weights, strict=True)]
         exchanged = alternating_extrema(errors, n + 1)
         if len(exchanged) <= n or exchanged == chosen:
             break
@@ -114,7 +120,7 @@ def derive(polynomial: Polynomial) -> tuple[list[float], mpf]:
         for k, share in enumerate(absorb(grid, weights, j, n), start=j + 1):
             coefficients[k] += lost * share
     exact = [mpf(c) for c in rounded]
-    errors = (w * (t - mpmath.polyval(exact[::-1], x)) for x, t, w in zip(grid, targets, weights, strict=True))
+    errors = (w * (t - horner(exact, x)) for x, t, w in zip(grid, targets, weights, strict=True))
     return rounded, max(abs(error) for error in errors)
 
 
@@ -194,6 +200,15 @@ def two_parts(value: mpf, zero_bits: int) -> tuple[float, float]:
     return high, float(value - high)
 
 
+def constants() -> dict[str, tuple[float, float]]:
+    """Return the constants that `elementary.py` keeps in two parts."""
+    return {
+        "LOG2": two_parts(mpmath.log(2), 20),
+        "ONE_MINUS_EULER": two_parts(1 - mp.euler, 0),
+        "STIRLING_CONSTANT": two_parts((mpmath.log(2 * mp.pi) - 1) / 2, 0),
+    }
+
+
 def main() -> None:
     """Print every polynomial, constant coefficient first, and the constants in two parts."""
     mp.dps = DIGITS
@@ -202,9 +217,8 @@ def main() -> None:
         print(f"# {polynomial.name}: {polynomial.meaning}; error {float(error * 2**53):.4f} x 2^-53")
         for coefficient in coefficients:
             print(f"    {coefficient!r},")
-    print("# LOG2", *two_parts(mpmath.log(2), 20))
-    print("# ONE_MINUS_EULER", *two_parts(1 - mp.euler, 0))
-    print("# STIRLING_CONSTANT", *two_parts((mpmath.log(2 * mp.pi) - 1) / 2, 0))
+    for name, (high, low) in constants().items():
+        print(f"{name}_HIGH: Final = {high!r}\n{name}_LOW: Final = {low!r}")
 
 
 if __name__ == "__main__":
