@@ -437,6 +437,12 @@ def test_options_that_cannot_be_met_are_refused(tree, options, message):
         open_source("log.parquet", options)
 
 
+def test_a_reader_that_cannot_verify_checksums_is_refused_for_the_tasks_too(tree):
+    tree("log.parquet")
+    with pytest.raises(UsageError, match="cannot verify checksums"):
+        open_source("log.parquet", ReadOptions()).tasks(["x"], ReadOptions(reader="polars", verify_checksums=True))
+
+
 # Streams and frames
 
 

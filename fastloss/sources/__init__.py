@@ -38,10 +38,6 @@ def open_source(log: object, options: ReadOptions) -> Source:
     for name in ("batch_rows", "task_bytes"):
         if getattr(options, name) < 1:
             raise UsageError(f"{name} is {getattr(options, name)}; it must be at least 1.")
-    if options.reader == "polars" and options.verify_checksums:
-        raise UsageError(
-            "reader='polars' cannot verify checksums; use reader='pyarrow' or leave verify_checksums off."
-        )
 
     if isinstance(log, (str, os.PathLike)):
         log = [log]

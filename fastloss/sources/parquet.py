@@ -144,6 +144,8 @@ class ParquetSource:
         )
 
     def _check_reader(self, options: ReadOptions) -> None:
+        if options.reader == "polars" and options.verify_checksums:
+            raise UsageError("reader='polars' cannot verify checksums; use reader='pyarrow', or do not verify.")
         if options.reader == "polars" and not all(file.is_local for file in self._files):
             raise UsageError("reader='polars' reads local files only; use reader='pyarrow' for URLs.")
 
