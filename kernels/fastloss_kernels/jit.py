@@ -101,7 +101,7 @@ def _register_primitives() -> None:
 
         return types.float64(types.float64, types.float64, types.float64), codegen
 
-    @overload(fma, inline="always")
+    @overload(fma, jit_options={"forceinline": True})
     def fma_overload(a, b, c):
         return lambda a, b, c: fma_instruction(np.float64(a), np.float64(b), np.float64(c))
 
@@ -114,19 +114,19 @@ def _register_primitives() -> None:
 
         return types.float64(types.float64, types.float64), codegen
 
-    @overload(exact_add, inline="always")
+    @overload(exact_add, jit_options={"forceinline": True})
     def exact_add_overload(a, b):
         return lambda a, b: reassociable_add(np.float64(a), np.float64(b))
 
-    @overload(float64_bits, inline="always")
+    @overload(float64_bits, jit_options={"forceinline": True})
     def float64_bits_overload(x):
         return lambda x: np.float64(x).view(np.int64)
 
-    @overload(float64_from_bits, inline="always")
+    @overload(float64_from_bits, jit_options={"forceinline": True})
     def float64_from_bits_overload(bits):
         return lambda bits: np.int64(bits).view(np.float64)
 
-    @overload(divide, inline="always")
+    @overload(divide, jit_options={"forceinline": True})
     def divide_overload(a, b):
         return lambda a, b: a / b
 
@@ -142,7 +142,8 @@ def tell_numba() -> None:
         if _numba_knows == 0:
             _register_primitives()
         for function in _formulas[_numba_knows:]:
-            register_jitable(function)
+            # Large formulas must be inlined too: a call inside a loop keeps it scalar.
+            register_jitable(forceinline=True)(function)
         _numba_knows = len(_formulas)
 
 
@@ -256,8 +257,9 @@ def compile_cuda(function: Function) -> Any:
         return cuda.jit(function)
     if find_spec("numba_cuda") is None:
         raise ImportError("CUDA kernels need numba-cuda; install fastloss[cuda12] or fastloss[cuda13].")
-    # `lto=False`: link-time optimisation compiles once more, and contracts whatever was asked for before.
-    kernel = cuda.jit(fastmath=False, opt=True, lto=False)(function)
+    # `lto=False`: link-time optimisation compiles once more, and contracts whatever was asked for before. The function
+    # goes in with the flags: numba-cuda 0.30 forgets `lto` where `jit` is called with flags alone.
+    kernel = cuda.jit(function, fastmath=False, opt=True, lto=False)
     compile_kernel = kernel.compile
 
     def compile_as_written(signature: Any) -> Any:
