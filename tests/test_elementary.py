@@ -249,9 +249,6 @@ needs_avx2 = pytest.mark.skipif(not can_pack(), reason="needs an x86-64 machine 
 def assembly(function: Callable[[float], float]) -> str:
     """Return the assembly of a contiguous float64 loop, compiled anew because a cached kernel keeps none."""
     jit.tell_numba()
-    if function is elementary.lgamma:
-        # LLVM inlines a function of this size only on request.
-        function = numba.njit(forceinline=True, **jit.KERNEL_FLAGS)(function)
     dispatcher = numba.njit(**jit.KERNEL_FLAGS)(make_loop(function))
     dispatcher(np.ones(64), np.empty(64))
     return str(next(iter(dispatcher.inspect_asm().values())))
