@@ -90,8 +90,8 @@ def to_float64(column: pa.Array, name: str) -> tuple[Float64Array, BoolArray | N
     """Return a column's numbers as float64, and which of them are valid.
 
     A float64 column without nulls is not copied: the result is a view of Arrow's buffer, which must not be written to,
-    whether NumPy would allow it or not. All others are copied once. NaN, infinities and negative zero pass unchanged; a
-    null is not a NaN.
+    whether NumPy would allow it or not. All others are copied once. NaN, infinities and negative zero pass unchanged;
+    a null is not a NaN.
 
     Parameters
     ----------
