@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def test_order_of_rows_and_files(table: pa.Table, expected: str, tmp_path: Path)
     shuffled = table.take(np.random.default_rng(1).permutation(N_ROWS))
     bounds = [0, 1, 5_000, 5_000, 17_123, N_ROWS]
     names = []
-    for i, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for i, (start, stop) in enumerate(itertools.pairwise(bounds)):
         names.append(str(tmp_path / f"{9 - i}.parquet"))
         pq.write_table(shuffled.slice(start, stop - start), names[-1], row_group_size=3_000)
     assert result_hash(names) == expected

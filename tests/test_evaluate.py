@@ -293,7 +293,7 @@ def test_forms_of_a_result() -> None:
     assert parsed["values"][0]["value"] == result["log_loss"]
     assert parsed["values"][0]["slice"] == {}
     frame = result.to_polars()
-    assert frame.columns == ["metric", "model", "slice", "slice.c", "slice.d"] + frame.columns[5:]
+    assert frame.columns == ["metric", "model", "slice", "slice.c", "slice.d", *frame.columns[5:]]
     assert frame.height == len(result.values) == result.to_arrow().num_rows
     assert frame["value"].to_list() == [v.value for v in result.values]
     with pytest.raises(UsageError, match="no metric 'auc'"):

@@ -16,6 +16,8 @@ from fastloss_kernels.losses.form import SPACES, Loss, Row, RowTest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Loops run over whole (slices of) arrays: an index that starts at an argument may be negative for all that the
+# compiler knows, and the wrap-around that it then allows for keeps the loop scalar.
 PARALLEL_BLOCK_ROWS = 1 << 16
 # Below this many rows, starting threads costs more than it saves.
 PARALLEL_FROM_ROWS = 1 << 20
@@ -26,18 +28,18 @@ def make_value(row: Row, parallel: bool = False) -> Callable[..., None]:
     """Make ``value(score, label, parameters, value_out)`` of a row formula; arrays are float64 ``(n_rows,)``."""
 
     @formula
-    def block(score, label, parameters, value_out, start, stop):
-        for i in range(start, stop):
+    def block(score, label, parameters, value_out):
+        for i in range(score.shape[0]):
             value_out[i] = row(score[i], label[i], parameters)[0]
 
     def value(score, label, parameters, value_out):
-        block(score, label, parameters, value_out, 0, score.shape[0])
+        block(score, label, parameters, value_out)
 
     def value_parallel(score, label, parameters, value_out):
         n_rows = score.shape[0]
         for b in prange((n_rows + PARALLEL_BLOCK_ROWS - 1) // PARALLEL_BLOCK_ROWS):
-            start = b * PARALLEL_BLOCK_ROWS
-            block(score, label, parameters, value_out, start, min(start + PARALLEL_BLOCK_ROWS, n_rows))
+            rows = slice(b * PARALLEL_BLOCK_ROWS, min((b + 1) * PARALLEL_BLOCK_ROWS, n_rows))
+            block(score[rows], label[rows], parameters, value_out[rows])
 
     return compile_cpu(value_parallel, parallel=True) if parallel else compile_cpu(value)
 
@@ -47,19 +49,18 @@ def make_value_gradient_hessian(row: Row, parallel: bool = False) -> Callable[..
     """Make ``value_gradient_hessian(score, label, parameters, value_out, gradient_out, hessian_out)``."""
 
     @formula
-    def block(score, label, parameters, value_out, gradient_out, hessian_out, start, stop):
-        for i in range(start, stop):
+    def block(score, label, parameters, value_out, gradient_out, hessian_out):
+        for i in range(score.shape[0]):
             value_out[i], gradient_out[i], hessian_out[i] = row(score[i], label[i], parameters)
 
     def value_gradient_hessian(score, label, parameters, value_out, gradient_out, hessian_out):
-        block(score, label, parameters, value_out, gradient_out, hessian_out, 0, score.shape[0])
+        block(score, label, parameters, value_out, gradient_out, hessian_out)
 
     def value_gradient_hessian_parallel(score, label, parameters, value_out, gradient_out, hessian_out):
         n_rows = score.shape[0]
         for b in prange((n_rows + PARALLEL_BLOCK_ROWS - 1) // PARALLEL_BLOCK_ROWS):
-            start = b * PARALLEL_BLOCK_ROWS
-            stop = min(start + PARALLEL_BLOCK_ROWS, n_rows)
-            block(score, label, parameters, value_out, gradient_out, hessian_out, start, stop)
+            rows = slice(b * PARALLEL_BLOCK_ROWS, min((b + 1) * PARALLEL_BLOCK_ROWS, n_rows))
+            block(score[rows], label[rows], parameters, value_out[rows], gradient_out[rows], hessian_out[rows])
 
     if parallel:
         return compile_cpu(value_gradient_hessian_parallel, parallel=True)

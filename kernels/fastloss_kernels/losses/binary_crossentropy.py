@@ -20,16 +20,19 @@ def row_logit(score: float, label: float, parameters: tuple[float, ...]) -> tupl
     smoothing_scale, smoothing_shift, pos_weight = parameters
     y = fma(label, smoothing_scale, smoothing_shift)
     e = exp(-abs(score))
+    rest = 1.0 - y
+    q = pos_weight * y
     shared = fma(y, pos_weight - 1.0, 1.0)
-    linear = 1.0 - y if score > 0.0 else pos_weight * y
+    linear = rest if score > 0.0 else q
+    curved = shared * log1p_unit(e)
+    both = fma(abs(score), linear, curved)
     # A label that agrees with an infinite logit costs nothing: 0·∞ must not become NaN.
-    value = shared * log1p_unit(e) if linear == 0.0 else fma(abs(score), linear, shared * log1p_unit(e))
+    value = curved if linear == 0.0 else both
     likely = divide(1.0, 1.0 + e)
     unlikely = e * likely
     positive = likely if score > 0.0 else unlikely
     negative = unlikely if score > 0.0 else likely
-    gradient = fma(1.0 - y, positive, -(pos_weight * y * negative))
-    return value, gradient, shared * (unlikely * likely)
+    return value, fma(rest, positive, -(q * negative)), shared * (unlikely * likely)
 
 
 @formula
@@ -46,16 +49,21 @@ def row_prob(score: float, label: float, parameters: tuple[float, ...]) -> tuple
     negative = ceiling if negative > ceiling else negative
     q = pos_weight * y
     rest = 1.0 - y
-    negative_term = 0.0 if rest == 0.0 else rest * negative
-    value = negative_term if q == 0.0 else fma(q, positive, negative_term)
+    # 0·∞ and 0/0 stand in parts that the label gives no weight.
+    negative_term = rest * negative
+    negative_term = 0.0 if rest == 0.0 else negative_term
+    both = fma(q, positive, negative_term)
+    value = negative_term if q == 0.0 else both
     other = 1.0 - score
     product = score * other
-    gradient = divide(fma(rest, score, -(q * other)), epsilon if product < epsilon else product)
+    floor = epsilon if product < epsilon else product
     p = epsilon if score < epsilon else score
     o = epsilon if other < epsilon else other
-    curvature = 0.0 if q == 0.0 else divide(divide(q, p), p)
-    hessian = curvature if rest == 0.0 else curvature + divide(divide(rest, o), o)
-    return value, gradient, hessian
+    positive_curvature = divide(divide(q, p), p)
+    negative_curvature = divide(divide(rest, o), o)
+    positive_curvature = 0.0 if q == 0.0 else positive_curvature
+    negative_curvature = 0.0 if rest == 0.0 else negative_curvature
+    return value, divide(fma(rest, score, -(q * other)), floor), positive_curvature + negative_curvature
 
 
 @formula
@@ -67,19 +75,26 @@ def row_logprob(score: float, label: float, parameters: tuple[float, ...]) -> tu
     """
     smoothing_scale, smoothing_shift, pos_weight, epsilon, ceiling = parameters
     y = fma(label, smoothing_scale, smoothing_shift)
-    positive = ceiling if -score > ceiling else -score
+    positive = -score
+    positive = ceiling if positive > ceiling else positive
+    p = exp(score)
     complement = -expm1(score)
-    negative = -log(complement) if score > -0.6931471805599453 else -log1p(-exp(score))
+    near = -log(complement)
+    far = -log1p(-p)
+    negative = near if score > -0.6931471805599453 else far
     negative = ceiling if negative > ceiling else negative
     q = pos_weight * y
     rest = 1.0 - y
-    negative_term = 0.0 if rest == 0.0 else rest * negative
-    value = negative_term if q == 0.0 else fma(q, positive, negative_term)
+    # 0·∞ and 0/0 stand in parts that the label gives no weight.
+    negative_term = rest * negative
+    negative_term = 0.0 if rest == 0.0 else negative_term
+    both = fma(q, positive, negative_term)
+    value = negative_term if q == 0.0 else both
     floor = epsilon if complement < epsilon else complement
-    odds = divide(exp(score), floor)
-    gradient = -q if rest == 0.0 else fma(rest, odds, -q)
-    hessian = 0.0 if rest == 0.0 else rest * divide(odds, floor)
-    return value, gradient, hessian
+    odds = divide(p, floor)
+    gradient = fma(rest, odds, -q)
+    hessian = rest * divide(odds, floor)
+    return value, -q if rest == 0.0 else gradient, 0.0 if rest == 0.0 else hessian
 
 
 @formula

@@ -36,12 +36,16 @@ def row_prob(score: float, label: float, parameters: tuple[float, ...]) -> tuple
 def row_logprob(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
     """Evaluate (e^l − y)²; near l = 0 as (e^l − 1) + (1 − y), since there the rounding of e^l outweighs e^l − 1."""
     p, p_small = exp_parts(score)
-    half, half_tail = expm1_parts(-1.0 if score < -1.0 else score)
+    bounded = -1.0 if score < -1.0 else score
+    half, half_tail = expm1_parts(bounded)
     less, less_small = two_sum(2.0 * half, 2.0 * half_tail)
     rest, rest_small = two_sum(1.0, -label)
     near = score > -0.5
-    residual, lost = two_sum(less if near else p, rest if near else -label)
-    lost += less_small + rest_small if near else p_small
+    first = less if near else p
+    second = rest if near else -label
+    residual, lost = two_sum(first, second)
+    near_lost = less_small + rest_small
+    lost += near_lost if near else p_small
     slope = 2.0 * (residual + lost) * p
     return square(residual, lost), slope, fma(2.0 * p, p, slope)
 

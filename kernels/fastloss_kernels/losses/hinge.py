@@ -14,12 +14,14 @@ from fastloss_kernels.losses.form import BinaryLoss
 def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
     """Evaluate max(0, 1 − t·s) with t = 2y − 1; at the kink the subgradient is 0, the flat side's."""
     sign, lost = two_sum(2.0 * label, -1.0)
+    slack = fma(-sign, score, 1.0)
     # A label of exactly one half has no sign: its margin is 0 even for an infinite score.
-    slack = 1.0 if (sign == 0.0) & (score == score) else fma(-sign, score, 1.0)
-    slack = slack if lost == 0.0 else fma(-lost, score, slack)
-    active = slack > 0.0
-    value = slack if active else (0.0 if slack == slack else slack)
-    return value, (-sign if active else 0.0), 0.0
+    slack = 1.0 if (sign == 0.0) & (score == score) else slack
+    corrected = fma(-lost, score, slack)
+    slack = slack if lost == 0.0 else corrected
+    # Written so that NaN stays NaN.
+    value = 0.0 if slack <= 0.0 else slack
+    return value, (-sign if slack > 0.0 else 0.0), 0.0
 
 
 @dataclass(frozen=True)
