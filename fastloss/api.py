@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from fastloss.plan import DEFAULT_BATCH_ROWS, DEFAULT_MEMORY, Plan, Prediction, make_plan
+from fastloss.plan import DEFAULT_MEMORY, Plan, Prediction, make_plan
 from fastloss.result import Result
 from fastloss.scan import Progress, run_scan
 
@@ -31,7 +31,7 @@ def evaluate(
     verify_checksums: bool = False,
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
-    batch_rows: int = DEFAULT_BATCH_ROWS,
+    batch_rows: int | None = None,
     device: Literal["cpu"] = "cpu",
     progress: Callable[[Progress], None] | None = None,
 ) -> Result:
@@ -72,9 +72,9 @@ def evaluate(
     memory : int or str
         Bound of the memory that the scan may take beyond the imported libraries: bytes, or ``"512MiB"``.
     threads : int, optional
-        Reader threads; left out, one for each available core. No digit depends on it.
-    batch_rows : int
-        Rows evaluated at a time. No digit depends on it.
+        Reader threads; left out, one for each available core, as far as the memory goes. No digit depends on it.
+    batch_rows : int, optional
+        Rows evaluated at a time; left out, as many as suit the memory, up to 65,536. No digit depends on it.
     device : {"cpu"}
         Where the kernels run.
     progress : callable, optional

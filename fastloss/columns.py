@@ -86,12 +86,11 @@ def check_key_type(name: str, data_type: pa.DataType) -> None:
         )
 
 
-def to_float64(column: pa.Array, name: str) -> tuple[Float64Array, BoolArray | None]:
+def to_float64(column: pa.Array, name: str, out: Float64Array | None = None) -> tuple[Float64Array, BoolArray | None]:
     """Return a column's numbers as float64, and which of them are valid.
 
-    A float64 column without nulls is not copied: the result is a view of Arrow's buffer, which must not be written to,
-    whether NumPy would allow it or not. All others are copied once. NaN, infinities and negative zero pass unchanged;
-    a null is not a NaN.
+    NaN, infinities and negative zero pass unchanged; a null is not a NaN. The numbers are always copied, so the result
+    may be written to.
 
     Parameters
     ----------
@@ -99,11 +98,13 @@ def to_float64(column: pa.Array, name: str) -> tuple[Float64Array, BoolArray | N
         Float, integer, bool, decimal, all-null, or a dictionary of these; slices and offsets are respected.
     name : str
         The column, for messages.
+    out : numpy.ndarray of float64, shape (at least n_rows,), optional
+        Where to put the numbers; left out, a new array.
 
     Returns
     -------
     values : numpy.ndarray of float64, shape (n_rows,), C-contiguous
-        0.0 where null.
+        0.0 where null; a view of `out` where it was given.
     valid : numpy.ndarray of bool, shape (n_rows,), or None
         None if there are no nulls.
 
@@ -114,6 +115,14 @@ def to_float64(column: pa.Array, name: str) -> tuple[Float64Array, BoolArray | N
     DataError
         If a 64-bit integer beyond 2**53 in magnitude is present, which float64 cannot hold exactly.
     """
+    numbers, valid = _numbers(column, name)
+    values = np.empty(len(numbers)) if out is None else out[: len(numbers)]
+    np.copyto(values, numbers)
+    return values, valid
+
+
+def _numbers(column: pa.Array, name: str) -> tuple[npt.NDArray[Any], BoolArray | None]:
+    """Return a column's numbers in a type that float64 holds, without copying where Arrow's buffer serves."""
     check_numeric_type(name, column.type)
     if pa.types.is_dictionary(column.type):
         return _dictionary_to_float64(column, name)
@@ -131,14 +140,10 @@ def to_float64(column: pa.Array, name: str) -> tuple[Float64Array, BoolArray | N
     else:
         dtype = np.dtype(column.type.to_pandas_dtype())
         values = np.frombuffer(column.buffers()[1], dtype, column.offset + n_rows)[column.offset :]
-    if valid is None:
-        _check_exact(values, name)
-        # An array from another library need not be aligned, and a kernel is compiled for aligned ones.
-        return np.require(values, np.float64, ["C_CONTIGUOUS", "ALIGNED"]), None
     # What lies under a null is undefined: it may be a NaN or an integer too large, and must not be looked at.
-    values = np.where(valid, values, values.dtype.type(0))
+    values = values if valid is None else np.where(valid, values, values.dtype.type(0))
     _check_exact(values, name)
-    return values.astype(np.float64, copy=False), valid
+    return values, valid
 
 
 def encode_keys(column: pa.Array) -> tuple[CodeArray, list[Any]]:

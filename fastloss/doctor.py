@@ -68,11 +68,11 @@ def _safely(look: Callable[[], str]) -> str:
 def _processor() -> str:
     from llvmlite import binding
 
-    from fastloss.plan import _available_cpus
+    from fastloss.plan import available_cpus
 
     features = binding.get_host_cpu_features()
     present = [feature for feature in CPU_FEATURES if features.get(feature)] or ["none"]
-    cores, threads = os.cpu_count() or 1, _available_cpus()
+    cores, threads = os.cpu_count() or 1, available_cpus()
     return (
         f"{binding.get_host_cpu_name()}; {cores} cores, {threads} of them for this process (reader threads); "
         f"{' '.join(present)} of {' '.join(CPU_FEATURES)}"

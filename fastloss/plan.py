@@ -24,11 +24,15 @@ from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval
 Space = Literal["logit", "prob", "logprob", "margin", "value"]
 SPACES: tuple[Space, ...] = ("logit", "prob", "logprob", "margin", "value")
 DEFAULT_MEMORY = 512 << 20
-DEFAULT_BATCH_ROWS = 65_536
+# Long enough that the interpreter's share of a batch is small, short enough that its columns stay in the L2 cache.
+_LARGEST_BATCH_ROWS = 65_536
+_SMALLEST_BATCH_ROWS = 4_096
 _SMALLEST_TASK_BYTES = 4 << 20
-# What the process takes beside columns, buffers and states: compiled kernels, the compiler, the readers' own pools.
-_FIXED_BYTES = 192 << 20
+# What the process takes beside columns, buffers and states: the compiler, compiled kernels, the allocators' slack.
+_FIXED_BYTES = 160 << 20
 _KEY_BYTES = 400
+# Numbers that a thread holds for each row of a batch beside its columns: terms, cell numbers, their order, copies.
+_SCRATCH_COLUMNS = 8
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,10 @@ class Plan:
 
     Attributes
     ----------
+    label_range : Interval
+        The labels that all metrics accept, as metrics see them (0 to 1 for labels −1 and +1).
+    prediction_ranges : tuple of Interval
+        The predictions of each model that all metrics accept.
     terms : tuple of (int, Term)
         The sums to keep: the index of the model, or −1 for a sum over rows that all models use alike.
     groupings : tuple of tuple of str
@@ -111,6 +119,7 @@ class Plan:
     summary: SourceSummary
     types: Mapping[str, str]
     label_range: Interval
+    prediction_ranges: tuple[Interval, ...]
     terms: tuple[tuple[int, Term], ...]
 
     @property
@@ -135,18 +144,21 @@ class Plan:
         return SATURATION_EPSILON if self.saturation == "clip" else 0.0
 
     @property
+    def buffer_bytes(self) -> int:
+        """Memory of all threads' buffers for the batch in work."""
+        execution = self.execution
+        return execution.threads * execution.batch_rows * 8 * (len(self.columns) + _SCRATCH_COLUMNS)
+
+    @property
     def read_options(self) -> ReadOptions:
         """What the source needs to know."""
         execution = self.execution
-        columns_and_terms = len(self.columns) + 8
-        buffers = execution.threads * execution.batch_rows * 8 * columns_and_terms
-        # Decoded columns, the compressed bytes they come from, and the batch in flight share a thread's part.
-        per_thread = (execution.memory_bytes - _FIXED_BYTES - buffers - self.cells_bytes) // (3 * execution.threads)
+        rest = execution.memory_bytes - _FIXED_BYTES - self.buffer_bytes - self.cells_bytes
         return ReadOptions(
             reader=execution.reader,
             verify_checksums=execution.verify_checksums,
             batch_rows=execution.batch_rows,
-            task_bytes=max(_SMALLEST_TASK_BYTES, per_thread),
+            task_bytes=max(_SMALLEST_TASK_BYTES, rest // execution.threads),
             skip_bad_files=execution.on_bad_file == "skip",
         )
 
@@ -158,7 +170,7 @@ class Plan:
     @property
     def cells_bytes(self) -> int:
         """The part of the memory that slices may take: a quarter, when there are slices."""
-        return self.execution.memory_bytes // 4 if self.by else 0
+        return _cells_bytes(self.execution.memory_bytes, self.by)
 
     @property
     def max_cells(self) -> int:
@@ -168,10 +180,9 @@ class Plan:
     @property
     def memory_bound(self) -> int:
         """Upper bound of the memory that the scan takes beyond the imported libraries, bytes."""
-        options = self.read_options
-        task = min(options.task_bytes, self.summary.largest_task_bytes or options.task_bytes)
-        buffers = self.execution.threads * options.batch_rows * 8 * (len(self.columns) + 8)
-        return _FIXED_BYTES + self.execution.threads * 3 * task + buffers + self.cells_bytes
+        limit = self.read_options.task_bytes
+        task = min(limit, self.summary.largest_task_bytes or limit)
+        return _FIXED_BYTES + self.execution.threads * task + self.buffer_bytes + self.cells_bytes
 
     def asked(self) -> dict[str, Any]:
         """Return what was asked, as plain values: all that can change a number, and nothing else."""
@@ -213,7 +224,7 @@ def make_plan(
     verify_checksums: bool = False,
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
-    batch_rows: int = DEFAULT_BATCH_ROWS,
+    batch_rows: int | None = None,
     device: str = "cpu",
 ) -> Plan:
     """Check a request against the log's schema; parameters are those of `fastloss.evaluate`."""
@@ -227,14 +238,6 @@ def make_plan(
         raise UsageError("No metric was asked for; name at least one, such as 'log_loss'.")
     chosen = list({metric.label: metric for metric in chosen}.values())
     groupings = _groupings(by)
-    execution = Execution(
-        reader=_one_of("reader", reader, ("pyarrow", "polars")),
-        verify_checksums=bool(verify_checksums),
-        threads=_positive("threads", threads if threads is not None else _available_cpus()),
-        memory_bytes=parse_bytes(memory),
-        batch_rows=_positive("batch_rows", batch_rows),
-        on_bad_file=_one_of("on_bad_file", on_bad_file, ("raise", "skip")),
-    )
     domain = _label_domain(_one_of("label_domain", label_domain, ("01", "pm1")), chosen)
     for metric in chosen:
         for model in models:
@@ -243,11 +246,22 @@ def make_plan(
                     f"{metric.label} reads {' or '.join(f'{s}=' for s in metric.spaces)}; "
                     f"the prediction {model.column!r} was declared {model.space}=."
                 )
-    source = open_source(log, ReadOptions(reader=execution.reader, skip_bad_files=execution.on_bad_file == "skip"))
     keys = list(dict.fromkeys(key for grouping in groupings for key in grouping))
     numeric = list(dict.fromkeys([label, *(m.column for m in models), *([] if weight is None else [weight])]))
+    memory_bytes = parse_bytes(memory)
+    room = memory_bytes - _cells_bytes(memory_bytes, groupings) - _FIXED_BYTES
+    threads, batch_rows = _threads_and_batch_rows(threads, batch_rows, room, len(numeric) + len(keys))
+    execution = Execution(
+        reader=_one_of("reader", reader, ("pyarrow", "polars")),
+        verify_checksums=bool(verify_checksums),
+        threads=threads,
+        memory_bytes=memory_bytes,
+        batch_rows=batch_rows,
+        on_bad_file=_one_of("on_bad_file", on_bad_file, ("raise", "skip")),
+    )
+    source = open_source(log, ReadOptions(reader=execution.reader, skip_bad_files=execution.on_bad_file == "skip"))
     types = _check_columns(source.schema, numeric, keys)
-    plan = Plan(
+    return Plan(
         label=label,
         models=tuple(models),
         weight=weight,
@@ -260,16 +274,31 @@ def make_plan(
         source=source,
         summary=source.summary(list(dict.fromkeys([*numeric, *keys]))),
         types=types,
-        label_range=_intersection([metric.label_range for metric in chosen]),
+        label_range=_intersection(metric.label_range for metric in chosen),
+        prediction_ranges=tuple(_intersection(m.prediction_range(model.space) for m in chosen) for model in models),
         terms=_terms(models, chosen, weighted=weight is not None),
     )
-    needed = _FIXED_BYTES + execution.threads * (3 * _SMALLEST_TASK_BYTES + execution.batch_rows * 8 * 16)
-    if execution.memory_bytes < needed:
+
+
+def _cells_bytes(memory_bytes: int, groupings: Sequence[object]) -> int:
+    return memory_bytes // 4 if groupings else 0
+
+
+def _threads_and_batch_rows(threads: int | None, batch_rows: int | None, room: int, n_columns: int) -> tuple[int, int]:
+    """Choose what the user left open so that the smallest pieces of a log fit in the memory; refuse what cannot."""
+    row_bytes = 8 * (n_columns + _SCRATCH_COLUMNS)
+    rows = _SMALLEST_BATCH_ROWS if batch_rows is None else _positive("batch_rows", batch_rows)
+    thread_bytes = _SMALLEST_TASK_BYTES + rows * row_bytes
+    chosen = max(1, min(available_cpus(), room // thread_bytes)) if threads is None else _positive("threads", threads)
+    if room < chosen * thread_bytes:
         raise UsageError(
-            f"memory is {format_bytes(execution.memory_bytes)}; {execution.threads} threads with batches of "
-            f"{execution.batch_rows} rows need at least {format_bytes(needed)}. Raise memory or lower threads."
+            f"memory is too small: {chosen} thread{'s' if chosen > 1 else ''} with batches of {rows} rows need "
+            f"{format_bytes(chosen * thread_bytes - room)} more. Raise memory, or lower threads or batch_rows."
         )
-    return plan
+    if batch_rows is None:
+        # A quarter for the batches in work leaves the rest to what is read.
+        rows = min(_LARGEST_BATCH_ROWS, max(rows, room // (4 * chosen * row_bytes)))
+    return chosen, rows
 
 
 def _models(
@@ -314,7 +343,7 @@ def _intersection(ranges: Iterable[Interval]) -> Interval:
     listed = list(ranges)
     low = max(listed, key=lambda r: (r.low, r.low_open))
     high = min(listed, key=lambda r: (r.high, not r.high_open))
-    return Interval(low.low, high.high, low.low_open, high.high_open)
+    return Interval(low.low, high.high, low.low_open, high.high_open, any(r.without_zero for r in listed))
 
 
 def _terms(models: Sequence[Model], metrics: Iterable[Metric], *, weighted: bool) -> tuple[tuple[int, Term], ...]:
@@ -359,7 +388,8 @@ def _positive(name: str, given: int) -> int:
     return given
 
 
-def _available_cpus() -> int:
+def available_cpus() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

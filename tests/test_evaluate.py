@@ -74,7 +74,9 @@ def test_every_metric_of_any_log_agrees_with_the_definition(rows: list[tuple[Any
                 assert value.value == pytest.approx(float(expected[metric]), rel=1e-13, abs=1e-13)
             else:
                 assert value.value is not None
-                assert relative(value.value, expected[metric]) < 2e-15, metric
+                # A product w·y is rounded before it is summed, which a base rate near one amplifies.
+                amplified = 1 / (1 - expected["ctr"]) if metric == "normalized_entropy" else 1
+                assert relative(value.value, expected[metric]) < 2e-15 * amplified, metric
     dropped = result.rows["dropped"]
     assert result.rows["read"] == len(rows)
     assert result.rows["read"] == result.rows["used"] + sum(d["rows"] for d in dropped)
@@ -200,7 +202,7 @@ def test_one_class_has_no_normalized_entropy() -> None:
 
 BAD = {
     "nan label": ({"y": [1.0, math.nan]}, "label column 'y' is nan"),
-    "label 2": ({"y": [1.0, 2.0]}, "label column 'y' is 2.0; allowed: numbers from 0 to 1"),
+    "label 2": ({"y": [1.0, 2.0]}, "label column 'y' is 2.0; allowed: 0 <= label <= 1"),
     "infinite label": ({"y": [1.0, math.inf]}, "label column 'y' is inf"),
     "nan score": ({"x": [0.0, math.nan]}, "logit column 'x' is nan"),
     "negative weight": ({"w": [1.0, -0.5]}, "weight column 'w' is -0.5; allowed: finite numbers from 0"),
@@ -259,7 +261,7 @@ TABLE = pa.table({"click": [1, 0], "score": [0.1, 0.2], "name": ["a", "b"], "p.q
         ({"label": "click", "logit": "score", "metrics": "mean_squared_error"}, UsageError, "declared logit="),
         ({"label": "click", "logit": "score", "prob": "score"}, UsageError, "Two predictions"),
         ({"label": "click", "logit": "score", "memory": "lots"}, UsageError, "memory is 'lots'"),
-        ({"label": "click", "logit": "score", "memory": "1MB"}, UsageError, "at least"),
+        ({"label": "click", "logit": "score", "memory": "1MB"}, UsageError, "Raise memory"),
         ({"label": "click", "logit": "score", "threads": 0}, UsageError, "threads is 0"),
         ({"label": "click", "logit": "score", "saturation": "drop"}, UsageError, "'clip' or 'exact' or 'error'"),
         ({"label": "click", "logit": "score", "by": [("name", "name")]}, UsageError, "different columns"),

@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import fastloss as fl
 import mpmath
 import polars as pl
 import pytest
-from fastloss.cli import main
 
+import fastloss as fl
+from fastloss.cli import main
 from tests.oracles import evaluation as oracle
 
 METRICS = ["log_loss", "normalized_entropy", "brier_score", "calibration", "ctr", "mean_prediction"]

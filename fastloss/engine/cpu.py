@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +20,10 @@ from fastloss.states.ledger import BAD_CAUSES, Cause, Ledger, Location
 from fastloss.states.sums import CellKey, CellSums
 from fastloss_kernels.cpu import pointwise, sums
 from fastloss_kernels.links import MEAN_ROWS
-from fastloss_kernels.losses.form import SPACES
+from fastloss_kernels.losses.form import SPACES, UNSATURATED, Interval
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _LARGEST = float(np.finfo(np.float64).max)
@@ -29,6 +31,26 @@ _SMALLEST = 5e-324
 # A cross of keys with more combinations than this many times the batch is numbered by sorting.
 _DENSE_FACTOR = 4
 _NORMALIZE_ROWS = 1 << 28
+# The owner of the sums over rows that all models use alike.
+_ALL_MODELS = -1
+
+
+class _TermWork(NamedTuple):
+    """How to compute one term of a model: a kernel, or the prediction itself."""
+
+    column: int
+    kernel: Callable[..., None] | None
+    parameters: tuple[float, ...]
+
+
+class _SaturationWork(NamedTuple):
+    """How to find the rows of a model whose loss was clipped or is infinite."""
+
+    rows_column: int
+    weight_column: int
+    kernel: Callable[..., None]
+    parameters: tuple[float, ...]
+    loss: str
 
 
 class CpuEngine:
@@ -36,16 +58,43 @@ class CpuEngine:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._terms = {key: column for column, key in enumerate(plan.terms)}
-        self._add_terms = sums.make_add_terms()
-        self._sort_by_cell = sums.make_sort_by_cell()
-        self._add_by_cell = sums.make_add_by_cell()
+        self._columns = {key: column for column, key in enumerate(plan.terms)}
+        self._terms = [self._term_works(index, model) for index, model in enumerate(plan.models)]
+        self._saturations = [self._saturation_works(index, model) for index, model in enumerate(plan.models)]
+        self._local = threading.local()
+        self.add_terms = sums.make_add_terms()
+        self.take_rows = sums.make_take_rows()
+        self.sort_by_cell = sums.make_sort_by_cell()
+        self.add_by_cell = sums.make_add_by_cell()
         self._normalize = sums.make_normalize()
         self._count_outside = sums.make_count_outside()
-        low, high = plan.label_range.low, plan.label_range.high
-        if plan.label_domain == "pm1" and (low, high) == (0.0, 1.0):
-            low = -1.0
-        self._label_range = (max(low, -_LARGEST), min(high, _LARGEST))
+        label_range = plan.label_range
+        if plan.label_domain == "pm1":
+            label_range = Interval(2.0 * label_range.low - 1.0, 2.0 * label_range.high - 1.0, *label_range[2:])
+        self._label_range = label_range
+
+    def _term_works(self, index: int, model: Model) -> list[_TermWork]:
+        works = []
+        for (owner, term), column in self._columns.items():
+            if owner != index:
+                continue
+            if term.quantity == "prediction":
+                row = MEAN_ROWS.get(model.space)
+                works.append(_TermWork(column, None if row is None else pointwise.make_value(row), ()))
+            elif term.quantity == "loss" and term.loss is not None:
+                parameters = term.loss.parameters(model.space, self._plan.epsilon)
+                works.append(_TermWork(column, pointwise.make_value(term.loss.rows[model.space]), parameters))
+        return works
+
+    def _saturation_works(self, index: int, model: Model) -> list[_SaturationWork]:
+        works = []
+        for (owner, term), column in self._columns.items():
+            if owner == index and term.quantity == "saturated_rows" and term.loss is not None:
+                kernel = pointwise.make_flag(term.loss.saturated[model.space])
+                weight_column = self._columns[index, Term("saturated_weight", term.loss)]
+                parameters = term.loss.parameters(model.space, self._plan.epsilon)
+                works.append(_SaturationWork(column, weight_column, kernel, parameters, term.loss.name))
+        return works
 
     def identity(self) -> EvaluationState:
         """Return the state of no rows."""
@@ -75,141 +124,146 @@ class CpuEngine:
             self._refuse_bad_rows(state.ledger)
         return state
 
+    def check_state(self, state: EvaluationState) -> None:
+        """Refuse slices that would outgrow the memory."""
+        if sum(len(grouping.cells) for grouping in state.groupings) > self._plan.max_cells:
+            largest = max(range(len(state.groupings)), key=lambda i: len(state.groupings[i].cells))
+            raise UsageError(
+                f"by {' × '.join(self._plan.groupings[largest])} brings the slices to more than "
+                f"{self._plan.max_cells:,}, and each takes {self._plan.bytes_per_cell:,} bytes; "
+                "slice by fewer values or raise memory."
+            )
+
     def _carry(self, state: EvaluationState) -> None:
         for grouping in state.groupings:
             self._normalize(grouping.words.reshape(-1, grouping.words.shape[-1]))
 
+    def buffer(self, name: object, n_rows: int) -> Floats:
+        """Return this thread's array of that name, as long as asked.
+
+        Arrays of a batch's size allocated anew cost a page fault for every 512 numbers.
+        """
+        buffers: dict[object, Floats] = self._local.__dict__.setdefault("buffers", {})
+        if name not in buffers or len(buffers[name]) < n_rows:
+            buffers[name] = np.empty(n_rows)
+        return buffers[name][:n_rows]
+
     def _add_batch(self, state: EvaluationState, batch: pa.RecordBatch, task: Task) -> None:
         plan = self._plan
-        selection = _Selection(state.ledger, task, batch.num_rows)
-        state.ledger.n_read += batch.num_rows
+        n_rows = batch.num_rows
+        usable = _Selection(state.ledger, task, n_rows)
+        state.ledger.n_read += n_rows
         numbers: dict[str, tuple[Floats, Mask | None]] = {}
 
         def column(name: str) -> tuple[Floats, Mask | None]:
             if name not in numbers:
-                values, valid = to_float64(batch.column(name), name)
-                # Kernels are compiled for writable arrays alone; a read-only view would compile them anew.
-                numbers[name] = (values if values.flags.writeable else values.copy(), valid)
+                numbers[name] = to_float64(batch.column(name), name, self.buffer(name, n_rows))
             return numbers[name]
 
         weight = None
         if plan.weight is not None:
             weight, valid = column(plan.weight)
-            selection.drop_null(valid, plan.weight, "null_weight")
-            self._check_weight(selection, weight, plan.weight)
+            usable.drop_null(valid, plan.weight, "null_weight")
+            self._check_weight(usable, weight, plan.weight)
         label, valid = column(plan.label)
-        selection.drop_null(valid, plan.label, "null_label")
-        self._check_range(selection, label, plan.label, *self._label_range)
+        usable.drop_null(valid, plan.label, "null_label")
+        n_nan, n_outside = self._count_outside(label, *self._label_range.bounds)
+        self._drop_nan(usable, label, plan.label, n_nan)
+        self._drop_outside(usable, label, plan.label, n_outside, self._label_range)
+
+        scores, selections, may_saturate = [], [], []
+        of_column: dict[str, _Selection] = {}
+        of_range: dict[tuple[str, Interval], _Selection] = {}
+        for model, allowed in zip(plan.models, plan.prediction_ranges, strict=True):
+            score, valid = column(model.column)
+            scores.append(score)
+            # One pass usually shows that all is well: the range in which nothing saturates is the narrower one.
+            low, high = UNSATURATED.get(model.space, SPACES[model.space])
+            n_nan, n_outside = self._count_outside(score, max(low, allowed.bounds[0]), min(high, allowed.bounds[1]))
+            may_saturate.append(n_outside > 0)
+            # Two models may read one column: what it drops is counted once.
+            if model.column not in of_column:
+                of_column[model.column] = usable.copy()
+                of_column[model.column].drop_null(valid, model.column, "null_prediction")
+                self._drop_nan(of_column[model.column], score, model.column, n_nan)
+            if (model.column, allowed) not in of_range:
+                of_range[model.column, allowed] = of_column[model.column].copy()
+                self._drop_outside(of_range[model.column, allowed], score, model.column, n_outside, allowed)
+            selections.append(of_range[model.column, allowed])
 
         keys = {key: encode_keys(batch.column(key)) for key in plan.keys}
-        checked: dict[tuple[str, str], _Selection] = {}
-        parts = []
-        for model in plan.models:
-            score, valid = column(model.column)
-            # Two models may read one column: what it drops is counted once.
-            if (model.column, model.space) not in checked:
-                own = checked[model.column, model.space] = selection.copy()
-                own.drop_null(valid, model.column, "null_prediction")
-                self._check_range(own, score, model.column, *SPACES[model.space])
-            parts.append((model, score, checked[model.column, model.space]))
-        alike = all(own.keep is parts[0][2].keep for _, _, own in parts)
-
+        alike = all(selection.keep is selections[0].keep for selection in selections)
         cells: _Cells | None = None
-        for index, (model, score, own) in enumerate(parts):
-            used = own.keep
+        for index in range(len(plan.models)):
             if cells is None or not alike:
-                cells = _Cells(self, state, keys, used, batch.num_rows)
-                kept_weight = None if weight is None else _kept(weight, used)
-                kept_label = _kept(label, used)
+                cells = _Cells(self, state, keys, selections[index].keep, n_rows)
+                used_weight = None if weight is None else cells.arrange(weight, "used weight")
+                used_label = cells.arrange(label, "used label")
                 if plan.label_domain == "pm1":
-                    kept_label = 0.5 * kept_label + 0.5
-                self._add_shared(cells, -1 if alike else index, kept_label, kept_weight)
+                    used_label = 0.5 * used_label + 0.5
+                self._add_shared(cells, _ALL_MODELS if alike else index, used_label, used_weight)
             cells.count(index)
-            self._add_model(cells, index, model, _kept(score, used), kept_label, kept_weight, task)
+            used_score = cells.arrange(scores[index], "used score")
+            self._add_model(cells, index, used_score, used_label, used_weight)
+            if may_saturate[index]:
+                self._add_saturated(cells, index, used_score, used_label, used_weight, task)
 
     def _add_shared(self, cells: _Cells, index: int, label: Floats, weight: Floats | None) -> None:
-        if (column := self._column(index, WEIGHT)) is not None and weight is not None:
-            cells.add(weight, column)
-        if (column := self._column(index, LABEL)) is not None:
-            # Summed in the column's own labels' space: metrics are defined on labels in [0, 1] or on values.
-            cells.add(label if weight is None else label * weight, column)
-
-    def _column(self, index: int, term: Term) -> int | None:
         # With a single model its rows are those that all models use alike.
-        return self._terms.get((index if len(self._plan.models) > 1 else -1, term))
+        owner = index if len(self._plan.models) > 1 else _ALL_MODELS
+        if weight is not None:
+            cells.add(weight, self._columns[owner, WEIGHT])
+        if (owner, LABEL) in self._columns:
+            terms = label if weight is None else np.multiply(label, weight, out=self.buffer("terms", len(label)))
+            cells.add(terms, self._columns[owner, LABEL])
 
-    def _add_model(
-        self,
-        cells: _Cells,
-        index: int,
-        model: Model,
-        score: Floats,
-        label: Floats,
-        weight: Floats | None,
-        task: Task,
-    ) -> None:
-        plan = self._plan
-        buffer = np.empty_like(score)
-        for (owner, term), column in self._terms.items():
-            if owner != index or term in (WEIGHT, LABEL):
-                continue
-            terms = buffer
-            if term.quantity == "prediction":
-                if model.space in MEAN_ROWS:
-                    pointwise.make_value(MEAN_ROWS[model.space])(score, label, (), buffer)
-                else:
-                    terms = score
-            elif term.loss is not None and term.quantity == "loss":
-                parameters = term.loss.parameters(model.space, plan.epsilon)
-                pointwise.make_value(term.loss.rows[model.space])(score, label, parameters, buffer)
-            elif term.loss is not None and term.quantity == "saturated_rows":
-                self._add_saturated(cells, index, term, model, (score, label, weight), task)
-                continue
-            else:
-                continue
+    def _add_model(self, cells: _Cells, index: int, score: Floats, label: Floats, weight: Floats | None) -> None:
+        buffer = self.buffer("terms", len(score))
+        for column, kernel, parameters in self._terms[index]:
+            terms = score
+            if kernel is not None:
+                kernel(score, label, parameters, buffer)
+                terms = buffer
             if weight is not None:
                 terms = np.multiply(terms, weight, out=buffer)
             cells.add(terms, column)
 
     def _add_saturated(
-        self,
-        cells: _Cells,
-        index: int,
-        term: Term,
-        model: Model,
-        columns: tuple[Floats, Floats, Floats | None],
-        task: Task,
+        self, cells: _Cells, index: int, score: Floats, label: Floats, weight: Floats | None, task: Task
     ) -> None:
-        score, label, weight = columns
-        loss = term.loss
-        assert loss is not None
-        flag = np.empty(len(score), dtype=np.bool_)
-        parameters = loss.parameters(model.space, self._plan.epsilon)
-        pointwise.make_flag(loss.saturated[model.space])(score, label, parameters, flag)
-        if not flag.any():
-            return
-        if self._plan.saturation == "error":
-            raise DataError(
-                f"{task.origin}: column {model.column!r} rules out an outcome that happened, so {loss.name} is "
-                f"infinite there (first {model.space} {score[flag.argmax()]!r} at label {label[flag.argmax()]!r}); "
-                "use saturation='clip' or 'exact'."
-            )
-        rows = flag.astype(np.float64)
-        cells.add(rows, self._terms[(index, term)])
-        column = self._terms[(index, Term("saturated_weight", loss))]
-        cells.add(rows if weight is None else rows * weight, column)
+        model = self._plan.models[index]
+        for work in self._saturations[index]:
+            flag = np.empty(len(score), dtype=np.bool_)
+            work.kernel(score, label, work.parameters, flag)
+            if not flag.any():
+                continue
+            if self._plan.saturation == "error":
+                first = int(flag.argmax())
+                raise DataError(
+                    f"{task.origin}: column {model.column!r} rules out an outcome that happened, so {work.loss} is "
+                    f"infinite there ({model.space} {float(score[first])!r} at label {float(label[first])!r}); "
+                    "use saturation='clip' or 'exact'."
+                )
+            rows = flag.astype(np.float64)
+            cells.add(rows, work.rows_column)
+            cells.add(rows if weight is None else rows * weight, work.weight_column)
 
-    def _check_range(self, selection: _Selection, values: Floats, name: str, low: float, high: float) -> None:
-        n_nan, n_outside = self._count_outside(values, low, high)
+    def _drop_nan(self, selection: _Selection, values: Floats, name: str, n_nan: int) -> None:
         if n_nan:
             selection.drop(np.isnan(values), name, "nan", values)
+
+    def _drop_outside(
+        self, selection: _Selection, values: Floats, name: str, n_outside: int, allowed: Interval
+    ) -> None:
+        low, high = allowed.bounds
         if n_outside:
             selection.drop((values < low) | (values > high), name, "outside_domain", values)
+        if allowed.without_zero:
+            selection.drop(values == 0.0, name, "outside_domain", values)
 
     def _check_weight(self, selection: _Selection, weight: Floats, name: str) -> None:
         n_nan, n_outside = self._count_outside(weight, _SMALLEST, _LARGEST)
-        if n_nan:
-            selection.drop(np.isnan(weight), name, "nan", weight)
+        self._drop_nan(selection, weight, name, n_nan)
         if n_outside:
             selection.drop(weight < 0.0, name, "negative_weight", weight)
             selection.drop(weight > _LARGEST, name, "infinite_weight", weight)
@@ -224,43 +278,24 @@ class CpuEngine:
 
     def _describe(self, cause: Cause, place: Location, count: int) -> str:
         plan = self._plan
-        role, low, high, hint = "weight", 0.0, _LARGEST, ""
-        if cause.column != plan.weight:
-            role, (low, high) = "label", self._label_range
-            if cause.column != plan.label:
-                space = next(m.space for m in plan.models if m.column == cause.column)
-                role, (low, high) = space, SPACES[space]
-                hint = " If these are logits, declare them logit=." if space == "prob" else ""
-            elif place.value == -1.0:
+        hint = ""
+        if cause.column == plan.weight:
+            role, allowed = "weight", "finite numbers from 0"
+        elif cause.column == plan.label:
+            role, allowed = "label", self._label_range.describe("label")
+            if place.value == -1.0:
                 hint = " If labels are -1 and +1, use label_domain='pm1'."
-        allowed = "finite numbers from 0" if role == "weight" else _interval_text(low, high)
+        else:
+            index = next(i for i, model in enumerate(plan.models) if model.column == cause.column)
+            role = plan.models[index].space
+            allowed = plan.prediction_ranges[index].describe(role)
+            if role == "prob":
+                hint = " If these are logits, declare them logit=."
         return (
             f"{place.describe()}: {role} column {cause.column!r} is {place.value!r}; allowed: {allowed}.{hint} "
             f"{count:,} bad row{'s' if count > 1 else ''} in this part; "
             "on_bad_row='drop' leaves such rows out and counts them."
         )
-
-    def check_state(self, state: EvaluationState) -> None:
-        """Refuse slices that would outgrow the memory."""
-        if sum(len(grouping.cells) for grouping in state.groupings) > self._plan.max_cells:
-            largest = max(range(len(state.groupings)), key=lambda i: len(state.groupings[i].cells))
-            raise UsageError(
-                f"by {' × '.join(self._plan.groupings[largest])} brings the slices to more than "
-                f"{self._plan.max_cells:,}, and each takes {self._plan.bytes_per_cell:,} bytes; "
-                "slice by fewer values or raise memory."
-            )
-
-
-def _interval_text(low: float, high: float) -> str:
-    if low <= -_LARGEST and high >= _LARGEST:
-        return "numbers"
-    if low <= -_LARGEST:
-        return f"numbers up to {high:g}"
-    return f"numbers from {low:g} to {high:g}"
-
-
-def _kept(values: Floats, keep: Mask | None) -> Floats:
-    return values if keep is None else values[keep]
 
 
 class _Selection:
@@ -296,7 +331,7 @@ class _Selection:
 
 
 class _Cells:
-    """The cells of a batch's used rows in every grouping, and the sums that terms are added to."""
+    """The used rows of a batch in the order of the first grouping's cells, and the sums that their terms go to."""
 
     def __init__(
         self,
@@ -307,23 +342,36 @@ class _Cells:
         n_rows: int,
     ) -> None:
         self._engine = engine
-        self._n_used = n_rows if keep is None else int(np.count_nonzero(keep))
-        # Each grouping with its rows in the order of its cells, where each cell starts, and each cell's row.
-        self._sorted: list[tuple[CellSums, tuple[NDArray[np.int64], ...] | None]] = []
-        for sums_of_grouping, columns in zip(state.groupings, engine._plan.groupings, strict=True):
+        self._rows: Integers | None = None if keep is None else np.flatnonzero(keep)
+        self._n_used = n_rows if self._rows is None else len(self._rows)
+        # Each grouping with the order of its cells (None: as the rows stand), where each begins, and its row.
+        self._sorted: list[tuple[CellSums, tuple[Integers | None, Integers, Integers] | None]] = []
+        for number, (grouping, columns) in enumerate(zip(state.groupings, engine._plan.groupings, strict=True)):
             if not columns:
-                sums_of_grouping.rows_of([()])
-                self._sorted.append((sums_of_grouping, None))
+                grouping.rows_of([()])
+                self._sorted.append((grouping, None))
                 continue
-            cells, names = _number_cells([keys[c] for c in columns], keep)
-            order = np.empty(self._n_used, dtype=np.int64)
+            cells, names = _number_cells([keys[c] for c in columns], self._rows)
+            order: Integers | None = np.empty(self._n_used, dtype=np.int64)
             starts = np.empty(len(names) + 1, dtype=np.int64)
-            engine._sort_by_cell(cells, len(names), order, starts)
-            rows = sums_of_grouping.rows_of(names)
-            engine.check_state(state)
-            self._sorted.append((sums_of_grouping, (order, starts, rows)))
+            engine.sort_by_cell(cells, len(names), order, starts)
+            if number == 0:
+                self._rows = order if self._rows is None else self._rows[order]
+                order = None
+            rows = grouping.rows_of(names)
+            self._sorted.append((grouping, (order, starts, rows)))
+        engine.check_state(state)
+
+    def arrange(self, values: Floats, name: str) -> Floats:
+        """Return the used rows' values in this order; a buffer of that name that the next batch reuses."""
+        if self._rows is None:
+            return values
+        out = self._engine.buffer(name, self._n_used)
+        self._engine.take_rows(values, self._rows, out)
+        return out
 
     def count(self, model: int) -> None:
+        """Count the used rows of each cell for a model."""
         for grouping, cells in self._sorted:
             if cells is None:
                 grouping.counts[0, model] += self._n_used
@@ -332,18 +380,24 @@ class _Cells:
                 grouping.counts[rows, model] += np.diff(starts)
 
     def add(self, terms: Floats, column: int) -> None:
+        """Add terms, arranged as `arrange` does, to their cells in every grouping."""
         for grouping, cells in self._sorted:
             if cells is None:
-                self._engine._add_terms(terms, grouping.words[0, column])
-            else:
-                self._engine._add_by_cell(terms, *cells, grouping.words, column)
+                self._engine.add_terms(terms, grouping.words[0, column])
+                continue
+            order, starts, rows = cells
+            ordered = terms
+            if order is not None:
+                ordered = self._engine.buffer("ordered terms", len(terms))
+                self._engine.take_rows(terms, order, ordered)
+            self._engine.add_by_cell(ordered, starts, rows, grouping.words, column)
 
 
 def _number_cells(
-    keys: Sequence[tuple[NDArray[Any], list[Any]]], keep: Mask | None
-) -> tuple[NDArray[np.int64], list[CellKey]]:
+    keys: Sequence[tuple[NDArray[Any], list[Any]]], rows: Integers | None
+) -> tuple[Integers, list[CellKey]]:
     """Number the combinations of key values that occur, from 0, and return each row's number and their names."""
-    codes = [c.astype(np.int64, copy=False) if keep is None else c[keep].astype(np.int64) for c, _ in keys]
+    codes = [(c if rows is None else c[rows]).astype(np.int64) for c, _ in keys]
     values = [v for _, v in keys]
     combined, n_combined = codes[0], len(values[0])
     for code, value in zip(codes[1:], values[1:], strict=True):

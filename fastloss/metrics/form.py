@@ -74,6 +74,9 @@ class Metric(Protocol):
     def description(self) -> str:
         """Its formula, in one line."""
 
+    def prediction_range(self, space: str) -> Interval:
+        """Return which predictions of a space it accepts."""
+
     def terms(self, space: str) -> tuple[Term, ...]:
         """Return the terms that it needs for a model of this space."""
 

@@ -9,7 +9,7 @@ from fastloss.metrics.form import ANY_LABEL, BINARY_LABEL, LABEL, PREDICTION, WE
 from fastloss_kernels.elementary import log, log1p
 from fastloss_kernels.exact_sum import ExactSum
 from fastloss_kernels.losses import BinaryCrossentropy, Loss, MeanSquaredError
-from fastloss_kernels.losses.form import Interval
+from fastloss_kernels.losses.form import SPACES, Interval
 
 PROBABILITY_SPACES = ("logit", "prob", "logprob")
 MEAN_SPACES = (*PROBABILITY_SPACES, "value")
@@ -41,6 +41,10 @@ class MeanLoss:
         """The loss's formula."""
         return self.loss.formula
 
+    def prediction_range(self, space: str) -> Interval:
+        """Return the predictions of the loss."""
+        return self.loss.prediction_range(space)
+
     def terms(self, space: str) -> tuple[Term, ...]:
         """Return the loss, the weight and, where the loss can saturate in this space, how much did."""
         terms = (WEIGHT, Term("loss", self.loss))
@@ -59,8 +63,16 @@ class MeanLoss:
         return Reading(sums[Term("loss", self.loss)] / sums[WEIGHT], evidence=evidence)
 
 
+class _AnyPrediction:
+    """A metric that accepts whatever its prediction's space holds."""
+
+    def prediction_range(self, space: str) -> Interval:
+        """Return the whole space."""
+        return Interval(*SPACES[space])
+
+
 @dataclass(frozen=True)
-class RootMeanSquaredError:
+class RootMeanSquaredError(_AnyPrediction):
     """The square root of the mean squared error."""
 
     label = "root_mean_squared_error"
@@ -89,7 +101,7 @@ def _entropy(positive: ExactSum, weight: ExactSum) -> float:
 
 
 @dataclass(frozen=True)
-class NormalizedEntropy:
+class NormalizedEntropy(_AnyPrediction):
     """Log loss divided by the entropy of the base rate of the same rows and weights.
 
     References
@@ -129,7 +141,7 @@ class NormalizedEntropy:
 
 
 @dataclass(frozen=True)
-class SumQuotient:
+class SumQuotient(_AnyPrediction):
     """The quotient of two sums, rounded once."""
 
     label: str

@@ -57,8 +57,8 @@ def fma(a: float, b: float, c: float) -> float:
     try:
         rounded = exact.numerator / exact.denominator
     except OverflowError:
-        return math.copysign(math.inf, exact.numerator)
-    return math.copysign(rounded, exact.numerator) if rounded == 0.0 else rounded
+        return math.inf if exact > 0 else -math.inf
+    return rounded if rounded != 0.0 or exact > 0 else -0.0
 
 
 def float64_bits(x: float) -> int:
@@ -78,6 +78,11 @@ def divide(a: float, b: float) -> float:
     if a == 0.0 or a != a:
         return math.nan
     return math.copysign(math.inf, a) * math.copysign(1.0, b)
+
+
+def square_root(a: float) -> float:
+    """Compute √a rounded once (IEEE 754 squareRoot); NaN below 0."""
+    return math.nan if a < 0.0 else math.sqrt(a)
 
 
 def exact_add(a: float, b: float) -> float:
@@ -129,6 +134,10 @@ def _register_primitives() -> None:
     @overload(divide, jit_options={"forceinline": True})
     def divide_overload(a, b):
         return lambda a, b: a / b
+
+    @overload(square_root, inline="always")
+    def square_root_overload(a):
+        return lambda a: math.sqrt(a)
 
 
 def tell_numba() -> None:

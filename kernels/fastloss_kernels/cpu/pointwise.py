@@ -11,7 +11,7 @@ import numpy as np
 from numba import prange
 
 from fastloss_kernels.jit import compile_cpu, formula
-from fastloss_kernels.losses.form import SPACES, Loss, Row, RowTest
+from fastloss_kernels.losses.form import Interval, Loss, Row, RowTest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,14 +92,12 @@ def evaluate_arrays(loss: Loss, space: str, label: Any, score: Any, outputs: int
     scores = np.asarray(score, dtype=np.float64)
     if labels.shape != scores.shape:
         raise ValueError(f"label has shape {labels.shape} and {space} has shape {scores.shape}; they must be equal.")
-    low, high = SPACES[space]
-    _require_range(space, scores, low, high)
-    low, high = loss.label_range.low, loss.label_range.high
+    _require_range(space, scores, loss.prediction_range(space))
     if getattr(loss, "label_domain", "01") == "pm1":
-        _require_range("label", labels, 2.0 * low - 1.0, 2.0 * high - 1.0)
+        _require_range("label", labels, Interval(-1.0, 1.0))
         labels = 0.5 * labels + 0.5
     else:
-        _require_range("label", labels, low, high)
+        _require_range("label", labels, loss.label_range)
     flat_score, flat_label = _kernel_array(scores), _kernel_array(labels)
     results = tuple(np.empty(flat_score.shape) for _ in range(outputs))
     make = make_value if outputs == 1 else make_value_gradient_hessian
@@ -114,11 +112,14 @@ def _kernel_array(values: np.ndarray) -> np.ndarray:
     return flat if flat.flags.writeable else flat.copy()
 
 
-def _require_range(name: str, values: np.ndarray, low: float, high: float) -> None:
+def _require_range(name: str, values: np.ndarray, allowed: Interval) -> None:
+    low, high = allowed.bounds
     outside = (values < low) | (values > high)
+    if allowed.without_zero:
+        outside |= values == 0.0
     if outside.any():
         first = float(values[outside].flat[0])
-        raise ValueError(f"{name} is {first!r}; allowed: {low:g} <= {name} <= {high:g}.")
+        raise ValueError(f"{name} is {first!r}; allowed: {allowed.describe(name)}.")
 
 
 def _may_run_parallel(n_rows: int) -> bool:

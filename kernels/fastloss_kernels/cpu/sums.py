@@ -51,27 +51,34 @@ def make_sort_by_cell() -> Callable[..., None]:
 
 
 @functools.cache
-def make_add_by_cell() -> Callable[..., None]:
-    """Make ``add_by_cell(terms, order, starts, rows, accumulators, column)`` for rows sorted by `sort_by_cell`.
+def make_take_rows() -> Callable[..., None]:
+    """Make ``take_rows(values, rows, out)``: ``out[i] = values[rows[i]]``, float64 and int64 ``(n_rows,)``."""
 
-    `accumulators` int64 ``(n, n_terms, ACCUMULATOR_WORDS)``; the terms of cell c go to
-    ``accumulators[rows[c], column]``.
+    def take_rows(values, rows, out):
+        for i in range(rows.shape[0]):
+            out[i] = values[rows[i]]
+
+    return compile_cpu(take_rows)
+
+
+@functools.cache
+def make_add_by_cell() -> Callable[..., None]:
+    """Make ``add_by_cell(terms, starts, rows, accumulators, column)`` for terms in the order of their cells.
+
+    `starts` int64 ``(n_cells + 1,)`` where each cell's terms begin; the terms of cell c go to
+    ``accumulators[rows[c], column]`` of int64 ``(n, n_terms, ACCUMULATOR_WORDS)``.
     """
 
-    def add_by_cell(terms, order, starts, rows, accumulators, column):
-        block = np.empty(BLOCK_ROWS)
+    def add_by_cell(terms, starts, rows, accumulators, column):
         for cell in range(starts.shape[0] - 1):
             accumulator = accumulators[rows[cell], column]
             # Below this length, adding term by term is shorter than splitting.
             if starts[cell + 1] - starts[cell] < 16:
                 for i in range(starts[cell], starts[cell + 1]):
-                    add_term(accumulator, terms[order[i]])
+                    add_term(accumulator, terms[i])
                 continue
             for start in range(starts[cell], starts[cell + 1], BLOCK_ROWS):
-                size = min(BLOCK_ROWS, starts[cell + 1] - start)
-                for i in range(size):
-                    block[i] = terms[order[start + i]]
-                add_block(accumulator, block[:size])
+                add_block(accumulator, terms[start : min(start + BLOCK_ROWS, starts[cell + 1])])
 
     return compile_cpu(add_by_cell)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
@@ -22,14 +24,22 @@ SPACES: dict[str, tuple[float, float]] = {
 # probabilities are not distorted, since their smallest distance from 1 is 6e-8.
 SATURATION_EPSILON = 1e-12
 
+# While all predictions lie in here, none rules out an outcome, and no row need be tested for saturation.
+UNSATURATED: dict[str, tuple[float, float]] = {
+    "logit": (-sys.float_info.max, sys.float_info.max),
+    "prob": (2e-12, 1.0 - 2e-12),
+    "logprob": (-26.0, -2e-12),
+}
+
 
 class Interval(NamedTuple):
-    """A range of allowed values."""
+    """A range of allowed values; `without_zero` leaves out 0, where a loss divides by the label."""
 
     low: float
     high: float
     low_open: bool = False
     high_open: bool = False
+    without_zero: bool = False
 
     def __contains__(self, value: object) -> bool:
         """Tell whether a number lies in the range; NaN never does."""
@@ -37,10 +47,19 @@ class Interval(NamedTuple):
             return False
         above = value > self.low if self.low_open else value >= self.low
         below = value < self.high if self.high_open else value <= self.high
-        return above and below
+        return above and below and not (self.without_zero and value == 0)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest float64 in the range."""
+        low = math.nextafter(self.low, math.inf) if self.low_open else self.low
+        high = math.nextafter(self.high, -math.inf) if self.high_open else self.high
+        return low, high
 
     def describe(self, name: str) -> str:
         """Say the range as an inequality."""
+        if self.without_zero:
+            return f"{self._replace(without_zero=False).describe(name)} other than 0"
         left = "<" if self.low_open else "<="
         right = "<" if self.high_open else "<="
         if self.low == float("-inf") and self.high == float("inf"):
@@ -56,7 +75,8 @@ class Loss:
 
     A subclass is one file: a frozen dataclass whose fields are the loss's parameters, and scalar formulas
     ``row(score, label, parameters) -> (value, gradient, hessian)``, one for each accepted space. Labels of binary
-    losses reach the formula in [0, 1], whatever `label_domain` the column has.
+    losses reach the formula in [0, 1], whatever `label_domain` the column has. A parameter that chooses between
+    formulas sets `rows` of the object: a branch inside a formula would keep its loop scalar.
 
     Calling a loss evaluates arrays: ``loss(label, logit=x)`` gives values of shape ``(n_rows,)`` in nats or in the
     units of the label, float64. A null or NaN in either array gives NaN in that row.
@@ -73,9 +93,15 @@ class Loss:
     saturated: ClassVar[Mapping[str, RowTest]] = {}
 
     def __post_init__(self) -> None:
-        """Check every parameter against its range."""
+        """Check every parameter against its range; a parameter that is None by default may be None."""
+        for field in fields(self):
+            given = getattr(self, field.name)
+            if isinstance(field.default, bool) and not isinstance(given, bool):
+                raise ValueError(f"{self.name}: {field.name} is {given!r}; allowed: True or False.")
         for name, allowed in self.ranges.items():
             value = getattr(self, name)
+            if value is None and self.__dataclass_fields__[name].default is None:
+                continue
             if value not in allowed:
                 raise ValueError(f"{self.name}: {name} is {value!r}; allowed: {allowed.describe(name)}.")
 
@@ -90,6 +116,10 @@ class Loss:
             The smallest probability of an outcome before its loss is clipped; 0 keeps infinities.
         """
         return ()
+
+    def prediction_range(self, space: str) -> Interval:
+        """Return which predictions of a space the loss is defined for; narrower than `SPACES` for a few losses."""
+        return Interval(*SPACES[space])
 
     @property
     def label(self) -> str:
