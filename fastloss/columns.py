@@ -25,6 +25,11 @@ _EXACT_POWER_OF_TEN = 22
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 CodeArray = npt.NDArray[np.int32]
+Numbers = npt.NDArray[Any]
+
+
+# Finding which entries occur costs more than turning this many into keys.
+_SHORT_DICTIONARY = 1024
 
 
 def check_numeric_type(name: str, data_type: pa.DataType) -> None:
@@ -86,11 +91,11 @@ def check_key_type(name: str, data_type: pa.DataType) -> None:
         )
 
 
-def to_float64(column: pa.Array, name: str, out: Float64Array | None = None) -> tuple[Float64Array, BoolArray | None]:
-    """Return a column's numbers as float64, and which of them are valid.
+def to_numbers(column: pa.Array, name: str) -> tuple[Numbers, BoolArray | None]:
+    """Return a column's numbers in a type that float64 holds without rounding, and which of them are valid.
 
-    NaN, infinities and negative zero pass unchanged; a null is not a NaN. The numbers are always copied, so the result
-    may be written to.
+    Arrow's buffer itself is returned where it serves: a float, integer or float64 column without nulls is not copied.
+    NaN, infinities and negative zero pass unchanged; a null is not a NaN.
 
     Parameters
     ----------
@@ -98,13 +103,11 @@ def to_float64(column: pa.Array, name: str, out: Float64Array | None = None) -> 
         Float, integer, bool, decimal, all-null, or a dictionary of these; slices and offsets are respected.
     name : str
         The column, for messages.
-    out : numpy.ndarray of float64, shape (at least n_rows,), optional
-        Where to put the numbers; left out, a new array.
 
     Returns
     -------
-    values : numpy.ndarray of float64, shape (n_rows,), C-contiguous
-        0.0 where null; a view of `out` where it was given.
+    values : numpy.ndarray of a float, integer or bool type, shape (n_rows,), C-contiguous, read-only, aligned
+        0 where null.
     valid : numpy.ndarray of bool, shape (n_rows,), or None
         None if there are no nulls.
 
@@ -115,17 +118,21 @@ def to_float64(column: pa.Array, name: str, out: Float64Array | None = None) -> 
     DataError
         If a 64-bit integer beyond 2**53 in magnitude is present, which float64 cannot hold exactly.
     """
-    numbers, valid = _numbers(column, name)
-    values = np.empty(len(numbers)) if out is None else out[: len(numbers)]
-    np.copyto(values, numbers)
+    values, valid = _numbers(column, name)
+    # One layout, whatever the column: a kernel is compiled anew for each.
+    values = np.require(values, requirements=["C_CONTIGUOUS", "ALIGNED"])
+    if values.flags.writeable:
+        values.flags.writeable = False
     return values, valid
 
 
-def _numbers(column: pa.Array, name: str) -> tuple[npt.NDArray[Any], BoolArray | None]:
-    """Return a column's numbers in a type that float64 holds, without copying where Arrow's buffer serves."""
+def _numbers(column: pa.Array, name: str) -> tuple[Numbers, BoolArray | None]:
     check_numeric_type(name, column.type)
     if pa.types.is_dictionary(column.type):
-        return _dictionary_to_float64(column, name)
+        # Only the entries that occur are looked at: an unused one may hold anything.
+        used, codes = _used_entries(column)
+        entries, present = to_numbers(used, name)
+        return entries.take(codes), None if present is None else present.take(codes)
     n_rows = len(column)
     if n_rows == 0:
         return np.zeros(0), None
@@ -136,7 +143,7 @@ def _numbers(column: pa.Array, name: str) -> tuple[npt.NDArray[Any], BoolArray |
     if pa.types.is_decimal(column.type):
         return _decimal_to_float64(column, valid), valid
     if pa.types.is_boolean(column.type):
-        values: npt.NDArray[Any] = _bits(column.buffers()[1], column.offset, n_rows)
+        values: Numbers = _bits(column.buffers()[1], column.offset, n_rows)
     else:
         dtype = np.dtype(column.type.to_pandas_dtype())
         values = np.frombuffer(column.buffers()[1], dtype, column.offset + n_rows)[column.offset :]
@@ -159,9 +166,9 @@ def encode_keys(column: pa.Array) -> tuple[CodeArray, list[Any]]:
     codes : numpy.ndarray of int32, shape (n_rows,)
         Positions in ``values``.
     values : list of None, bool, int or str
-        Each occurs in the column, and none twice; in no particular order. None is the key of the null rows. Dates and
-        timestamps are ISO 8601 text (with a final ``Z`` where the column has a time zone: Arrow stores UTC), decimals
-        are plain digits, both without trailing zeros of a fraction.
+        Every value that occurs, none twice, in no particular order; a short dictionary may add some that do not. None
+        is the key of the null rows. Dates and timestamps are ISO 8601 text (with a final ``Z`` where the column has a
+        time zone: Arrow stores UTC), decimals are plain digits, both without trailing zeros of a fraction.
 
     Raises
     ------
@@ -177,7 +184,10 @@ def encode_keys(column: pa.Array) -> tuple[CodeArray, list[Any]]:
         codes, distinct = _encode(column)
         return codes, _key_values(distinct)
 
-    used, codes = _used_entries(column)
+    if len(column.dictionary) <= _SHORT_DICTIONARY and column.indices.null_count == 0:
+        used, codes = column.dictionary, column.indices.to_numpy()
+    else:
+        used, codes = _used_entries(column)
     values = _key_values(used)
     # A dictionary may hold an entry twice, and null both as an entry and as a missing index.
     position: dict[Any, int] = {}
@@ -235,13 +245,6 @@ def _decimal_to_float64(column: pa.Array, valid: BoolArray | None) -> Float64Arr
     if valid is not None:
         numbers = pc.fill_null(numbers, 0.0)
     return np.asarray(numbers.to_numpy(), dtype=np.float64)
-
-
-def _dictionary_to_float64(column: pa.DictionaryArray, name: str) -> tuple[Float64Array, BoolArray | None]:
-    # Only the entries that occur are looked at: an unused one may hold anything.
-    used, codes = _used_entries(column)
-    values, valid = to_float64(used, name)
-    return values.take(codes), None if valid is None else valid.take(codes)
 
 
 def _used_entries(column: pa.DictionaryArray) -> tuple[pa.Array, CodeArray]:

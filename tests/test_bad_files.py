@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fastloss.columns import check_numeric_type, encode_keys, to_float64
+from fastloss.columns import check_numeric_type, encode_keys, to_numbers
 from fastloss.errors import DataError, FastlossError, ReadError, SchemaError
 from fastloss.sources import ReadOptions, open_source
 
@@ -32,7 +32,7 @@ def read_all(path, options):
         for batch in task.read():
             delivered += batch.num_rows
             for name in batch.schema.names:
-                for convert in (functools.partial(to_float64, name=name), encode_keys):
+                for convert in (functools.partial(to_numbers, name=name), encode_keys):
                     with contextlib.suppress(SchemaError, DataError):
                         convert(batch.column(name))
         assert delivered == task.n_rows
@@ -137,7 +137,7 @@ def numbers(path, column, options):
     found = []
     for task in open_source(path, options).tasks([column], options):
         for batch in task.read():
-            values, valid = to_float64(batch.column(0), column)
+            values, valid = to_numbers(batch.column(0), column)
             found += [repr(v) if valid is None or valid[i] else None for i, v in enumerate(values.tolist())]
     return found
 

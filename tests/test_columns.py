@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 
-from fastloss.columns import check_key_type, check_numeric_type, encode_keys, to_float64
+from fastloss.columns import check_key_type, check_numeric_type, encode_keys, to_numbers
 from fastloss.errors import DataError, SchemaError
 
 INTEGERS = {pa.int8(): 7, pa.int16(): 15, pa.int32(): 31, pa.int64(): 53} | {
@@ -75,11 +75,12 @@ def bits(values):
 
 @given(numeric_arrays())
 def test_numbers_are_the_rounded_values_of_the_column(array):
-    values, valid = to_float64(array, "x")
+    values, valid = to_numbers(array, "x")
     expected = [scalar.as_py() for scalar in array]
-    assert values.dtype == np.float64
+    assert values.dtype.kind in "fiub"
     assert values.flags.c_contiguous
     assert values.flags.aligned
+    assert not values.flags.writeable
     assert bits(values) == bits([0.0 if value is None else as_float(value) for value in expected])
     if None in expected:
         assert valid.tolist() == [value is not None for value in expected]
@@ -89,7 +90,7 @@ def test_numbers_are_the_rounded_values_of_the_column(array):
 
 @pytest.mark.parametrize("data_type", FLOATS, ids=str)
 def test_special_floats_pass_unchanged(data_type):
-    values, valid = to_float64(pa.array([-0.0, math.inf, -math.inf, math.nan, None], data_type), "x")
+    values, valid = to_numbers(pa.array([-0.0, math.inf, -math.inf, math.nan, None], data_type), "x")
     assert math.copysign(1.0, values[0]) == -1.0
     assert values[1:3].tolist() == [math.inf, -math.inf]
     assert math.isnan(values[3])
@@ -98,33 +99,33 @@ def test_special_floats_pass_unchanged(data_type):
 
 def test_unaligned_values_become_an_aligned_array():
     buffer = pa.py_buffer(b"\0" + np.array([1.0, 2.0]).tobytes()).slice(1)
-    values, _ = to_float64(pa.Array.from_buffers(pa.float64(), 2, [None, buffer]), "x")
+    values, _ = to_numbers(pa.Array.from_buffers(pa.float64(), 2, [None, buffer]), "x")
     assert values.flags.aligned
     assert values.tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("data_type", [pa.int64(), pa.uint64()], ids=str)
 def test_integers_are_exact_or_refused(data_type):
-    assert to_float64(pa.array([2**53, None], data_type), "x")[0][0] == 2**53
+    assert to_numbers(pa.array([2**53, None], data_type), "x")[0][0] == 2**53
     with pytest.raises(DataError, match="'x' holds the integer 9007199254740993"):
-        to_float64(pa.array([0, 2**53 + 1], data_type), "x")
+        to_numbers(pa.array([0, 2**53 + 1], data_type), "x")
 
 
 def test_what_lies_under_a_null_is_not_looked_at():
     bitmap = pa.py_buffer(b"\x01")
     hidden = pa.Array.from_buffers(pa.int64(), 2, [bitmap, pa.py_buffer(np.array([7, 2**60]))])
-    values, valid = to_float64(hidden, "x")
+    values, valid = to_numbers(hidden, "x")
     assert values.tolist() == [7.0, 0.0]
     assert valid.tolist() == [True, False]
     unused = pa.DictionaryArray.from_arrays(pa.array([0, 0, 0]), pa.array([7, 2**60]))
-    assert to_float64(unused, "x")[0].tolist() == [7.0, 7.0, 7.0]
+    assert to_numbers(unused, "x")[0].tolist() == [7.0, 7.0, 7.0]
 
 
 def test_a_decimal_that_two_roundings_spoil():
     # Arrow's own cast divides by an inexact power of ten and misses this one by a unit in the last place.
     text = "0.000000000000000000000000123457"
     array = pa.array([decimal.Decimal(text)], pa.decimal128(38, 30))
-    assert to_float64(array, "x")[0][0] == float(text)
+    assert to_numbers(array, "x")[0][0] == float(text)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_what_is_no_number_is_refused_by_its_type(data_type):
         check_numeric_type("x", data_type)
     assert "\n" not in str(refusal.value)
     with pytest.raises(SchemaError):
-        to_float64(pa.nulls(1, data_type), "x")
+        to_numbers(pa.nulls(1, data_type), "x")
 
 
 def key_arrays():
@@ -178,7 +179,7 @@ def test_codes_give_back_the_keys(array):
     expected = [as_key(scalar.as_py()) for scalar in array]
     assert codes.dtype == np.int32
     assert [values[code] for code in codes] == expected
-    assert len(values) == len(set(values)) == len(set(codes.tolist()))
+    assert len(values) == len(set(values))
     assert {type(value) for value in values} <= {type(None), bool, int, str}
 
 

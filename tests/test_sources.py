@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from pyarrow import fs
 
-from fastloss.columns import encode_keys, to_float64
+from fastloss.columns import encode_keys, to_numbers
 from fastloss.errors import ReadError, SchemaError, UsageError
 from fastloss.sources import ReadOptions, listing, open_source
 
@@ -111,7 +111,7 @@ def test_both_readers_give_the_same_numbers_and_keys(tmp_path, table):
         batches = [batch for task in source.tasks(COLUMNS, options) for batch in task.read()]
         for name in ("click", "score", "half", "seen", "price", "nothing", "a.b", "^c.*$"):
             for batch in batches:
-                values, valid = to_float64(batch.column(name), name)
+                values, valid = to_numbers(batch.column(name), name)
                 found = (values.tobytes(), None if valid is None else valid.tobytes())
                 numbers.setdefault((name, reader), []).append(found)
         for name in ("click", "seen", "price", "country", "user", "day", "empty"):
@@ -394,7 +394,7 @@ def test_files_may_store_a_number_in_different_widths(tree, reader):
         value = {pa.null(): None, pa.bool_(): True}.get(data_type, 1)
         tree(f"{i}.parquet", table=pa.table({"x": pa.array([value], data_type)}))
     options = ReadOptions(reader=reader)
-    found = [to_float64(b.column(0), "x") for t in open_source("*", options).tasks(["x"], options) for b in t.read()]
+    found = [to_numbers(b.column(0), "x") for t in open_source("*", options).tasks(["x"], options) for b in t.read()]
     assert [values.tolist() for values, _ in found] == [[1.0]] * 5 + [[0.0], [1.0]]
 
 

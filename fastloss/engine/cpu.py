@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fastloss.columns import encode_keys, to_float64
+from fastloss.columns import Numbers, encode_keys, to_numbers
 from fastloss.errors import DataError, UsageError
 from fastloss.metrics.form import LABEL, WEIGHT, Term
 from fastloss.plan import Model, Plan
@@ -26,6 +26,8 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+# What kernels are compiled for as it stands; other types are widened to float64 first.
+_KERNEL_TYPES = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.int8))
 _LARGEST = float(np.finfo(np.float64).max)
 _SMALLEST = 5e-324
 # A cross of keys with more combinations than this many times the batch is numbered by sorting.
@@ -148,16 +150,27 @@ class CpuEngine:
             buffers[name] = np.empty(n_rows)
         return buffers[name][:n_rows]
 
+    def as_float64(self, values: Numbers, name: str) -> Floats:
+        """Return numbers as float64 in a buffer of that name, with the layout that columns have."""
+        out = self.buffer(name, len(values))
+        np.copyto(out, values)
+        out = out.view()
+        out.flags.writeable = False
+        return out
+
     def _add_batch(self, state: EvaluationState, batch: pa.RecordBatch, task: Task) -> None:
         plan = self._plan
         n_rows = batch.num_rows
         usable = _Selection(state.ledger, task, n_rows)
         state.ledger.n_read += n_rows
-        numbers: dict[str, tuple[Floats, Mask | None]] = {}
+        numbers: dict[str, tuple[Numbers, Mask | None]] = {}
 
-        def column(name: str) -> tuple[Floats, Mask | None]:
+        def column(name: str) -> tuple[Numbers, Mask | None]:
             if name not in numbers:
-                numbers[name] = to_float64(batch.column(name), name, self.buffer(name, n_rows))
+                values, valid = to_numbers(batch.column(name), name)
+                if values.dtype not in _KERNEL_TYPES:
+                    values = self.as_float64(values, name)
+                numbers[name] = values, valid
             return numbers[name]
 
         weight = None
@@ -200,7 +213,7 @@ class CpuEngine:
                 used_weight = None if weight is None else cells.arrange(weight, "used weight")
                 used_label = cells.arrange(label, "used label")
                 if plan.label_domain == "pm1":
-                    used_label = 0.5 * used_label + 0.5
+                    used_label = self.as_float64(0.5 * used_label + 0.5, "used label")
                 self._add_shared(cells, _ALL_MODELS if alike else index, used_label, used_weight)
             cells.count(index)
             used_score = cells.arrange(scores[index], "used score")
@@ -208,28 +221,28 @@ class CpuEngine:
             if may_saturate[index]:
                 self._add_saturated(cells, index, used_score, used_label, used_weight, task)
 
-    def _add_shared(self, cells: _Cells, index: int, label: Floats, weight: Floats | None) -> None:
+    def _add_shared(self, cells: _Cells, index: int, label: Numbers, weight: Numbers | None) -> None:
         # With a single model its rows are those that all models use alike.
         owner = index if len(self._plan.models) > 1 else _ALL_MODELS
+        terms = self.buffer("terms", len(label))
         if weight is not None:
-            cells.add(weight, self._columns[owner, WEIGHT])
+            np.copyto(terms, weight)
+            cells.add(terms, self._columns[owner, WEIGHT])
         if (owner, LABEL) in self._columns:
-            terms = label if weight is None else np.multiply(label, weight, out=self.buffer("terms", len(label)))
-            cells.add(terms, self._columns[owner, LABEL])
+            np.copyto(terms, label)
+            cells.add(terms if weight is None else np.multiply(terms, weight, out=terms), self._columns[owner, LABEL])
 
-    def _add_model(self, cells: _Cells, index: int, score: Floats, label: Floats, weight: Floats | None) -> None:
-        buffer = self.buffer("terms", len(score))
+    def _add_model(self, cells: _Cells, index: int, score: Numbers, label: Numbers, weight: Numbers | None) -> None:
+        terms = self.buffer("terms", len(score))
         for column, kernel, parameters in self._terms[index]:
-            terms = score
-            if kernel is not None:
-                kernel(score, label, parameters, buffer)
-                terms = buffer
-            if weight is not None:
-                terms = np.multiply(terms, weight, out=buffer)
-            cells.add(terms, column)
+            if kernel is None:
+                np.copyto(terms, score)
+            else:
+                kernel(score, label, parameters, terms)
+            cells.add(terms if weight is None else np.multiply(terms, weight, out=terms), column)
 
     def _add_saturated(
-        self, cells: _Cells, index: int, score: Floats, label: Floats, weight: Floats | None, task: Task
+        self, cells: _Cells, index: int, score: Numbers, label: Numbers, weight: Numbers | None, task: Task
     ) -> None:
         model = self._plan.models[index]
         for work in self._saturations[index]:
@@ -248,12 +261,12 @@ class CpuEngine:
             cells.add(rows, work.rows_column)
             cells.add(rows if weight is None else rows * weight, work.weight_column)
 
-    def _drop_nan(self, selection: _Selection, values: Floats, name: str, n_nan: int) -> None:
+    def _drop_nan(self, selection: _Selection, values: Numbers, name: str, n_nan: int) -> None:
         if n_nan:
             selection.drop(np.isnan(values), name, "nan", values)
 
     def _drop_outside(
-        self, selection: _Selection, values: Floats, name: str, n_outside: int, allowed: Interval
+        self, selection: _Selection, values: Numbers, name: str, n_outside: int, allowed: Interval
     ) -> None:
         low, high = allowed.bounds
         if n_outside:
@@ -261,7 +274,7 @@ class CpuEngine:
         if allowed.without_zero:
             selection.drop(values == 0.0, name, "outside_domain", values)
 
-    def _check_weight(self, selection: _Selection, weight: Floats, name: str) -> None:
+    def _check_weight(self, selection: _Selection, weight: Numbers, name: str) -> None:
         n_nan, n_outside = self._count_outside(weight, _SMALLEST, _LARGEST)
         self._drop_nan(selection, weight, name, n_nan)
         if n_outside:
@@ -317,7 +330,7 @@ class _Selection:
         if valid is not None:
             self.drop(~valid, column, cause, None)
 
-    def drop(self, unwanted: Mask, column: str, cause: str, values: Floats | None) -> None:
+    def drop(self, unwanted: Mask, column: str, cause: str, values: Numbers | None) -> None:
         if self.keep is not None:
             unwanted = unwanted & self.keep
         count = int(np.count_nonzero(unwanted))
@@ -351,10 +364,13 @@ class _Cells:
                 grouping.rows_of([()])
                 self._sorted.append((grouping, None))
                 continue
-            cells, names = _number_cells([keys[c] for c in columns], self._rows)
+            codes, n_codes, name_of = _number_cells([keys[c] for c in columns], self._rows)
             order: Integers | None = np.empty(self._n_used, dtype=np.int64)
-            starts = np.empty(len(names) + 1, dtype=np.int64)
-            engine.sort_by_cell(cells, len(names), order, starts)
+            starts = np.empty(n_codes + 1, dtype=np.int64)
+            engine.sort_by_cell(codes, n_codes, order, starts)
+            present = np.flatnonzero(np.diff(starts))
+            starts = np.append(starts[present], self._n_used)
+            names = [name_of(code) for code in present.tolist()]
             if number == 0:
                 self._rows = order if self._rows is None else self._rows[order]
                 order = None
@@ -362,12 +378,15 @@ class _Cells:
             self._sorted.append((grouping, (order, starts, rows)))
         engine.check_state(state)
 
-    def arrange(self, values: Floats, name: str) -> Floats:
-        """Return the used rows' values in this order; a buffer of that name that the next batch reuses."""
+    def arrange(self, values: Numbers, name: str) -> Numbers:
+        """Return the used rows' values in this order; in a buffer of that name, unless that is how they stand."""
         if self._rows is None:
             return values
+        wide = values if values.dtype == np.float64 else self._engine.as_float64(values, "unordered")
         out = self._engine.buffer(name, self._n_used)
-        self._engine.take_rows(values, self._rows, out)
+        self._engine.take_rows(wide, self._rows, out)
+        out = out.view()
+        out.flags.writeable = False
         return out
 
     def count(self, model: int) -> None:
@@ -395,28 +414,23 @@ class _Cells:
 
 def _number_cells(
     keys: Sequence[tuple[NDArray[Any], list[Any]]], rows: Integers | None
-) -> tuple[Integers, list[CellKey]]:
-    """Number the combinations of key values that occur, from 0, and return each row's number and their names."""
+) -> tuple[Integers, int, Callable[[int], CellKey]]:
+    """Number the combinations of key values, and return each row's number, how many there are, and what one means."""
     codes = [(c if rows is None else c[rows]).astype(np.int64) for c, _ in keys]
     values = [v for _, v in keys]
+
+    def name_of(code: int) -> CellKey:
+        name: list[Any] = []
+        for value in reversed(values):
+            code, index = divmod(code, len(value))
+            name.append(value[index])
+        return tuple(reversed(name))
+
     combined, n_combined = codes[0], len(values[0])
-    for code, value in zip(codes[1:], values[1:], strict=True):
-        combined = combined * len(value) + code
+    for column, value in zip(codes[1:], values[1:], strict=True):
+        combined = combined * len(value) + column
         n_combined *= len(value)
     if n_combined <= _DENSE_FACTOR * len(combined) + 1024:
-        present = np.flatnonzero(np.bincount(combined, minlength=n_combined))
-        if len(present) < n_combined:
-            numbers = np.empty(n_combined, dtype=np.int64)
-            numbers[present] = np.arange(len(present))
-            combined = numbers[combined]
-    else:
-        present, combined = np.unique(combined, return_inverse=True)
-    names: list[CellKey] = []
-    for number in present.tolist():
-        name: list[Any] = []
-        rest = number
-        for value in reversed(values):
-            rest, index = divmod(rest, len(value))
-            name.append(value[index])
-        names.append(tuple(reversed(name)))
-    return combined, names
+        return combined, n_combined, name_of
+    present, numbers = np.unique(combined, return_inverse=True)
+    return numbers, len(present), lambda number: name_of(int(present[number]))

@@ -25,12 +25,15 @@ PARALLEL_FROM_ROWS = 1 << 20
 
 @functools.cache
 def make_value(row: Row, parallel: bool = False) -> Callable[..., None]:
-    """Make ``value(score, label, parameters, value_out)`` of a row formula; arrays are float64 ``(n_rows,)``."""
+    """Make ``value(score, label, parameters, value_out)`` of a row formula.
+
+    Arrays are ``(n_rows,)``; scores and labels of any number type that float64 holds, values float64.
+    """
 
     @formula
     def block(score, label, parameters, value_out):
         for i in range(score.shape[0]):
-            value_out[i] = row(score[i], label[i], parameters)[0]
+            value_out[i] = row(np.float64(score[i]), np.float64(label[i]), parameters)[0]
 
     def value(score, label, parameters, value_out):
         block(score, label, parameters, value_out)
@@ -73,7 +76,7 @@ def make_flag(test: RowTest) -> Callable[..., None]:
 
     def flag(score, label, parameters, flag_out):
         for i in range(score.shape[0]):
-            flag_out[i] = test(score[i], label[i], parameters)
+            flag_out[i] = test(np.float64(score[i]), np.float64(label[i]), parameters)
 
     return compile_cpu(flag)
 

@@ -107,8 +107,9 @@ def make_count_outside() -> Callable[..., tuple[int, int]]:
         n_nan = 0
         n_outside = 0
         for i in range(values.shape[0]):
-            n_nan += values[i] != values[i]
-            n_outside += (values[i] < low) | (values[i] > high)
+            value = np.float64(values[i])
+            n_nan += value != value
+            n_outside += (value < low) | (value > high)
         return n_nan, n_outside
 
     return compile_cpu(count_outside)
