@@ -580,13 +580,13 @@ def test_doctor_finds_a_healthy_installation(run: Run) -> None:
 
 
 def test_doctor_notices_a_kernel_that_is_wrong(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastloss_kernels.losses import MeanSquaredError
+    from fastloss_kernels.losses import BinaryCrossentropy
 
-    real = MeanSquaredError.__call__
-    monkeypatch.setattr(MeanSquaredError, "__call__", lambda *a, **k: real(*a, **k) + 2.0**-52)
+    real = BinaryCrossentropy.__call__
+    monkeypatch.setattr(BinaryCrossentropy, "__call__", lambda *a, **k: real(*a, **k) + 2.0**-52)
     status, out, _ = run("doctor")
     assert status == 2
-    assert "self-test     mean_squared_error of value" in out
+    assert "self-test     log_loss of logit" in out
 
 
 def test_doctor_notices_a_missing_library(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
