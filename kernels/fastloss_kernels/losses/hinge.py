@@ -18,7 +18,7 @@ def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[floa
     # A label of exactly one half has no sign: its margin is 0 even for an infinite score.
     slack = 1.0 if (sign == 0.0) & (score == score) else slack
     corrected = fma(-lost, score, slack)
-    slack = slack if lost == 0.0 else corrected
+    slack = slack if (lost == 0.0) | (abs(slack) == float("inf")) else corrected
     # Written so that NaN stays NaN.
     value = 0.0 if slack <= 0.0 else slack
     return value, (-sign if slack > 0.0 else 0.0), 0.0
