@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from fastloss_kernels.elementary import INVERSE_LOG2, LOG2_HIGH, LOG2_LOW, ROUND, exp_tail
+from fastloss_kernels.elementary import (
+    EXPONENT_BITS,
+    INVERSE_LOG2,
+    LOG1P_UNIT,
+    LOG2_HIGH,
+    LOG2_LOW,
+    ONE_LESS_SQRT_HALF_BITS,
+    ROUND,
+    SIGNIFICAND_BITS,
+    SQRT_HALF_BITS,
+    TWO_52,
+    TWO_52_BITS,
+    exp_tail,
+    log_parts,
+    log_tail,
+    positive_log_parts,
+)
 from fastloss_kernels.jit import divide, float64_bits, float64_from_bits, fma, formula
 
 
@@ -64,3 +80,102 @@ def sigmoid_parts(x: float) -> tuple[float, float, float, float]:
         unlikely if right else likely,
         unlikely_small if right else likely_small,
     )
+
+
+@formula
+def multiply_parts(a: float, b: float, b_small: float) -> tuple[float, float]:
+    """Compute a·(b + b_small) as large + small."""
+    large = a * b
+    return large, fma(a, b_small, fma(a, b, -large))
+
+
+@formula
+def divide_parts(a: float, a_small: float, b: float, b_small: float) -> tuple[float, float]:
+    """Compute (a + a_small)/(b + b_small) as large + small."""
+    large = divide(a, b)
+    return large, divide(fma(-large, b_small, fma(-large, b, a) + a_small), b)
+
+
+@formula
+def rounded_sum(large: float, small: float) -> float:
+    """Compute large + small; what is small is no number where something overflowed, and left out."""
+    total = large + small
+    return total if total == total else large
+
+
+@formula
+def log1p_unit_parts(t: float, t_small: float) -> tuple[float, float]:
+    """Compute log(1 + t + t_small) for 0 ≤ t ≤ 1 as large + small, to about 2⁻⁵⁶; the method is `log1p_unit`'s."""
+    upper = t > 0.5
+    halved = fma(t, 0.5, -0.5)
+    f = halved if upper else t
+    k = 1.0 if upper else 0.0
+    s = divide(f, 2.0 + f)
+    z = s * s
+    q = fma(LOG1P_UNIT[7], z, LOG1P_UNIT[6])
+    q = fma(q, z, LOG1P_UNIT[5])
+    q = fma(q, z, LOG1P_UNIT[4])
+    q = fma(q, z, LOG1P_UNIT[3])
+    q = fma(q, z, LOG1P_UNIT[2])
+    q = fma(q, z, LOG1P_UNIT[1])
+    q = fma(q, z, LOG1P_UNIT[0])
+    # (1 − s)² is 1/(1 + f) to within 6 %.
+    rest = t_small * fma(s, s - 2.0, 1.0) * (0.5 if upper else 1.0)
+    large, small = log_parts(k, f, s, z * q, rest)
+    return two_sum(large, small)
+
+
+@formula
+def log_of_positive_parts(x: float, x_small: float) -> tuple[float, float]:
+    """Compute log(x + x_small) for 0 < x < ∞ as large + small, large rounded and small what that lost."""
+    large, small = positive_log_parts(x)
+    return two_sum(large, small + divide(x_small, x))
+
+
+@formula
+def power_parts(log_large: float, log_small: float, exponent: float) -> tuple[float, float]:
+    """Compute xʸ for 0 < x ≤ 1 from log x as large + small, for y ≥ 0; the result is large + small too."""
+    large, small = multiply_parts(exponent, log_large, log_small)
+    deep = large < -800.0
+    large = -800.0 if deep else large
+    small = 0.0 if deep else small
+    power, power_small = exp_parts(large)
+    return power, fma(power, small, power_small)
+
+
+@formula
+def log_ratio_parts(
+    a: float, a_small: float, b: float, b_small: float, difference: float, difference_small: float
+) -> tuple[float, float]:
+    """Compute log(a/b) for positive a and b and their known difference a − b, all as large + small.
+
+    Notes
+    -----
+    Where a is within a quarter of b it is log(1 + f) with f = (a − b)/b, of which nothing cancels; elsewhere log q
+    with q = a/b. Powers of two keep q from overflow and underflow for a and b from 2⁻⁵³ on.
+    """
+    near = abs(difference) <= 0.25 * b
+    a_scale = 2.0**-512 if a > 2.0**512 else 1.0
+    b_scale = 2.0**-512 if b > 2.0**512 else 1.0
+    shift = (512.0 if a > 2.0**512 else 0.0) - (512.0 if b > 2.0**512 else 0.0)
+    far_a = a * a_scale
+    far_a_small = a_small * a_scale
+    top = difference if near else far_a
+    top_small = difference_small if near else far_a_small
+    scale = 1.0 if near else b_scale
+    q, q_small = divide_parts(top, top_small, b * scale, b_small * scale)
+    bits = float64_bits(1.0 if near else q) + ONE_LESS_SQRT_HALF_BITS
+    field = float64_from_bits(((bits & EXPONENT_BITS) >> 52) | TWO_52_BITS)
+    shift = 0.0 if near else shift
+    k = field - (TWO_52 + 1023.0) + shift
+    reduced = float64_from_bits((bits & SIGNIFICAND_BITS) + SQRT_HALF_BITS) - 1.0
+    f = q if near else reduced
+    s = divide(f, 2.0 + f)
+    ratio = 1.0 + q
+    ratio = ratio if near else q
+    rest = divide(q_small, ratio)
+    large, small = log_parts(k, f, s, log_tail(s * s), rest)
+    large, small = two_sum(large, small)
+    # The bits of NaN and of infinity spell a number.
+    regular = abs(q) < float("inf")
+    return large if regular else q, small if regular else 0.0

@@ -84,6 +84,96 @@ def hinge(score: Any, y: Any, loss: Any) -> Triple:
     return max(mpf(0), 1 - margin), (-t if margin < 1 else mpf(0)), mpf(0)
 
 
+def squared_hinge(score: Any, y: Any, loss: Any) -> Triple:
+    t = 2 * y - 1
+    slack = 1 if t == 0 else 1 - t * score
+    active = slack > 0
+    return (slack**2, -2 * t * slack, 2 * t**2) if active else (mpf(0), mpf(0), mpf(0))
+
+
+def half(oracle: Oracle) -> Oracle:
+    return lambda score, y, loss: tuple(number / 2 for number in oracle(score, y, loss))
+
+
+def class_weight(y: Any, loss: Any) -> Any:
+    alpha = loss.alpha
+    return mpf(1) if alpha is None else y * mpf(alpha) + (1 - y) * (1 - mpf(alpha))
+
+
+def binary_focal_crossentropy_logit(x: Any, y: Any, loss: Any) -> Triple:
+    p, q, gamma, weight = sigmoid(x), sigmoid(-x), mpf(loss.gamma), class_weight(y, loss)
+    missed, missed_1, missed_2 = y * q + (1 - y) * p, (1 - 2 * y) * p * q, (1 - 2 * y) * p * q * (q - p)
+    entropy, entropy_1, entropy_2 = y * softplus(-x) + (1 - y) * softplus(x), (1 - y) * p - y * q, p * q
+    power, power_1, power_2 = missed**gamma, gamma * missed ** (gamma - 1), gamma * (gamma - 1) * missed ** (gamma - 2)
+    value = power * entropy
+    gradient = power_1 * missed_1 * entropy + power * entropy_1
+    hessian = (power_2 * missed_1**2 + power_1 * missed_2) * entropy
+    hessian += 2 * power_1 * missed_1 * entropy_1 + power * entropy_2
+    return weight * value, weight * gradient, weight * hessian
+
+
+def binary_focal_crossentropy_prob(p: Any, y: Any, loss: Any) -> Triple:
+    gamma, weight = mpf(loss.gamma), class_weight(y, loss)
+    missed, turn = y * (1 - p) + (1 - y) * p, 1 - 2 * y
+    value = -xlogy(y, max(p, EPSILON)) - xlogy(1 - y, max(1 - p, EPSILON))
+    slope = (1 - y) / max(1 - p, EPSILON) - y / max(p, EPSILON)
+    curvature = y / max(p, EPSILON) ** 2 + (1 - y) / max(1 - p, EPSILON) ** 2
+    if missed == 0:
+        # Here the loss is that of a hard label and tends to missed^(gamma + 1).
+        return mpf(0), mpf(0), (mpf(0) if gamma > 1 else mpmath.inf)
+    gradient = missed**gamma * (gamma * turn / missed * value + slope)
+    bend = gamma * (gamma - 1) * (turn / missed) ** 2 * value + 2 * gamma * turn / missed * slope
+    return weight * missed**gamma * value, weight * gradient, weight * missed**gamma * (bend + curvature)
+
+
+def absolute_percentage_error(prediction: Any, y: Any, loss: Any) -> Triple:
+    value, gradient, hessian = absolute_error(prediction, y, loss)
+    return value / abs(y), gradient / abs(y), hessian
+
+
+def squared_logarithmic_error(prediction: Any, y: Any, loss: Any) -> Triple:
+    difference = mpmath.log((1 + prediction) / (1 + y))
+    return difference**2, 2 * difference / (1 + prediction), 2 * (1 - difference) / (1 + prediction) ** 2
+
+
+def log_cosh(prediction: Any, y: Any, loss: Any) -> Triple:
+    d = abs(prediction - y)
+    if d > 1000:
+        # The cosh is half an exponential to all digits.
+        return d - mpmath.log(2), mpmath.sign(prediction - y), mpf(0)
+    value, slope, secant = mpmath.log1p(2 * mpmath.sinh(d / 2) ** 2), mpmath.tanh(d), mpmath.sech(d)
+    return value, slope * mpmath.sign(prediction - y), secant**2
+
+
+def huber(prediction: Any, y: Any, loss: Any) -> Triple:
+    d, delta = prediction - y, mpf(loss.delta)
+    if abs(d) <= delta:
+        return d**2 / 2, d, mpf(1)
+    return delta * (abs(d) - delta / 2), delta * mpmath.sign(d), mpf(0)
+
+
+def smooth_l1(prediction: Any, y: Any, loss: Any) -> Triple:
+    d, beta = prediction - y, mpf(loss.beta)
+    if abs(d) < beta:
+        return d**2 / (2 * beta), d / beta, 1 / beta
+    return abs(d) - beta / 2, mpmath.sign(d), mpf(0)
+
+
+def pseudo_huber(prediction: Any, y: Any, loss: Any) -> Triple:
+    d, slope = prediction - y, mpf(loss.slope)
+    with mpmath.workdps(1400):
+        root = mpmath.sqrt(1 + (d / slope) ** 2)
+        return slope**2 * (root - 1), d / root, root**-3
+
+
+def poisson(prediction: Any, y: Any, loss: Any) -> Triple:
+    constant = mpmath.loggamma(y + 1) if loss.full else 0
+    if loss.log_input:
+        rate = mpmath.exp(prediction)
+        return rate - y * prediction + constant, rate - y, rate
+    return prediction - y * mpmath.log(prediction) + constant, 1 - y / prediction, y / prediction**2
+
+
 # The clipping threshold is a decision of the semantics, the decimal number 1e-12 as a float64.
 EPSILON = mpf(1e-12)
 
@@ -97,4 +187,18 @@ ORACLES: dict[str, dict[str, Oracle]] = {
     "MeanSquaredError": {"value": squared_error, "prob": squared_error},
     "MeanAbsoluteError": {"value": absolute_error, "prob": absolute_error},
     "Hinge": {"margin": hinge, "logit": hinge},
+    "SquaredHinge": {"margin": squared_hinge, "logit": squared_hinge},
+    "HalfSquaredSigmoid": {"logit": half(brier_score_logit)},
+    "HalfSquaredError": {"value": half(squared_error), "prob": half(squared_error)},
+    "BinaryFocalCrossentropy": {
+        "logit": binary_focal_crossentropy_logit,
+        "prob": binary_focal_crossentropy_prob,
+    },
+    "MeanAbsolutePercentageError": {"value": absolute_percentage_error},
+    "MeanSquaredLogarithmicError": {"value": squared_logarithmic_error},
+    "LogCosh": {"value": log_cosh, "prob": log_cosh},
+    "Huber": {"value": huber, "prob": huber},
+    "SmoothL1": {"value": smooth_l1, "prob": smooth_l1},
+    "PseudoHuber": {"value": pseudo_huber, "prob": pseudo_huber},
+    "Poisson": {"value": poisson},
 }

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from fastloss_kernels.losses.binary_crossentropy import BinaryCrossentropy as BinaryCrossentropy
+from fastloss_kernels.losses.binary_focal_crossentropy import BinaryFocalCrossentropy as BinaryFocalCrossentropy
 from fastloss_kernels.losses.brier_score import BrierScore as BrierScore
 from fastloss_kernels.losses.form import BinaryLoss as BinaryLoss
 from fastloss_kernels.losses.form import Loss as Loss
+from fastloss_kernels.losses.half_squared_error import HalfSquaredError as HalfSquaredError
+from fastloss_kernels.losses.half_squared_sigmoid import HalfSquaredSigmoid as HalfSquaredSigmoid
 from fastloss_kernels.losses.hinge import Hinge as Hinge
+from fastloss_kernels.losses.huber import Huber as Huber
+from fastloss_kernels.losses.log_cosh import LogCosh as LogCosh
 from fastloss_kernels.losses.mean_absolute_error import MeanAbsoluteError as MeanAbsoluteError
+from fastloss_kernels.losses.mean_absolute_percentage_error import (
+    MeanAbsolutePercentageError as MeanAbsolutePercentageError,
+)
 from fastloss_kernels.losses.mean_squared_error import MeanSquaredError as MeanSquaredError
+from fastloss_kernels.losses.mean_squared_logarithmic_error import (
+    MeanSquaredLogarithmicError as MeanSquaredLogarithmicError,
+)
+from fastloss_kernels.losses.poisson import Poisson as Poisson
+from fastloss_kernels.losses.pseudo_huber import PseudoHuber as PseudoHuber
+from fastloss_kernels.losses.smooth_l1 import SmoothL1 as SmoothL1
+from fastloss_kernels.losses.squared_hinge import SquaredHinge as SquaredHinge
 
 LOSSES: tuple[type[Loss], ...] = tuple(
     loss

@@ -1,0 +1,77 @@
+"""Logarithm of the hyperbolic cosine of an error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastloss_kernels.arithmetic import (
+    divide_parts,
+    exp_parts,
+    log1p_unit_parts,
+    rounded_sum,
+    two_sum,
+)
+from fastloss_kernels.elementary import LOG2_HIGH, LOG2_LOW, expm1_parts
+from fastloss_kernels.jit import divide, fma, formula
+from fastloss_kernels.losses.form import Interval, Loss
+
+
+@formula
+def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Evaluate log cosh a, a = |ŷ − y|, with p = e^−a: as log1p((1 − p)²/(2p)) near 0, where nothing cancels.
+
+    From a = 1 on it is a − log 2 + log1p(p²). The derivatives are (1 − p²)/(1 + p²) and (2p/(1 + p²))².
+    """
+    difference, lost = two_sum(score, -label)
+    distance = abs(difference)
+    lost = lost if difference > 0.0 else -lost
+    lost = lost if distance < float("inf") else 0.0
+    p, p_small = exp_parts(-distance)
+    p_small = fma(-p, lost, p_small)
+    bounded = -1.0 if distance > 1.0 else -distance
+    half, half_small = expm1_parts(bounded)
+    half, half_small = two_sum(half, half_small)
+    half_small = fma(-0.5 * p, lost, half_small)
+    half_square = half * half
+    half_square_small = fma(half, half, -half_square) + 2.0 * half * half_small
+    rounded_p = p + p_small
+    p_square = rounded_p * rounded_p
+
+    near = distance < 1.0
+    near_p = p if near else 1.0
+    near_p_small = p_small if near else 0.0
+    u, u_small = divide_parts(2.0 * half_square, 2.0 * half_square_small, near_p, near_p_small)
+    t = u if near else p_square
+    t_small = u_small if near else 0.0
+    large, small = log1p_unit_parts(t, t_small)
+
+    denominator = 1.0 + p_square
+    # 1 − p² = (1 − p)·(1 + p), and 1 − p = −expm1(−a) keeps its digits near 0.
+    near_sine = -2.0 * (half + half_small) * (1.0 + rounded_p)
+    far_sine = 1.0 - p_square
+    sine = near_sine if near else far_sine
+    slope = divide(sine, denominator)
+    secant = divide(2.0 * rounded_p, denominator)
+
+    linear, linear_lost = two_sum(distance, -LOG2_HIGH)
+    far, far_lost = two_sum(linear, large)
+    # An infinite distance makes both of these NaN, and is all there is.
+    far_small = linear_lost + far_lost - LOG2_LOW + small
+    total = large if near else far
+    far_small += lost
+    total_small = small if near else far_small
+    value = rounded_sum(total, total_small)
+    return value, slope if difference > 0.0 else -slope, secant * secant
+
+
+@dataclass(frozen=True)
+class LogCosh(Loss):
+    """Logarithm of the hyperbolic cosine of ŷ − y, in units of the label: ½(ŷ − y)² near, |ŷ − y| − log 2 far."""
+
+    name: ClassVar[str] = "log_cosh"
+    aliases: ClassVar[tuple[str, ...]] = ("logcosh",)
+    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    rows = {"value": row, "prob": row}
+    formula = "log cosh(ŷ − y)"
+    source = "Green, Bayesian reconstructions from emission tomography data, IEEE Trans. Medical Imaging 9 (1990)"

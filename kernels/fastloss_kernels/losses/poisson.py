@@ -1,0 +1,200 @@
+"""Poisson loss: the negative log-likelihood of a count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastloss_kernels.arithmetic import (
+    divide_parts,
+    log1p_unit_parts,
+    log_of_positive_parts,
+    multiply_parts,
+    rounded_sum,
+    two_sum,
+)
+from fastloss_kernels.elementary import (
+    LGAMMA_2,
+    ONE_MINUS_EULER_HIGH,
+    ONE_MINUS_EULER_LOW,
+    STIRLING,
+    exp,
+    log_tail,
+)
+from fastloss_kernels.jit import divide, fma, formula
+from fastloss_kernels.losses.form import Interval, Loss
+
+HALF_LOG_2PI = 0.9189385332046727
+
+
+@formula
+def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Evaluate ŷ − y·log ŷ, the product with what its rounding loses."""
+    infinite = score == float("inf")
+    large, small = log_of_positive_parts(1.0 if infinite else score, 0.0)
+    value = value_without_constant(score, large, small, label)
+    gradient = divide(score - label, score)
+    hessian = divide(divide(label, score), score)
+    return value, 1.0 if infinite else gradient, hessian
+
+
+@formula
+def row_log(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Evaluate eˣ − y·x."""
+    rate = exp(score)
+    value = value_without_constant(rate, score, 0.0, label)
+    return value, rate - label, rate
+
+
+@formula
+def row_full(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Evaluate ŷ − y·log ŷ + log Γ(y + 1)."""
+    infinite = score == float("inf")
+    large, small = log_of_positive_parts(1.0 if infinite else score, 0.0)
+    value = value_with_constant(score, large, small, label)
+    gradient = divide(score - label, score)
+    hessian = divide(divide(label, score), score)
+    return value, 1.0 if infinite else gradient, hessian
+
+
+@formula
+def row_log_full(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Evaluate eˣ − y·x + log Γ(y + 1)."""
+    rate = exp(score)
+    value = value_with_constant(rate, score, 0.0, label)
+    return value, rate - label, rate
+
+
+@formula
+def value_without_constant(rate: float, log_large: float, log_small: float, label: float) -> float:
+    """Compute rate − y·log(rate)."""
+    product, product_small = multiply_parts(label, log_large, log_small)
+    # An infinite logarithm times a label of 0.
+    product = 0.0 if label == 0.0 else product
+    product_small = 0.0 if label == 0.0 else product_small
+    total, lost = two_sum(rate, -product)
+    value = rounded_sum(total, lost - product_small)
+    # The rate outgrows its logarithm.
+    endless = (rate == float("inf")) & (label == label)
+    return rate if endless else value
+
+
+@formula
+def value_with_constant(rate: float, log_large: float, log_small: float, label: float) -> float:
+    """Compute rate − y·log(rate) + log Γ(y + 1).
+
+    For y above 5/2 the three terms, large and of both signs, become three of one sign (Loader, "Fast and accurate
+    computation of binomial probabilities", 2000): half the deviance D = rate − y − y·log(rate/y), ½·log(2πy) and the
+    rest of Stirling's series. Where rate and y are near, D = s·(rate − y − y·t), s = (rate − y)/(rate + y), with
+    t = (2·atanh(s) − 2s)/s.
+    """
+    below = label <= 2.5
+    small_label = label if below else 0.0
+    below_value = value_without_constant(rate, log_large, log_small, small_label) + log_factorial(small_label)
+
+    y = 3.0 if below else label
+    difference, lost = two_sum(rate, -y)
+    total, total_lost = two_sum(rate, y)
+    s, s_small = divide_parts(difference, lost, total, total_lost)
+    z = s * s
+    near = abs(s) < 0.15
+    bent, bent_lost = two_sum(difference, -y * log_tail(z if near else 0.0))
+    bent_lost += lost
+    near_deviance = fma(s, bent, fma(s, bent_lost, s_small * bent))
+
+    large, small = log_of_positive_parts(y, 0.0)
+    ratio, ratio_lost = two_sum(log_large, -large)
+    ratio_small = ratio_lost + (log_small - small)
+    product, product_small = multiply_parts(y, ratio, ratio_small)
+    far, far_lost = two_sum(difference, -product)
+    far_deviance = rounded_sum(far, far_lost + (lost - product_small))
+    deviance = near_deviance if near else far_deviance
+
+    inverse = divide(1.0, y)
+    x = inverse * inverse
+    q = fma(STIRLING[11], x, STIRLING[10])
+    q = fma(q, x, STIRLING[9])
+    q = fma(q, x, STIRLING[8])
+    q = fma(q, x, STIRLING[7])
+    q = fma(q, x, STIRLING[6])
+    q = fma(q, x, STIRLING[5])
+    q = fma(q, x, STIRLING[4])
+    q = fma(q, x, STIRLING[3])
+    q = fma(q, x, STIRLING[2])
+    q = fma(q, x, STIRLING[1])
+    q = fma(q, x, STIRLING[0])
+    constant = fma(0.5, large, HALF_LOG_2PI) + fma(inverse, q, 0.5 * small)
+    above_value = deviance + constant
+    value = below_value if below else above_value
+    # A label that is no number is not below, and its logarithm has lost that.
+    value = value if label == label else label
+    endless = (rate == float("inf")) & (label == label)
+    return rate if endless else value
+
+
+@formula
+def log_factorial(y: float) -> float:
+    """Compute log Γ(1 + y) for 0 ≤ y ≤ 5/2 from log Γ(2 + w) = (1 − γ)·w + w²·Q(w), near its zeros 0 and 1 as well."""
+    first = y <= 0.5
+    last = y > 1.5
+    less = y - 1.0
+    much_less = y - 2.0
+    w = y if first else less
+    w = much_less if last else w
+    t = y if first else 0.0
+    t = less if last else t
+    large, small = log1p_unit_parts(t, 0.0)
+    sign = -1.0 if first else 1.0
+    q = fma(LGAMMA_2[16], w, LGAMMA_2[15])
+    q = fma(q, w, LGAMMA_2[14])
+    q = fma(q, w, LGAMMA_2[13])
+    q = fma(q, w, LGAMMA_2[12])
+    q = fma(q, w, LGAMMA_2[11])
+    q = fma(q, w, LGAMMA_2[10])
+    q = fma(q, w, LGAMMA_2[9])
+    q = fma(q, w, LGAMMA_2[8])
+    q = fma(q, w, LGAMMA_2[7])
+    q = fma(q, w, LGAMMA_2[6])
+    q = fma(q, w, LGAMMA_2[5])
+    q = fma(q, w, LGAMMA_2[4])
+    q = fma(q, w, LGAMMA_2[3])
+    q = fma(q, w, LGAMMA_2[2])
+    q = fma(q, w, LGAMMA_2[1])
+    q = fma(q, w, LGAMMA_2[0])
+    return fma(w, ONE_MINUS_EULER_HIGH, sign * large) + fma(w * w, q, fma(w, ONE_MINUS_EULER_LOW, sign * small))
+
+
+@dataclass(frozen=True)
+class Poisson(Loss):
+    """Negative log-likelihood of a count y ≥ 0 under a predicted rate ŷ > 0, in nats.
+
+    Parameters
+    ----------
+    log_input : bool
+        Whether the prediction is log ŷ, any number, instead of ŷ.
+    full : bool
+        Whether log Γ(y + 1) is added, which no prediction can change.
+    """
+
+    log_input: bool = False
+    full: bool = False
+
+    name: ClassVar[str] = "poisson"
+    aliases: ClassVar[tuple[str, ...]] = ("poisson_nll", "poisson_nll_loss")
+    label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
+    rows = {"value": row}
+    formula = "ŷ − y·log ŷ, and log Γ(y + 1) if full; ŷ = eˣ if log_input"
+    source = "McCullagh and Nelder, Generalized Linear Models (1989), section 2.2"
+
+    def __post_init__(self) -> None:
+        """Check the parameters and choose the formula."""
+        super().__post_init__()
+        if self.log_input or self.full:
+            chosen = {(True, False): row_log, (False, True): row_full, (True, True): row_log_full}
+            object.__setattr__(self, "rows", {"value": chosen[self.log_input, self.full]})
+
+    def prediction_range(self, space: str) -> Interval:
+        """Return the positive numbers, or every number for logarithms."""
+        if self.log_input:
+            return super().prediction_range(space)
+        return Interval(0.0, float("inf"), low_open=True)
