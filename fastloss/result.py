@@ -163,9 +163,9 @@ class Result:
             "slice": pa.array([" × ".join(v.slice) for v in self.values], pa.string()),
         }
         for key in self._keys:
-            kind = self._key_types[key]
-            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-            columns[f"slice.{key}"] = pa.array([v.slice.get(key) for v in self.values], kind)
+            columns[f"slice.{key}"] = pa.array(
+                [v.slice.get(key) for v in self.values], _key_type(self._key_types[key])
+            )
         columns["value"] = pa.array([v.value for v in self.values], pa.float64(), from_pandas=False)
         columns["reason"] = pa.array([v.reason for v in self.values], pa.string())
         columns["n"] = pa.array([v.n for v in self.values], pa.int64())
@@ -192,6 +192,14 @@ class Result:
     def __repr__(self) -> str:
         """Return a one-line summary."""
         return f"<fastloss.Result of {self._ledger.n_read:,} rows: {len(self.values)} values>"
+
+
+def _key_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of a slice column: dates, timestamps and decimals are keys as text."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return kind if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind) else pa.string()
 
 
 def _values(plan: Plan, scanned: Scanned) -> Iterator[Value]:

@@ -305,6 +305,27 @@ def test_forms_of_a_result() -> None:
     assert "c" in text
 
 
+def test_every_type_of_key_has_its_column() -> None:
+    keys = {
+        "date": pa.array([0, 1, None], pa.date32()),
+        "moment": pa.array([0, 1, None], pa.timestamp("us", "UTC")),
+        "number": pa.array([1, 2, None], pa.int16()),
+        "flag": pa.array([True, False, None]),
+        "name": pa.array(["a", "b", None]).dictionary_encode(),
+        "price": pa.array([1, 2, None], pa.int32()).cast(pa.decimal128(12, 0)),
+    }
+    table = pa.table({"y": [1, 0, 1], "x": [0.1, 0.2, 0.3], **keys})
+    result = fl.evaluate(table, label="y", logit="x", metrics="ctr", by=list(keys))
+    arrow = result.to_arrow()
+    for key in keys:
+        slices = [v.slice[key] for v in result.values if key in v.slice]
+        assert [value for value in arrow[f"slice.{key}"].to_pylist() if value is not None] == slices[:-1]
+        assert slices[-1] is None
+    assert arrow["slice.date"].to_pylist()[1:3] == ["1970-01-01", "1970-01-02"]
+    assert result.to_polars().height == arrow.num_rows
+    json.loads(result.to_json())
+
+
 def test_plan_names_what_will_be_read_and_its_fingerprint_ignores_the_machine(tmp_path: Path) -> None:
     pq.write_table(TABLE, tmp_path / "log.parquet")
     one = fl.make_plan(tmp_path / "log.parquet", label="click", logit="score", by="name", threads=1)
