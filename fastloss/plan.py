@@ -104,6 +104,8 @@ class Plan:
     groupings : tuple of tuple of str
         The slice keys of each grouping that is summed; ``((),)`` when there are no slices. The total is read from
         the first.
+    keep : tuple of str
+        Columns that are read only to be passed on.
     """
 
     label: str
@@ -121,6 +123,7 @@ class Plan:
     label_range: Interval
     prediction_ranges: tuple[Interval, ...]
     terms: tuple[tuple[int, Term], ...]
+    keep: tuple[str, ...] = ()
 
     @property
     def groupings(self) -> tuple[tuple[str, ...], ...]:
@@ -136,7 +139,7 @@ class Plan:
     def columns(self) -> tuple[str, ...]:
         """The columns that are read, each once."""
         weight = () if self.weight is None else (self.weight,)
-        return tuple(dict.fromkeys((self.label, *(m.column for m in self.models), *weight, *self.keys)))
+        return tuple(dict.fromkeys((self.label, *(m.column for m in self.models), *weight, *self.keys, *self.keep)))
 
     @property
     def epsilon(self) -> float:
@@ -216,6 +219,7 @@ def make_plan(
     weight: str | None = None,
     metrics: Sequence[object] | str | None = None,
     by: Sequence[str | Sequence[str]] | str = (),
+    keep: Sequence[str] = (),
     label_domain: str = "01",
     saturation: str = "clip",
     on_bad_row: str = "raise",
@@ -227,7 +231,10 @@ def make_plan(
     batch_rows: int | None = None,
     device: str = "cpu",
 ) -> Plan:
-    """Check a request against the log's schema; parameters are those of `fastloss.evaluate`."""
+    """Check a request against the log's schema; parameters are those of `fastloss.evaluate`.
+
+    Besides, `keep` names columns of any type that are read only to be passed on.
+    """
     if device != "cpu":
         raise UsageError(f"device is {device!r}; allowed in this version: 'cpu'.")
     spaces = {"logit": logit, "prob": prob, "logprob": logprob, "margin": margin, "value": value}
@@ -250,7 +257,7 @@ def make_plan(
     numeric = list(dict.fromkeys([label, *(m.column for m in models), *([] if weight is None else [weight])]))
     memory_bytes = parse_bytes(memory)
     room = memory_bytes - _cells_bytes(memory_bytes, groupings) - _FIXED_BYTES
-    threads, batch_rows = _threads_and_batch_rows(threads, batch_rows, room, len(numeric) + len(keys))
+    threads, batch_rows = _threads_and_batch_rows(threads, batch_rows, room, len({*numeric, *keys, *keep}))
     execution = Execution(
         reader=_one_of("reader", reader, ("pyarrow", "polars")),
         verify_checksums=bool(verify_checksums),
@@ -260,7 +267,7 @@ def make_plan(
         on_bad_file=_one_of("on_bad_file", on_bad_file, ("raise", "skip")),
     )
     source = open_source(log, ReadOptions(reader=execution.reader, skip_bad_files=execution.on_bad_file == "skip"))
-    types = _check_columns(source.schema, numeric, keys)
+    types = _check_columns(source.schema, numeric, keys, keep)
     return Plan(
         label=label,
         models=tuple(models),
@@ -272,11 +279,12 @@ def make_plan(
         on_bad_row=_one_of("on_bad_row", on_bad_row, ("raise", "drop")),
         execution=execution,
         source=source,
-        summary=source.summary(list(dict.fromkeys([*numeric, *keys]))),
+        summary=source.summary(list(dict.fromkeys([*numeric, *keys, *keep]))),
         types=types,
         label_range=_intersection(metric.label_range for metric in chosen),
         prediction_ranges=tuple(_intersection(m.prediction_range(model.space) for m in chosen) for model in models),
         terms=_terms(models, chosen, weighted=weight is not None),
+        keep=tuple(keep),
     )
 
 
@@ -361,8 +369,10 @@ def _terms(models: Sequence[Model], metrics: Iterable[Metric], *, weighted: bool
     return tuple(terms)
 
 
-def _check_columns(schema: pa.Schema, numeric: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
-    for column in (*numeric, *keys):
+def _check_columns(
+    schema: pa.Schema, numeric: Sequence[str], keys: Sequence[str], keep: Sequence[str]
+) -> dict[str, str]:
+    for column in (*numeric, *keys, *keep):
         if not isinstance(column, str):
             raise UsageError(f"A column is named by {column!r}; allowed: a string.")
         if column not in schema.names:

@@ -37,6 +37,16 @@ _NORMALIZE_ROWS = 1 << 28
 _ALL_MODELS = -1
 
 
+class CheckedBatch(NamedTuple):
+    """The numbers of a batch, and which of its rows each model may use (None: all)."""
+
+    label: Numbers
+    weight: Numbers | None
+    scores: list[Numbers]
+    keep: list[Mask | None]
+    may_saturate: list[bool]
+
+
 class _TermWork(NamedTuple):
     """How to compute one term of a model: a kernel, or the prediction itself."""
 
@@ -123,7 +133,7 @@ class CpuEngine:
                 rows_since_carry = 0
         self._carry(state)
         if self._plan.on_bad_row == "raise":
-            self._refuse_bad_rows(state.ledger)
+            self.refuse_bad_rows(state.ledger)
         return state
 
     def check_state(self, state: EvaluationState) -> None:
@@ -158,11 +168,12 @@ class CpuEngine:
         out.flags.writeable = False
         return out
 
-    def _add_batch(self, state: EvaluationState, batch: pa.RecordBatch, task: Task) -> None:
+    def check_batch(self, ledger: Ledger, batch: pa.RecordBatch, task: Task) -> CheckedBatch:
+        """Read a batch's numbers, and count in the ledger each row that cannot be used."""
         plan = self._plan
         n_rows = batch.num_rows
-        usable = _Selection(state.ledger, task, n_rows)
-        state.ledger.n_read += n_rows
+        usable = _Selection(ledger, task, n_rows)
+        ledger.n_read += n_rows
         numbers: dict[str, tuple[Numbers, Mask | None]] = {}
 
         def column(name: str) -> tuple[Numbers, Mask | None]:
@@ -203,13 +214,18 @@ class CpuEngine:
                 of_range[model.column, allowed] = of_column[model.column].copy()
                 self._drop_outside(of_range[model.column, allowed], score, model.column, n_outside, allowed)
             selections.append(of_range[model.column, allowed])
+        return CheckedBatch(label, weight, scores, [selection.keep for selection in selections], may_saturate)
 
+    def _add_batch(self, state: EvaluationState, batch: pa.RecordBatch, task: Task) -> None:
+        plan = self._plan
+        n_rows = batch.num_rows
+        label, weight, scores, keep, may_saturate = self.check_batch(state.ledger, batch, task)
         keys = {key: encode_keys(batch.column(key)) for key in plan.keys}
-        alike = all(selection.keep is selections[0].keep for selection in selections)
+        alike = all(mask is keep[0] for mask in keep)
         cells: _Cells | None = None
         for index in range(len(plan.models)):
             if cells is None or not alike:
-                cells = _Cells(self, state, keys, selections[index].keep, n_rows)
+                cells = _Cells(self, state, keys, keep[index], n_rows)
                 used_weight = None if weight is None else cells.arrange(weight, "used weight")
                 used_label = cells.arrange(label, "used label")
                 if plan.label_domain == "pm1":
@@ -252,11 +268,7 @@ class CpuEngine:
                 continue
             if self._plan.saturation == "error":
                 first = int(flag.argmax())
-                raise DataError(
-                    f"{task.origin}: column {model.column!r} rules out an outcome that happened, so {work.loss} is "
-                    f"infinite there ({model.space} {float(score[first])!r} at label {float(label[first])!r}); "
-                    "use saturation='clip' or 'exact'."
-                )
+                raise saturation_error(task, model, work.loss, float(score[first]), float(label[first]))
             rows = flag.astype(np.float64)
             cells.add(rows, work.rows_column)
             cells.add(rows if weight is None else rows * weight, work.weight_column)
@@ -282,7 +294,8 @@ class CpuEngine:
             selection.drop(weight > _LARGEST, name, "infinite_weight", weight)
             selection.drop(weight == 0.0, name, "zero_weight", weight)
 
-    def _refuse_bad_rows(self, ledger: Ledger) -> None:
+    def refuse_bad_rows(self, ledger: Ledger) -> None:
+        """Raise a DataError if the ledger of a task holds a bad row."""
         bad = {cause: count for cause, count in ledger.dropped.items() if cause.name in BAD_CAUSES}
         if not bad:
             return
@@ -309,6 +322,14 @@ class CpuEngine:
             f"{count:,} bad row{'s' if count > 1 else ''} in this part; "
             "on_bad_row='drop' leaves such rows out and counts them."
         )
+
+
+def saturation_error(task: Task, model: Model, loss: str, score: float, label: float) -> DataError:
+    """Return the error of a saturated row where the plan forbids it."""
+    return DataError(
+        f"{task.origin}: column {model.column!r} rules out an outcome that happened, so {loss} is "
+        f"infinite there ({model.space} {score!r} at label {label!r}); use saturation='clip' or 'exact'."
+    )
 
 
 class _Selection:
