@@ -138,7 +138,7 @@ def numbers(path, column, options):
     for task in open_source(path, options).tasks([column], options):
         for batch in task.read():
             values, valid = to_numbers(batch.column(0), column)
-            found += [repr(v) if valid is None or valid[i] else None for i, v in enumerate(values.tolist())]
+            found += [repr(float(v)) if valid is None or valid[i] else None for i, v in enumerate(values.tolist())]
     return found
 
 
