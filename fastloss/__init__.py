@@ -12,18 +12,20 @@ from fastloss._version import __version__
 
 if TYPE_CHECKING:
     from fastloss import losses
-    from fastloss.api import evaluate
+    from fastloss.api import evaluate, score
     from fastloss.errors import DataError, FastlossError, ReadError, SchemaError, UsageError
     from fastloss.plan import Plan, Prediction, logit, logprob, make_plan, margin, prob, value
     from fastloss.result import Result, Value
     from fastloss.scan import Progress
+    from fastloss.scoring import Scored
 
 _HOMES = {
-    "fastloss.api": ("evaluate",),
+    "fastloss.api": ("evaluate", "score"),
     "fastloss.errors": ("DataError", "FastlossError", "ReadError", "SchemaError", "UsageError"),
     "fastloss.plan": ("Plan", "Prediction", "logit", "logprob", "make_plan", "margin", "prob", "value"),
     "fastloss.result": ("Result", "Value"),
     "fastloss.scan": ("Progress",),
+    "fastloss.scoring": ("Scored",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -36,6 +38,7 @@ __all__ = [
     "ReadError",
     "Result",
     "SchemaError",
+    "Scored",
     "UsageError",
     "Value",
     "__version__",
@@ -46,6 +49,7 @@ __all__ = [
     "make_plan",
     "margin",
     "prob",
+    "score",
     "value",
 ]
 

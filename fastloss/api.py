@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from fastloss.plan import DEFAULT_MEMORY, Plan, Prediction, make_plan
 from fastloss.result import Result
 from fastloss.scan import Progress, run_scan
+from fastloss.scoring import Scored, make_score_plan, run_score
 
 
 def evaluate(
@@ -131,3 +133,113 @@ def run_plan(plan: Plan, progress: Callable[[Progress], None] | None = None) -> 
     from fastloss.engine.cpu import CpuEngine
 
     return Result(plan, run_scan(plan, CpuEngine(plan), progress))
+
+
+def score(
+    log: object,
+    out: str | os.PathLike[str],
+    *,
+    label: str,
+    loss: object,
+    logit: str | None = None,
+    prob: str | None = None,
+    logprob: str | None = None,
+    margin: str | None = None,
+    value: str | None = None,
+    keep: Sequence[str] | str = (),
+    top: int | None = None,
+    compression: Literal["zstd", "snappy", "lz4", "gzip", "brotli", "none"] = "zstd",
+    overwrite: bool = False,
+    label_domain: Literal["01", "pm1"] = "01",
+    saturation: Literal["clip", "exact", "error"] = "clip",
+    on_bad_row: Literal["raise", "drop"] = "raise",
+    on_bad_file: Literal["raise", "skip"] = "raise",
+    reader: Literal["pyarrow", "polars"] = "pyarrow",
+    verify_checksums: bool = False,
+    memory: int | str = DEFAULT_MEMORY,
+    threads: int | None = None,
+    batch_rows: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Scored:
+    """Write the loss, gradient and hessian of every row to Parquet, beside the columns to keep.
+
+    The outputs have the kept columns, then ``loss``, ``gradient`` and ``hessian`` (by the prediction, in its own
+    space), float64. Row i of an output belongs to row i of its input; it is null where the label or the prediction
+    is null.
+
+    Parameters
+    ----------
+    log : path, list of paths, or object with ``__arrow_c_stream__``
+        As in `evaluate`.
+    out : path
+        A folder, in which each input file has an output of the same relative name, ``key=value`` folders included; or
+        a file ending in .parquet for a single input file, a frame or a stream, and with `top`.
+    label : str
+        The label column: numbers or booleans.
+    loss : str or Loss
+        A name such as ``"log_loss"`` or ``"log_loss(label_smoothing=0.1)"``, or a loss of `fastloss.losses`.
+    logit, prob, logprob, margin, value : str, optional
+        The prediction column, named by one of these, its space.
+    keep : str or sequence of str
+        Columns of any type to write beside.
+    top : int, optional
+        Write only the rows with the largest losses of the whole log, this many, the largest first, and of equal losses
+        the earlier row first. Columns ``file``, ``row_group`` and ``row`` (from 0 in its row group; in a stream, from
+        its beginning) say where each stands.
+    compression : {"zstd", "snappy", "lz4", "gzip", "brotli", "none"}
+        The outputs' codec.
+    overwrite : bool
+        Replace files that exist. Left out, complete outputs of the same request for the same input are kept as they
+        are, so that a run that was stopped goes on where it was; any other file in the way is an error.
+    label_domain, saturation
+        As in `evaluate`; a clipped loss is clipped in its row.
+    on_bad_row : {"raise", "drop"}
+        Stop at a NaN or a value outside its domain; or give the row nulls and count it.
+    on_bad_file : {"raise", "skip"}
+        Stop at a file that cannot be read; or write no output for it (with `top`: leave out its unreadable row
+        groups) and list it.
+    reader, verify_checksums, memory, threads, batch_rows, progress
+        As in `evaluate`. A thread works on one file at a time.
+
+    Returns
+    -------
+    Scored
+        The counts of rows, and the files written, already complete and skipped.
+
+    Raises
+    ------
+    UsageError, SchemaError, DataError, ReadError
+        As in `evaluate`; UsageError too where a file is in the way of an output.
+    OSError
+        If an output cannot be written, as on a full disk.
+
+    Notes
+    -----
+    An output appears under its name when it is complete: what is there after an error, an interruption or a kill is
+    right. No value depends on threads, batch size or memory.
+    """
+    score_plan = make_score_plan(
+        log,
+        out,
+        label=label,
+        loss=loss,
+        logit=logit,
+        prob=prob,
+        logprob=logprob,
+        margin=margin,
+        value=value,
+        keep=keep,
+        top=top,
+        compression=compression,
+        overwrite=overwrite,
+        label_domain=label_domain,
+        saturation=saturation,
+        on_bad_row=on_bad_row,
+        on_bad_file=on_bad_file,
+        reader=reader,
+        verify_checksums=verify_checksums,
+        memory=memory,
+        threads=threads,
+        batch_rows=batch_rows,
+    )
+    return run_score(score_plan, progress)

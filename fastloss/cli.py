@@ -291,6 +291,116 @@ def show_plan(
     return 0
 
 
+@app.command(name="score")
+def write_scores(
+    *paths: str,
+    label: Annotated[str, _Columns],
+    loss: Annotated[str, _Question],
+    logit: Annotated[str | None, _Columns] = None,
+    prob: Annotated[str | None, _Columns] = None,
+    logprob: Annotated[str | None, _Columns] = None,
+    margin: Annotated[str | None, _Columns] = None,
+    value: Annotated[str | None, _Columns] = None,
+    keep: Annotated[list[str] | None, _Columns] = None,
+    top: Annotated[int | None, _Question] = None,
+    label_domain: Annotated[Literal["01", "pm1"], _Question] = "01",
+    saturation: Annotated[Literal["clip", "exact", "error"], _Question] = "clip",
+    on_bad_row: Annotated[Literal["raise", "drop"], _Reading] = "raise",
+    on_bad_file: Annotated[Literal["raise", "skip"], _Reading] = "raise",
+    reader: Annotated[Literal["pyarrow", "polars"], _Reading] = "pyarrow",
+    verify_checksums: Annotated[bool, Parameter(group=_READING, negative=())] = False,
+    memory: Annotated[str | None, _Reading] = None,
+    threads: Annotated[int | None, _Reading] = None,
+    compression: Annotated[Literal["zstd", "snappy", "lz4", "gzip", "brotli", "none"], _Output] = "zstd",
+    overwrite: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False,
+    progress: Annotated[bool, _Output] = True,
+) -> int:
+    """Write every row's loss, gradient and hessian to Parquet.
+
+    The last path is where to write: a folder, in which each file of the log gets one of the same name; or FILE.parquet
+    for a single file, and with --top. Stopped and started again, it does what is left. The account is on stderr.
+
+    Parameters
+    ----------
+    paths
+        LOG... OUT: Parquet files, folders, globs, s3:// or gs:// URLs; then the file or folder to write.
+    label
+        Label column: numbers or booleans.
+    loss
+        The loss, such as log_loss or 'log_loss(label_smoothing=0.1)'; "fastloss losses" lists them.
+    logit
+        Column of logits.
+    prob
+        Column of probabilities in [0, 1].
+    logprob
+        Column of natural logarithms of probabilities.
+    margin
+        Column of decision values.
+    value
+        Column of predictions in the unit of the label.
+    keep
+        Columns to write beside, comma separated or repeated.
+    top
+        Write only the rows with the largest losses of the whole log, this many.
+    label_domain
+        pm1 for labels -1 and +1.
+    saturation
+        Where a probability rules out what happened: clip it at 1e-12, keep the infinite loss, or stop. It is counted.
+    on_bad_row
+        At a NaN or a value outside its domain: stop, or give the row nulls and count it.
+    on_bad_file
+        At an unreadable file: stop, or write nothing for it and list it.
+    reader
+        What decodes Parquet; polars is faster, for trusted files alone.
+    verify_checksums
+        Verify the page checksums that files carry.
+    memory
+        Most memory that scoring may take, such as 512MiB (the default).
+    threads
+        Threads, each with one file at a time; left out, one for each core. No digit depends on it.
+    compression
+        The codec of what is written.
+    overwrite
+        Replace what exists. Left out, what a run with the same request has written stays, and all else is an error.
+    progress
+        The progress bar on stderr; there is none where stderr is no terminal.
+    """
+    if len(paths) < 2:
+        raise UsageError("Name the log and, last, where to write: fastloss score LOG... OUT.")
+    from fastloss.api import score
+    from fastloss.plan import DEFAULT_MEMORY
+    from fastloss.report.progress import progress_bar
+
+    with progress_bar(progress) as report:
+        scored = score(
+            list(paths[:-1]),
+            paths[-1],
+            label=label,
+            loss=loss,
+            logit=logit,
+            prob=prob,
+            logprob=logprob,
+            margin=margin,
+            value=value,
+            keep=[column.strip() for text in keep or [] for column in text.split(",")],
+            top=top,
+            compression=compression,
+            overwrite=overwrite,
+            label_domain=label_domain,
+            saturation=saturation,
+            on_bad_row=on_bad_row,
+            on_bad_file=on_bad_file,
+            reader=reader,
+            verify_checksums=verify_checksums,
+            memory=DEFAULT_MEMORY if memory is None else memory,
+            threads=threads,
+            progress=report,
+        )
+    for line in str(scored).splitlines():
+        _complain(line)
+    return 0
+
+
 @app.command(name="losses")
 def show_losses(name: str | None = None, /) -> int:
     """List every loss and metric: formula, labels, predictions, parameters, aliases, source.
@@ -390,6 +500,7 @@ def _with_options(message: str) -> str:
         lambda found: f"--{found[1].replace('_', '-')} {found[2]}",
         message,
     )
+    message = message.replace("overwrite=True", "--overwrite")
     return re.sub(r"\b(logit|prob|logprob|margin|value)=(?=[\s.,;]|$)", r"--\1", message)
 
 

@@ -31,12 +31,13 @@ LAYERS: dict[str, set[str]] = {
     "report": {"_version", "errors", "metrics", "plan", "scan"},
     "result": {"_version", "errors", "states", "metrics", "plan", "scan", "report"},
     "losses": set(),
-    "api": {"plan", "scan", "engine", "result"},
+    "scoring": {"_version", "errors", "sources", "states", "metrics", "plan", "engine", "scan"},
+    "api": {"plan", "scan", "engine", "result", "scoring"},
     "demo": {"errors", "api", "plan", "result", "report"},
     "doctor": {"_version", "errors", "api", "plan", "result", "report"},
     "cli": {"_version", "errors", "api", "plan", "metrics", "scan", "result", "report", "demo", "doctor"},
     "__main__": {"cli"},
-    "__init__": {"_version", "errors", "api", "plan", "result", "scan", "losses"},
+    "__init__": {"_version", "errors", "api", "plan", "result", "scan", "scoring", "losses"},
 }
 OUTSIDE = {
     # Top-level package -> the parts that may import it, at any depth.
@@ -45,7 +46,7 @@ OUTSIDE = {
     "polars": {"sources", "result"},
     "rich": {"report"},
     "cyclopts": {"cli"},
-    "pyarrow": {"sources", "columns", "plan", "engine", "result", "demo", "cli", "doctor"},
+    "pyarrow": {"sources", "columns", "plan", "engine", "scoring", "result", "demo", "cli", "doctor"},
 }
 
 

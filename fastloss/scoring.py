@@ -1,0 +1,1015 @@
+"""Scoring: the loss, gradient and hessian of every row, written to Parquet beside the columns that the user keeps.
+
+Each input file has one output file of the same relative name, with its rows in the same order, so that row i of one
+belongs to row i of the other; a row that has no loss keeps its place, with nulls. An output is written under a hidden
+name in its folder and renamed when it is complete. So whatever stops a run, the files that are there are whole, and a
+run with the same request does the rest: each output carries a fingerprint of the request and of its input, and the
+counts of its rows. (Renaming protects from everything that ends the process, not from a power cut.)
+
+A hidden file is locked while it is written: a second run of the same command stops instead of writing into it.
+
+Text is read, and written, as Arrow dictionaries, which saves most of the time and memory that it would take. The files
+declare the plain type all the same: Arrow's schema is put into their metadata by hand.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fastloss._version import __version__
+from fastloss.errors import ReadError, SchemaError, UsageError
+from fastloss.metrics.form import Metric
+from fastloss.metrics.means import MeanLoss
+from fastloss.metrics.names import parse_metric
+from fastloss.plan import SPACES, Plan, Prediction, Space, make_plan
+from fastloss.scan import Progress, SkippedTask
+from fastloss.sources.base import ReadOptions, Task
+from fastloss.sources.listing import LogFile, list_files
+from fastloss.states.ledger import Cause, Ledger, Location
+from fastloss_kernels.losses import Loss
+
+LOSS_COLUMNS = ("loss", "gradient", "hessian")
+PLACE_COLUMNS = ("file", "row_group", "row")
+COMPRESSIONS = ("zstd", "snappy", "lz4", "gzip", "brotli", "none")
+METADATA_KEY = b"fastloss.score"
+
+_SUFFIXES = (".parquet", ".parq", ".pq")
+# A stream's batches may be short; row groups are not.
+_STREAM_ROW_GROUP_ROWS = 1 << 20
+_TOP_BYTES_PER_VALUE = 64
+
+_Unit = TypeVar("_Unit")
+
+
+@dataclass
+class Counts:
+    """What became of the rows of an output."""
+
+    ledger: Ledger = field(default_factory=Ledger)
+    saturated: int = 0
+
+    def absorb(self, other: Counts) -> None:
+        """Add other counts to these."""
+        self.ledger.absorb(other.ledger)
+        self.saturated += other.saturated
+
+    def to_json(self, first_task: int) -> dict[str, Any]:
+        """Return the counts as plain values; locations count tasks from the output's own first."""
+        dropped = []
+        for cause, count in sorted(self.ledger.dropped.items()):
+            place = self.ledger.first[cause]
+            dropped.append([*cause, count, place.task - first_task, place.row, place.origin, place.row_group])
+        return {"read": self.ledger.n_read, "saturated": self.saturated, "dropped": dropped}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], first_task: int) -> Counts:
+        """Read what `to_json` returned."""
+        counts = cls(Ledger(int(content["read"])), int(content["saturated"]))
+        for name, column, count, task, row, origin, row_group in content["dropped"]:
+            place = Location(first_task + task, row, origin, row_group, None)
+            counts.ledger.drop(Cause(name, column), count, place)
+        return counts
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file to write.
+
+    Attributes
+    ----------
+    path : Path
+        Where it goes.
+    inputs : tuple of LogFile
+        The files whose rows it holds; none for a stream.
+    stamp : tuple
+        Their sizes and times of change when the plan was made.
+    fingerprint : str or None
+        A hash of the request and of these; None for a stream, of which nothing tells whether it is the same again.
+    tasks : iterable of Task
+        Its rows.
+    first_task : int
+        The number of its first task in the log.
+    complete : Counts or None
+        The counts of its rows, if an earlier run has written it.
+    """
+
+    path: Path
+    inputs: tuple[LogFile, ...]
+    stamp: tuple[Any, ...]
+    fingerprint: str | None
+    tasks: Iterable[Task]
+    first_task: int
+    complete: Counts | None
+
+
+@dataclass(frozen=True)
+class ScorePlan:
+    """A checked request to score a log."""
+
+    plan: Plan
+    loss: Loss
+    outputs: tuple[Output, ...]
+    top: int | None
+    compression: str
+    options: ReadOptions
+    flush_bytes: int
+
+    def asked(self) -> dict[str, Any]:
+        """Return what was asked, as plain values: all that shapes an output, and nothing else."""
+        return _asked(self.plan, self.top, self.compression)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What `fastloss.score` returns.
+
+    Attributes
+    ----------
+    rows : dict
+        ``read``, ``scored``, ``saturated`` (their loss was clipped or is infinite), and ``dropped``: causes, with
+        the number of rows that have no loss and the place of the first. Files of an earlier run are counted in.
+    files : dict
+        ``written``, ``complete`` (left as an earlier run had written them) and ``skipped``.
+    """
+
+    rows: dict[str, Any]
+    files: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Say in lines what was done."""
+        rows, files = self.rows, self.files
+        complete = f", {_number(len(files['complete']), 'file')} already complete" if files["complete"] else ""
+        lines = [
+            f"{rows['scored']:,} of {_number(rows['read'], 'row')} scored; "
+            f"{_number(len(files['written']), 'file')} written{complete}"
+        ]
+        lines += [
+            f"{_number(entry['rows'], 'row')} without a loss: {entry['cause']} in column {entry['column']!r}, "
+            f"first at {entry['first']}"
+            for entry in rows["dropped"]
+        ]
+        if rows["saturated"]:
+            lines.append(f"{_number(rows['saturated'], 'row')} whose prediction rules out what happened")
+        lines += [f"skipped: {entry['cause']}" for entry in files["skipped"]]
+        return "\n".join(lines)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Planning
+
+
+def make_score_plan(
+    log: object,
+    out: str | os.PathLike[str],
+    *,
+    label: str,
+    loss: object,
+    logit: str | None = None,
+    prob: str | None = None,
+    logprob: str | None = None,
+    margin: str | None = None,
+    value: str | None = None,
+    keep: Sequence[str] | str = (),
+    top: int | None = None,
+    compression: str = "zstd",
+    overwrite: bool = False,
+    **settings: Any,
+) -> ScorePlan:
+    """Check a request against the log and against what lies at `out`; parameters are those of `fastloss.score`."""
+    prediction = _prediction({"logit": logit, "prob": prob, "logprob": logprob, "margin": margin, "value": value})
+    metric = _loss_metric(loss)
+    kept = _kept_columns(keep, LOSS_COLUMNS if top is None else LOSS_COLUMNS + PLACE_COLUMNS)
+    if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
+        raise UsageError(f"top is {top!r}; allowed: a whole number from 1.")
+    if compression not in COMPRESSIONS:
+        raise UsageError(f"compression is {compression!r}; allowed: {', '.join(COMPRESSIONS)}.")
+    target = _target(out)
+    if isinstance(log, (str, os.PathLike)):
+        log = [log]
+    if isinstance(log, (list, tuple)):
+        _check_apart(log, target)
+    plan = make_plan(log, label=label, predictions=prediction, metrics=[metric.loss], keep=kept, **settings)
+    if top is not None and top * _TOP_BYTES_PER_VALUE * (len(kept) + 6) > plan.execution.memory_bytes // 4:
+        raise UsageError(f"top is {top:,}, too many rows to hold in the memory; ask for fewer, or raise memory.")
+
+    # Half of what a task may take is for what is read, half for what is about to be written.
+    options = plan.read_options
+    flush_bytes = options.task_bytes // 2
+    options = dataclasses.replace(options, task_bytes=flush_bytes)
+    request = _asked(plan, top, compression)
+    if isinstance(log, (list, tuple)):
+        outputs = _plan_files(plan, [os.fspath(entry) for entry in log], target, request, options, top=top is not None)
+    else:
+        _check_file_target(target)
+        outputs = [Output(target, (), (), None, plan.source.tasks(plan.columns, options), 0, None)]
+    inputs = {_identity(file.path): file.origin for output in outputs for file in output.inputs if file.is_local}
+    outputs = [_look_at(output, inputs, overwrite=overwrite) for output in outputs]
+    return ScorePlan(plan, metric.loss, tuple(outputs), top, compression, options, flush_bytes)
+
+
+def _prediction(given: dict[Space, Any]) -> dict[str, Prediction]:
+    columns = {space: column for space, column in given.items() if column is not None}
+    if len(columns) != 1 or not all(isinstance(column, str) for column in columns.values()):
+        found = ", ".join(f"{space}={column!r}" for space, column in columns.items()) or "none"
+        raise UsageError(
+            f"Scoring takes one prediction column, as {' or '.join(f'{s}=' for s in SPACES)}; got {found}."
+        )
+    ((space, column),) = columns.items()
+    return {column: Prediction(space, column)}
+
+
+def _loss_metric(given: object) -> MeanLoss:
+    metric: Metric = parse_metric(given)
+    if not isinstance(metric, MeanLoss):
+        raise UsageError(f"{metric.label} has no value of a single row; name a loss: 'fastloss losses' lists them.")
+    return metric
+
+
+def _kept_columns(keep: Sequence[str] | str, taken: Sequence[str]) -> tuple[str, ...]:
+    kept = (keep,) if isinstance(keep, str) else tuple(keep)
+    for column in kept:
+        if not isinstance(column, str):
+            raise UsageError(f"keep holds {column!r}; allowed: names of columns.")
+        if column in taken:
+            raise UsageError(
+                f"keep names the column {column!r}, and the output has one of that name already; "
+                "keep others, or rename it in the log."
+            )
+    return tuple(dict.fromkeys(kept))
+
+
+def _asked(plan: Plan, top: int | None, compression: str) -> dict[str, Any]:
+    return {**plan.asked(), "keep": list(plan.keep), "top": top, "compression": compression}
+
+
+def _target(out: str | os.PathLike[str]) -> Path:
+    text = os.fspath(out)
+    if not text or "://" in text:
+        raise UsageError(f"The output is {text!r}; allowed: a file or folder of this machine.")
+    target = Path(text).expanduser()
+    ancestor = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
+    if ancestor != target and not ancestor.is_dir():
+        raise UsageError(f"The output {text!r} lies below {str(ancestor)!r}, which is a file; choose another place.")
+    folder = ancestor if ancestor.is_dir() else target.absolute().parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"The output {text!r} lies in a folder that you may not write to; choose another place.")
+    return target
+
+
+def _check_apart(log: Sequence[object], target: Path) -> None:
+    """Refuse an output that would be part of the log the next time it is read."""
+    for entry in log:
+        if not isinstance(entry, (str, os.PathLike)) or not os.path.isdir(os.path.expanduser(os.fspath(entry))):
+            continue
+        folder = os.path.realpath(os.path.expanduser(os.fspath(entry)))
+        below = os.path.relpath(os.path.realpath(target), folder)
+        if below.split(os.sep)[0] != os.pardir and not any(
+            s[0] in "._" for s in below.split(os.sep) if s != os.curdir
+        ):
+            raise UsageError(
+                f"The output {str(target)!r} lies in the log's folder {os.fspath(entry)!r}, and would be part of the "
+                "log from then on; choose another place."
+            )
+
+
+def _check_file_target(target: Path) -> None:
+    if target.is_dir():
+        raise UsageError(f"The output {str(target)!r} is a folder, and there is one file to write; name the file.")
+    if not target.absolute().parent.is_dir():
+        raise UsageError(f"The output {str(target)!r} lies in a folder that does not exist; create it.")
+
+
+def _plan_files(
+    plan: Plan, entries: Sequence[str], target: Path, request: dict[str, Any], options: ReadOptions, *, top: bool
+) -> list[Output]:
+    listed = [(entry, list_files([entry])) for entry in entries]
+    skipped = {file for file, _ in plan.summary.skipped}
+    files = {file.origin: file for _, found in listed for file in found if file.origin not in skipped}
+    tasks: dict[str, list[Task]] = {origin: [] for origin in files}
+    first_tasks: dict[str, int] = {}
+    n_tasks = 0
+    for task in plan.source.tasks(plan.columns, options):
+        if task.origin not in tasks:
+            raise ReadError(f"{task.origin!r} was removed while the log was listed; read a complete log.")
+        tasks[task.origin].append(task)
+        first_tasks.setdefault(task.origin, task.index)
+        n_tasks += 1
+    if top:
+        _check_file_target(target)
+        stamps = tuple(_stamp(file) for file in files.values())
+        fingerprint = _fingerprint(request, list(zip(files, stamps, strict=True)))
+        every = [task for found in tasks.values() for task in found]
+        return [Output(target, tuple(files.values()), stamps, fingerprint, every, 0, None)]
+
+    for file in files.values():
+        inside = file.is_local and Path(os.path.realpath(file.path)).is_relative_to(os.path.realpath(target))
+        if inside and read_metadata(file.path) is not None:
+            raise UsageError(
+                f"The log's file {file.origin!r} is itself an output of scoring, in the folder {str(target)!r}; "
+                "name only the log's own files."
+            )
+    outright = len(entries) == 1 and _is_outright(*listed[0])
+    if outright and target.suffix.lower() in _SUFFIXES and not target.is_dir():
+        _check_file_target(target)
+        paths = dict.fromkeys(files, target)
+    else:
+        if target.exists() and not target.is_dir():
+            raise UsageError(f"The output {str(target)!r} is a file; for this log name a folder.")
+        if target.suffix.lower() in _SUFFIXES and not target.exists():
+            raise UsageError(
+                f"The output {str(target)!r} looks like a file, and each file of this log gets one of its own; "
+                "name a folder."
+            )
+        names = relative_names(listed)
+        paths = {origin: target / name for origin, name in names.items() if origin in files}
+        by_path: dict[Path, str] = {}
+        for origin, path in paths.items():
+            if path in by_path:
+                raise UsageError(
+                    f"{by_path[path]!r} and {origin!r} would both be written to {str(path)!r}; "
+                    "score them into different folders."
+                )
+            by_path[path] = origin
+    outputs = []
+    for origin, file in files.items():
+        stamp = (_stamp(file),)
+        fingerprint = _fingerprint(request, list(stamp))
+        first = first_tasks.get(origin, n_tasks)
+        outputs.append(Output(paths[origin], (file,), stamp, fingerprint, tasks[origin], first, None))
+    return outputs
+
+
+def relative_names(listed: Sequence[tuple[str, Sequence[LogFile]]]) -> dict[str, str]:
+    """Return each file's path below the output folder, by origin.
+
+    A file's name is relative to the folder, or to the fixed part of the glob, that found it; files named outright are
+    relative to the deepest folder that holds all of them, so that the shell's expansion of a glob gives the names that
+    the glob gives. ``key=value`` folders are kept in any case.
+
+    Parameters
+    ----------
+    listed : sequence of (str, sequence of LogFile)
+        What the user named, with the files found there.
+    """
+    names: dict[str, str] = {}
+    outright: list[LogFile] = []
+    for entry, files in listed:
+        if _is_outright(entry, files):
+            outright += files
+            continue
+        plain = _without_options(entry)
+        wildcard = re.search(r"[*?\[]", plain)
+        is_folder = os.path.isdir(plain) or wildcard is None
+        base = (
+            plain.rstrip("/") if is_folder else plain[: plain.rfind("/", 0, wildcard.start() if wildcard else 0) + 1]
+        )
+        for file in files:
+            names[file.origin] = _below(_absolute(file.origin), _absolute(base or "."))
+    if outright:
+        base = os.path.commonpath([os.path.dirname(_absolute(file.origin)) for file in outright])
+        names |= {file.origin: _below(_absolute(file.origin), base) for file in outright}
+    return {origin: max(name, _from_first_key(origin), key=lambda n: n.count("/")) for origin, name in names.items()}
+
+
+def _without_options(entry: str) -> str:
+    return entry.partition("?")[0] if "://" in entry else os.path.expanduser(entry)
+
+
+def _is_outright(entry: str, files: Sequence[LogFile]) -> bool:
+    return [file.origin for file in files] == [_without_options(entry)]
+
+
+def _absolute(path: str) -> str:
+    scheme, separator, rest = path.partition("://")
+    return f"/{scheme}:/{rest.rstrip('/')}" if separator else os.path.abspath(path)
+
+
+def _below(path: str, base: str) -> str:
+    relative = os.path.relpath(path, base)
+    return os.path.basename(path) if relative.startswith(os.pardir) else relative
+
+
+def _from_first_key(origin: str) -> str:
+    segments = origin.split("/")
+    first = next((i for i, segment in enumerate(segments[:-1]) if segment.find("=") > 0), len(segments) - 1)
+    return (
+        segments[-1] if os.pardir in segments[first:] else "/".join(s for s in segments[first:] if s not in ("", "."))
+    )
+
+
+def _stamp(file: LogFile) -> tuple[int, int | None]:
+    """Return what tells whether a file has changed: its size in bytes, and its time of change in ns."""
+    if file.is_local:
+        status = os.stat(file.path)
+        return status.st_size, status.st_mtime_ns
+    info = file.filesystem.get_file_info(file.path)
+    return info.size, info.mtime_ns
+
+
+def _identity(path: str | Path) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _fingerprint(request: dict[str, Any], stamps: list[Any]) -> str:
+    content = json.dumps([__version__, request, stamps], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _look_at(output: Output, inputs: dict[tuple[int, int], str], *, overwrite: bool) -> Output:
+    """Refuse an output that must not be written, and take note of one that need not."""
+    path = output.path
+    if not os.path.lexists(path):
+        return output
+    if path.is_dir():
+        raise UsageError(f"The output {str(path)!r} is a folder; remove it, or choose another place.")
+    if path.exists() and _identity(path) in inputs:
+        raise UsageError(
+            f"The output {str(path)!r} is the log's own file {inputs[_identity(path)]!r}; choose another place."
+        )
+    if overwrite:
+        return output
+    found = read_metadata(path)
+    if found is None:
+        raise UsageError(f"{str(path)!r} exists and is no output of scoring; choose another place, or overwrite=True.")
+    if output.fingerprint is None or found["fingerprint"] != output.fingerprint:
+        raise UsageError(
+            f"{str(path)!r} exists, from another request, another version of the log or of fastloss; "
+            "choose another place, or overwrite=True."
+        )
+    return dataclasses.replace(output, complete=Counts.from_json(found["rows"], output.first_task))
+
+
+def read_metadata(path: str | Path) -> dict[str, Any] | None:
+    """Return what an output says of itself: fingerprint, request, counts; None if it is no output of scoring."""
+    try:
+        found = (pq.read_metadata(path).metadata or {}).get(METADATA_KEY)
+        content = None if found is None else json.loads(found)
+    except (OSError, ValueError, pa.ArrowException):
+        return None
+    return content if isinstance(content, dict) and {"fingerprint", "rows"} <= content.keys() else None
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Carrying out
+
+
+def run_score(score_plan: ScorePlan, report: Callable[[Progress], None] | None = None) -> Scored:
+    """Write every output that is not complete.
+
+    Parameters
+    ----------
+    score_plan : ScorePlan
+        The checked request.
+    report : callable, optional
+        Called with a `Progress` after each part of the log, from any thread but never from two at once.
+
+    Raises
+    ------
+    FastlossError
+        The error of the first file that has one.
+    OSError
+        If an output cannot be written.
+    """
+    run = _Run(score_plan, report)
+    waiting = [output for output in score_plan.outputs if output.complete is None]
+    if waiting:
+        run.work(waiting)
+    return run.scored()
+
+
+class _StoppedError(Exception):
+    """Another part of the run has failed, and this one is not needed any more."""
+
+
+class _Run:
+    def __init__(self, score_plan: ScorePlan, report: Callable[[Progress], None] | None) -> None:
+        plan = score_plan.plan
+        self._score_plan = score_plan
+        self._plan = plan
+        self._report = report
+        self._lock = threading.Lock()
+        self._counts = Counts()
+        self._skipped = [SkippedTask(file, None, None, cause) for file, cause in plan.summary.skipped]
+        self._written: list[Path] = []
+        self._rows_done = 0
+        self._bytes_done = 0
+        for output in score_plan.outputs:
+            if output.complete is not None:
+                self._counts.absorb(output.complete)
+                self._rows_done += output.complete.ledger.n_read
+                self._bytes_done += sum(task.stored_bytes for task in output.tasks)
+
+    def work(self, waiting: Sequence[Output]) -> None:
+        """Write these outputs."""
+        scorer = _RowScorer(self._score_plan)
+        threads = self._plan.execution.threads
+        if self._score_plan.top is not None:
+            (output,) = waiting
+            # The rows of a stream are numbered as they come.
+            self._write_top(output, scorer, threads if output.inputs else 1)
+            return
+
+        def write(output: Output, check: Callable[[], None]) -> None:
+            try:
+                counts = self._write_rows(output, scorer, check)
+            except ReadError as error:
+                if self._plan.execution.on_bad_file == "raise":
+                    raise
+                with self._lock:
+                    self._skipped.append(SkippedTask(self._origin(output), None, None, str(error)))
+                return
+            with self._lock:
+                self._counts.absorb(counts)
+                self._written.append(output.path)
+
+        _in_threads(iter(waiting), write, min(threads, len(waiting)))
+
+    def scored(self) -> Scored:
+        """Return the account of the run."""
+        ledger = self._counts.ledger
+        dropped = [
+            {"cause": cause.name, "column": cause.column, "rows": count, "first": ledger.first[cause].describe()}
+            for cause, count in sorted(ledger.dropped.items())
+        ]
+        rows = {
+            "read": ledger.n_read,
+            "scored": ledger.n_read - sum(ledger.dropped.values()),
+            "saturated": self._counts.saturated,
+            "dropped": dropped,
+        }
+        files = {
+            "written": sorted(str(path) for path in self._written),
+            "complete": sorted(str(output.path) for output in self._score_plan.outputs if output.complete is not None),
+            "skipped": [
+                {"file": s.file, "row_group": s.row_group, "rows": s.n_rows, "cause": s.cause}
+                for s in sorted(self._skipped)
+            ],
+        }
+        return Scored(rows, files)
+
+    def _origin(self, output: Output) -> str:
+        return output.inputs[0].origin if output.inputs else "<stream>"
+
+    def _advance(self, task: Task, n_rows: int) -> None:
+        summary = self._plan.summary
+        with self._lock:
+            self._rows_done += n_rows
+            self._bytes_done += task.stored_bytes
+            if self._report is not None:
+                self._report(Progress(self._rows_done, summary.rows, self._bytes_done, summary.stored_bytes))
+
+    def _metadata(self, output: Output, counts: Counts) -> dict[bytes, str]:
+        content = {
+            "fastloss": __version__,
+            "fingerprint": output.fingerprint,
+            "request": self._score_plan.asked(),
+            "rows": counts.to_json(output.first_task),
+        }
+        return {METADATA_KEY: json.dumps(content, ensure_ascii=False)}
+
+    def _check_unchanged(self, output: Output) -> None:
+        for file, stamp in zip(output.inputs, output.stamp, strict=True):
+            try:
+                changed = _stamp(file) != stamp
+            except OSError:
+                changed = True
+            if changed:
+                raise ReadError(f"{file.origin!r} changed while it was scored; score a complete log.")
+
+    # Every row of a file
+
+    def _write_rows(self, output: Output, scorer: _RowScorer, check: Callable[[], None]) -> Counts:
+        counts = Counts()
+        with _whole_file(output.path) as sink:
+            writer = _Writer(sink, self._score_plan, is_stream=not output.inputs)
+            try:
+                for task in output.tasks:
+                    of_task = Counts()
+                    for batch in task.read():
+                        check()
+                        writer.add(batch, scorer.score(batch, task, of_task))
+                    scorer.refuse_bad_rows(of_task)
+                    writer.end_task()
+                    counts.absorb(of_task)
+                    self._advance(task, of_task.ledger.n_read)
+                check()
+                self._check_unchanged(output)
+                writer.close(self._metadata(output, counts))
+            except BaseException:
+                writer.abandon()
+                raise
+        return counts
+
+    # The rows with the largest losses
+
+    def _write_top(self, output: Output, scorer: _RowScorer, threads: int) -> None:
+        assert self._score_plan.top is not None
+        best = _Best(self._score_plan.top, self._plan.keep)
+        first_row = 0
+
+        def look(task: Task, check: Callable[[], None]) -> None:
+            nonlocal first_row
+            of_task = Counts()
+            found = _Best(best.n_rows, self._plan.keep)
+            try:
+                for batch in task.read():
+                    check()
+                    row = first_row + of_task.ledger.n_read
+                    values = scorer.score(batch, task, of_task)
+                    found.add(batch, values, task, row, at_least=best.threshold)
+            except ReadError as error:
+                if self._plan.execution.on_bad_file == "raise":
+                    raise
+                with self._lock:
+                    self._skipped.append(SkippedTask(task.origin, task.row_group, task.n_rows, str(error)))
+                return
+            scorer.refuse_bad_rows(of_task)
+            if task.row_group is None:
+                first_row += of_task.ledger.n_read
+            with self._lock:
+                best.absorb(found)
+                self._counts.absorb(of_task)
+            self._advance(task, of_task.ledger.n_read)
+
+        _in_threads(iter(output.tasks), look, threads)
+        table = best.table(self._plan.source.schema)
+        self._check_unchanged(output)
+        with _whole_file(output.path) as sink:
+            writer = pq.ParquetWriter(sink, table.schema, compression=self._score_plan.compression)
+            try:
+                writer.write_table(table)
+                writer.add_key_value_metadata(self._metadata(output, self._counts))
+                writer.close()
+            except BaseException:
+                writer.is_open = False
+                raise
+        self._written.append(output.path)
+
+
+def _in_threads(units: Iterator[_Unit], work: Callable[[_Unit, Callable[[], None]], None], n_threads: int) -> None:
+    """Do `work(unit, check)` for every unit; the error raised is that of the first unit that has one.
+
+    `check` raises where the result of a unit is not needed any more.
+    """
+    lock = threading.Lock()
+    numbered = enumerate(units)
+    failures: list[tuple[int, BaseException]] = []
+    last_needed = float("inf")
+
+    def check_of(index: int) -> Callable[[], None]:
+        def check() -> None:
+            if index > last_needed:
+                raise _StoppedError
+
+        return check
+
+    def labour() -> None:
+        nonlocal last_needed
+        while True:
+            index = -1
+            try:
+                with lock:
+                    if last_needed < float("inf"):
+                        return
+                    index, unit = next(numbered, (-1, None))
+                if unit is None:
+                    return
+                work(unit, check_of(index))
+            except _StoppedError:
+                return
+            except BaseException as error:
+                with lock:
+                    failures.append((index, error))
+                    # Units are handed out in order, so every earlier one is already running and goes on.
+                    last_needed = min(last_needed, index)
+                return
+
+    workers = [threading.Thread(target=labour, name=f"fastloss-{i}", daemon=True) for i in range(n_threads)]
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            # A join without a time limit would keep Ctrl-C waiting.
+            while worker.is_alive():
+                worker.join(0.1)
+    except BaseException:
+        last_needed = -2
+        for worker in workers:
+            worker.join()
+        raise
+    if failures:
+        raise min(failures, key=lambda failure: failure[0])[1]
+
+
+class _RowScorer:
+    """Evaluates the loss of every row of a batch; safe to call from several threads at once."""
+
+    def __init__(self, score_plan: ScorePlan) -> None:
+        from fastloss.engine.cpu import CpuEngine, saturation_error
+        from fastloss_kernels.cpu.pointwise import make_flag, make_value_gradient_hessian
+
+        plan, loss = score_plan.plan, score_plan.loss
+        self._plan = plan
+        self._loss = loss
+        self._engine = CpuEngine(plan)
+        self._saturation_error = saturation_error
+        (self._model,) = plan.models
+        space = self._model.space
+        self._parameters = loss.parameters(space, plan.epsilon)
+        self._kernel = make_value_gradient_hessian(loss.rows[space])
+        self._saturated = make_flag(loss.saturated[space]) if space in loss.saturated else None
+
+    def score(self, batch: pa.RecordBatch, task: Task, counts: Counts) -> list[pa.Array]:
+        """Return loss, gradient and hessian of each row, null where the row cannot be used."""
+        n_rows = batch.num_rows
+        checked = self._engine.check_batch(counts.ledger, batch, task)
+        (keep,), (may_saturate,) = checked.keep, checked.may_saturate
+        # In writable arrays, as the losses themselves use: a kernel is compiled anew for another layout.
+        score = self._engine.buffer(("row", "score"), n_rows)
+        label = self._engine.buffer(("row", "label"), n_rows)
+        np.copyto(score, checked.scores[0])
+        np.copyto(label, checked.label)
+        if self._plan.label_domain == "pm1":
+            np.copyto(label, 0.5 * label + 0.5)
+        if may_saturate and self._saturated is not None:
+            flag = np.empty(n_rows, dtype=np.bool_)
+            self._saturated(score, label, self._parameters, flag)
+            if keep is not None:
+                flag &= keep
+            counts.saturated += int(np.count_nonzero(flag))
+            if self._plan.saturation == "error" and flag.any():
+                row = int(flag.argmax())
+                raise self._saturation_error(task, self._model, self._loss.name, float(score[row]), float(label[row]))
+        # Their own memory, since they live on until they are written.
+        values = [np.empty(n_rows) for _ in LOSS_COLUMNS]
+        self._kernel(score, label, self._parameters, *values)
+        mask = None if keep is None else ~keep
+        return [pa.array(column, pa.float64(), mask=mask, from_pandas=False) for column in values]
+
+    def refuse_bad_rows(self, counts: Counts) -> None:
+        """Raise a DataError if a task holds a bad row and the plan does not drop bad rows."""
+        if self._plan.on_bad_row == "raise":
+            self._engine.refuse_bad_rows(counts.ledger)
+
+
+class _Writer:
+    """Writes rows of one file: a row group for each task, or several where one would not fit in the memory."""
+
+    def __init__(self, sink: pa.NativeFile, score_plan: ScorePlan, *, is_stream: bool) -> None:
+        self._sink = sink
+        self._keep = score_plan.plan.keep
+        self._logged = [score_plan.plan.source.schema.field(name).type for name in self._keep]
+        self._compression = score_plan.compression
+        self._flush_bytes = score_plan.flush_bytes
+        self._is_stream = is_stream
+        self._writer: pq.ParquetWriter | None = None
+        self._schema: pa.Schema | None = None
+        self._declared: pa.Schema | None = None
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_rows = 0
+        self._waiting_bytes = 0
+        self._dictionaries: dict[str, pa.Array] = {}
+
+    def add(self, batch: pa.RecordBatch, values: Sequence[pa.Array]) -> None:
+        """Add the rows of a batch, with their loss, gradient and hessian."""
+        schema = self._open([batch.schema.field(name).type for name in self._keep])
+        kept = [_as_type(batch.column(name), schema.field(name).type) for name in self._keep]
+        self._waiting.append(pa.RecordBatch.from_arrays([*kept, *values], schema=schema))
+        self._waiting_rows += batch.num_rows
+        self._waiting_bytes += sum(map(self._held_bytes, self._keep, kept)) + 25 * batch.num_rows
+        if self._waiting_bytes > self._flush_bytes or (
+            self._is_stream and self._waiting_rows >= _STREAM_ROW_GROUP_ROWS
+        ):
+            self._flush()
+
+    def end_task(self) -> None:
+        """End the row group, except that a stream's short batches share one."""
+        if not self._is_stream:
+            self._flush()
+
+    def close(self, metadata: dict[bytes, str]) -> None:
+        """Write what is left, and the footer."""
+        self._flush()
+        self._open(self._logged)
+        assert self._writer is not None
+        assert self._declared is not None
+        declared = base64.b64encode(self._declared.serialize().to_pybytes()).decode()
+        self._writer.add_key_value_metadata({**metadata, b"ARROW:schema": declared})
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Write no footer."""
+        if self._writer is not None:
+            # Its finalizer would close, and so write to, a file that may be full.
+            self._writer.is_open = False
+
+    def _open(self, types: Sequence[pa.DataType]) -> pa.Schema:
+        if self._schema is None:
+            fields = [pa.field(name, kind) for name, kind in zip(self._keep, types, strict=True)]
+            declared = [
+                pa.field(name, _declared_type(kind, logged))
+                for name, kind, logged in zip(self._keep, types, self._logged, strict=True)
+            ]
+            values = [pa.field(name, pa.float64()) for name in LOSS_COLUMNS]
+            self._schema = pa.schema([*fields, *values])
+            self._declared = pa.schema([*declared, *values])
+            self._writer = pq.ParquetWriter(
+                self._sink,
+                self._schema,
+                compression=self._compression,
+                # A dictionary of floats seldom saves anything, and building it costs more than all the rest.
+                use_dictionary=[f.name for f in declared if not pa.types.is_floating(f.type)] or False,
+                store_schema=False,
+            )
+        return self._schema
+
+    def _held_bytes(self, name: str, column: pa.Array) -> int:
+        if not isinstance(column, pa.DictionaryArray):
+            return int(column.nbytes)
+        dictionary = column.dictionary
+        known = self._dictionaries.get(name)
+        if known is not None and [_address(b) for b in known.buffers()] == [_address(b) for b in dictionary.buffers()]:
+            return int(column.indices.nbytes)
+        self._dictionaries[name] = dictionary
+        return int(column.indices.nbytes + dictionary.nbytes)
+
+    def _flush(self) -> None:
+        if self._writer is not None and self._waiting:
+            table = pa.Table.from_batches(self._waiting, self._schema)
+            self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+        self._dictionaries = {}
+
+
+def _address(buffer: pa.Buffer | None) -> int | None:
+    return None if buffer is None else int(buffer.address)
+
+
+def _as_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    return column if column.type == kind else pc.cast(column, kind)
+
+
+def _declared_type(kind: pa.DataType, logged: pa.DataType) -> pa.DataType:
+    """Return the type that a kept column has for its readers: that of the log, whatever it was read as."""
+    if not pa.types.is_dictionary(kind) or pa.types.is_dictionary(logged):
+        return kind
+    return logged if _is_text(kind.value_type) and _is_text(logged) else kind.value_type
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+class _Best:
+    """The rows with the largest losses among those seen; of equal losses, the earlier rows."""
+
+    def __init__(self, n_rows: int, keep: Sequence[str]) -> None:
+        self.n_rows = n_rows
+        self.threshold = -float("inf")
+        self._keep = keep
+        self._tables: list[pa.Table] = []
+        self._held = 0
+
+    def add(
+        self, batch: pa.RecordBatch, values: Sequence[pa.Array], task: Task, first_row: int, *, at_least: float
+    ) -> None:
+        """Look at the rows of a batch; those below `at_least` are known to be too small."""
+        loss = values[0].to_numpy(zero_copy_only=False)
+        # A NaN loss, should there ever be one, is the hardest of all.
+        loss = np.where(np.isnan(loss), float("inf"), loss)
+        large = loss >= max(at_least, self.threshold)
+        if values[0].null_count:
+            large &= values[0].is_valid().to_numpy(zero_copy_only=False)
+        rows = np.flatnonzero(large)
+        if len(rows) == 0:
+            return
+        if len(rows) > self.n_rows:
+            rows = np.sort(rows[np.argsort(-loss[rows], kind="stable")[: self.n_rows]])
+        taken = pa.array(rows)
+        columns = {f"keep {i}": _plain(batch.column(name).take(taken)) for i, name in enumerate(self._keep)}
+        columns |= {name: column.take(taken) for name, column in zip(LOSS_COLUMNS, values, strict=True)}
+        columns |= {
+            "file": pa.repeat(task.origin, len(rows)),
+            "row_group": pa.repeat(pa.scalar(task.row_group, pa.int64()), len(rows)),
+            "row": pa.array(first_row + rows, pa.int64()),
+            "task": pa.repeat(pa.scalar(task.index, pa.int64()), len(rows)),
+        }
+        self._hold([pa.table(columns)])
+
+    def absorb(self, other: _Best) -> None:
+        """Add the rows of another."""
+        self._hold(other._tables)
+
+    def table(self, schema: pa.Schema) -> pa.Table:
+        """Return the rows, the hardest first."""
+        self._prune()
+        names = [*self._keep, *LOSS_COLUMNS, *PLACE_COLUMNS]
+        if self._tables:
+            return self._tables[0].drop_columns(["task"]).rename_columns(names)
+        kept = [_plain(pa.array([], schema.field(name).type)) for name in self._keep]
+        types = [*[pa.float64()] * len(LOSS_COLUMNS), pa.string(), pa.int64(), pa.int64()]
+        return pa.table([*kept, *(pa.array([], kind) for kind in types)], names=names)
+
+    def _hold(self, tables: Sequence[pa.Table]) -> None:
+        self._tables += tables
+        self._held += sum(table.num_rows for table in tables)
+        if self._held > 2 * self.n_rows:
+            self._prune()
+
+    def _prune(self) -> None:
+        if not self._tables:
+            return
+        try:
+            # The files of a log may store one column in different widths.
+            table = pa.concat_tables(self._tables, promote_options="permissive")
+        except pa.ArrowException as error:
+            raise SchemaError(f"a kept column has types that do not go together: {error}") from error
+        loss = table.column("loss").to_numpy()
+        loss = np.where(np.isnan(loss), float("inf"), loss)
+        order = np.lexsort((table.column("row").to_numpy(), table.column("task").to_numpy(), -loss))[: self.n_rows]
+        self._tables = [table.take(pa.array(order)).combine_chunks()]
+        self._held = len(order)
+        if self._held == self.n_rows:
+            self.threshold = float(loss[order[-1]])
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """Return a column without a dictionary and without views: both would hold on to much more than these rows."""
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    return pc.cast(column, pa.large_string()) if pa.types.is_string_view(column.type) else column
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Files that appear whole
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[pa.NativeFile]:
+    """Give a file to write to, which takes its name when the block has ended well, and else is removed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.part")
+        with _locked(temporary):
+            try:
+                with pa.OSFile(str(temporary), "wb") as sink:
+                    yield sink
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(error.errno, reason, str(path)) from error
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the only lock of a file, which is made; the system lets go of it when the process ends, however it ends."""
+    handle = _lock(path)
+    while handle is None:
+        handle = _lock(path)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(path: Path) -> int | None:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UsageError(f"{str(path)!r} is being written by another process; wait for it to end.") from None
+    except OSError:
+        # A file system without locks is still good to write to.
+        return handle
+    # Whoever held the lock may have renamed or removed the file since it was opened here.
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(path), os.fstat(handle)):
+            return handle
+    os.close(handle)
+    return None
