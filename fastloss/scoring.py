@@ -75,16 +75,15 @@ class Counts:
         dropped = []
         for cause, count in sorted(self.ledger.dropped.items()):
             place = self.ledger.first[cause]
-            dropped.append([*cause, count, place.task - first_task, place.row, place.origin, place.row_group])
+            dropped.append([list(cause), count, place.task - first_task, place.row, place.origin, place.row_group])
         return {"read": self.ledger.n_read, "saturated": self.saturated, "dropped": dropped}
 
     @classmethod
     def from_json(cls, content: dict[str, Any], first_task: int) -> Counts:
         """Read what `to_json` returned."""
         counts = cls(Ledger(int(content["read"])), int(content["saturated"]))
-        for name, column, count, task, row, origin, row_group in content["dropped"]:
-            place = Location(first_task + task, row, origin, row_group, None)
-            counts.ledger.drop(Cause(name, column), count, place)
+        for cause, count, task, row, origin, row_group in content["dropped"]:
+            counts.ledger.drop(Cause(*cause), count, Location(first_task + task, row, origin, row_group, None))
         return counts
 
 
