@@ -34,7 +34,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fastloss._version import __version__
-from fastloss.errors import ReadError, SchemaError, UsageError
+from fastloss.errors import DataError, ReadError, SchemaError, UsageError
 from fastloss.metrics.form import Metric
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import parse_metric
@@ -726,14 +726,13 @@ class _RowScorer:
     """Evaluates the loss of every row of a batch; safe to call from several threads at once."""
 
     def __init__(self, score_plan: ScorePlan) -> None:
-        from fastloss.engine.cpu import CpuEngine, saturation_error
+        from fastloss.engine.cpu import CpuEngine
         from fastloss_kernels.cpu.pointwise import make_flag, make_value_gradient_hessian
 
         plan, loss = score_plan.plan, score_plan.loss
         self._plan = plan
         self._loss = loss
         self._engine = CpuEngine(plan)
-        self._saturation_error = saturation_error
         (self._model,) = plan.models
         space = self._model.space
         self._parameters = loss.parameters(space, plan.epsilon)
@@ -760,7 +759,12 @@ class _RowScorer:
             counts.saturated += int(np.count_nonzero(flag))
             if self._plan.saturation == "error" and flag.any():
                 row = int(flag.argmax())
-                raise self._saturation_error(task, self._model, self._loss.name, float(score[row]), float(label[row]))
+                raise DataError(
+                    f"{task.origin}{'' if task.row_group is None else f', row group {task.row_group}'}: column "
+                    f"{self._model.column!r} rules out an outcome that happened, so {self._loss.name} is infinite there "
+                    f"({self._model.space} {float(score[row])!r} at label {float(label[row])!r}); "
+                    "use saturation='clip' or 'exact'."
+                )
         # Their own memory, since they live on until they are written.
         values = [np.empty(n_rows) for _ in LOSS_COLUMNS]
         self._kernel(score, label, self._parameters, *values)
