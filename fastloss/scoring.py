@@ -548,10 +548,10 @@ class _Run:
     def scored(self) -> Scored:
         """Return the account of the run."""
         ledger = self._counts.ledger
-        dropped = [
-            {"cause": cause.name, "column": cause.column, "rows": count, "first": ledger.first[cause].describe()}
-            for cause, count in sorted(ledger.dropped.items())
-        ]
+        dropped = []
+        for cause, count in sorted(ledger.dropped.items()):
+            of_column = {key: value for key, value in cause._asdict().items() if key != "name"}
+            dropped.append({"cause": cause.name, **of_column, "rows": count, "first": ledger.first[cause].describe()})
         rows = {
             "read": ledger.n_read,
             "scored": ledger.n_read - sum(ledger.dropped.values()),
@@ -742,6 +742,7 @@ class _RowScorer:
     def score(self, batch: pa.RecordBatch, task: Task, counts: Counts) -> list[pa.Array]:
         """Return loss, gradient and hessian of each row, null where the row cannot be used."""
         n_rows = batch.num_rows
+        first_row = counts.ledger.n_read
         checked = self._engine.check_batch(counts.ledger, batch, task)
         (keep,), (may_saturate,) = checked.keep, checked.may_saturate
         # In writable arrays, as the losses themselves use: a kernel is compiled anew for another layout.
@@ -760,9 +761,9 @@ class _RowScorer:
             if self._plan.saturation == "error" and flag.any():
                 row = int(flag.argmax())
                 raise DataError(
-                    f"{task.origin}{'' if task.row_group is None else f', row group {task.row_group}'}: column "
-                    f"{self._model.column!r} rules out an outcome that happened, so {self._loss.name} is infinite there "
-                    f"({self._model.space} {float(score[row])!r} at label {float(label[row])!r}); "
+                    f"{task.origin}{'' if task.row_group is None else f', row group {task.row_group}'}: "
+                    f"column {self._model.column!r} rules out an outcome that happened, so {self._loss.name} is "
+                    f"infinite there ({self._model.space} {float(score[row])!r} at label {float(label[row])!r}); "
                     "use saturation='clip' or 'exact'."
                 )
         # Their own memory, since they live on until they are written.
