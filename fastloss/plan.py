@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from fastloss.columns import check_key_type, check_numeric_type
 from fastloss.errors import SchemaError, UsageError, nearest_names
-from fastloss.metrics.form import LABEL, WEIGHT, Metric, Term
+from fastloss.metrics.form import LABEL, ROWS, WEIGHT, Metric, Term
 from fastloss.metrics.names import default_metrics, parse_metric
 from fastloss.sources import Source, SourceSummary, open_source
 from fastloss.sources.base import ReadOptions
@@ -31,6 +31,8 @@ _SMALLEST_TASK_BYTES = 4 << 20
 # What the process takes beside columns, buffers and states: the compiler, compiled kernels, the allocators' slack.
 _FIXED_BYTES = 160 << 20
 _KEY_BYTES = 400
+# What one value of a result takes with its evidence, as objects and as text.
+_VALUE_BYTES = 2_000
 # Numbers that a thread holds for each row of a batch beside its columns: terms, cell numbers, their order, copies.
 _SCRATCH_COLUMNS = 8
 
@@ -101,6 +103,8 @@ class Plan:
         The predictions of each model that all metrics accept.
     terms : tuple of (int, Term)
         The sums to keep: the index of the model, or −1 for a sum over rows that all models use alike.
+    counts : tuple of (int, Term)
+        The rows to count: first those that each model uses, then the saturated ones.
     groupings : tuple of tuple of str
         The slice keys of each grouping that is summed; ``((),)`` when there are no slices. The total is read from
         the first.
@@ -123,6 +127,7 @@ class Plan:
     label_range: Interval
     prediction_ranges: tuple[Interval, ...]
     terms: tuple[tuple[int, Term], ...]
+    counts: tuple[tuple[int, Term], ...]
     keep: tuple[str, ...] = ()
 
     @property
@@ -149,26 +154,20 @@ class Plan:
     @property
     def buffer_bytes(self) -> int:
         """Memory of all threads' buffers for the batch in work."""
-        execution = self.execution
-        return execution.threads * execution.batch_rows * 8 * (len(self.columns) + _SCRATCH_COLUMNS)
+        return _buffer_bytes(self.execution, len(self.columns))
 
     @property
     def read_options(self) -> ReadOptions:
         """What the source needs to know."""
-        execution = self.execution
-        rest = execution.memory_bytes - _FIXED_BYTES - self.buffer_bytes - self.cells_bytes
-        return ReadOptions(
-            reader=execution.reader,
-            verify_checksums=execution.verify_checksums,
-            batch_rows=execution.batch_rows,
-            task_bytes=max(_SMALLEST_TASK_BYTES, rest // execution.threads),
-            skip_bad_files=execution.on_bad_file == "skip",
-        )
+        return _read_options(self.execution, len(self.columns), self.by)
 
     @property
     def bytes_per_cell(self) -> int:
-        """Memory that one slice value takes."""
-        return 8 * (len(self.models) + len(self.terms) * ACCUMULATOR_WORDS) + _KEY_BYTES
+        """Memory that one slice takes: in each state that is alive at once, and as values of the result."""
+        state = 8 * (len(self.counts) + len(self.terms) * ACCUMULATOR_WORDS) + _KEY_BYTES
+        # The running tasks' states, the merged one, and twice that while it grows.
+        states = self.execution.threads + 3
+        return states * state + _VALUE_BYTES * len(self.metrics) * len(self.models)
 
     @property
     def cells_bytes(self) -> int:
@@ -177,14 +176,14 @@ class Plan:
 
     @property
     def max_cells(self) -> int:
-        """How many slice values fit in that part, the states of the running tasks counted in."""
-        return max(1, self.cells_bytes // (self.bytes_per_cell * (self.execution.threads + 1)))
+        """How many slices fit in that part."""
+        return max(1, self.cells_bytes // self.bytes_per_cell)
 
     @property
     def memory_bound(self) -> int:
         """Upper bound of the memory that the scan takes beyond the imported libraries, bytes."""
-        limit = self.read_options.task_bytes
-        task = min(limit, self.summary.largest_task_bytes or limit)
+        options = self.read_options
+        task = options.task_bytes if self.summary.largest_task_bytes is None else self.summary.largest_task_bytes
         return _FIXED_BYTES + self.execution.threads * task + self.buffer_bytes + self.cells_bytes
 
     def asked(self) -> dict[str, Any]:
@@ -217,7 +216,7 @@ def make_plan(
     margin: str | Mapping[str, str] | None = None,
     value: str | Mapping[str, str] | None = None,
     weight: str | None = None,
-    metrics: Sequence[object] | str | None = None,
+    metrics: Sequence[object] | object | None = None,
     by: Sequence[str | Sequence[str]] | str = (),
     keep: Sequence[str] = (),
     label_domain: str = "01",
@@ -239,7 +238,7 @@ def make_plan(
         raise UsageError(f"device is {device!r}; allowed in this version: 'cpu'.")
     spaces = {"logit": logit, "prob": prob, "logprob": logprob, "margin": margin, "value": value}
     models = _models(predictions, spaces)
-    given = [metrics] if isinstance(metrics, str) else metrics
+    given = metrics if metrics is None or isinstance(metrics, list | tuple | set | dict) else [metrics]
     chosen = default_metrics(m.space for m in models) if given is None else [parse_metric(m) for m in given]
     if not chosen:
         raise UsageError("No metric was asked for; name at least one, such as 'log_loss'.")
@@ -254,6 +253,9 @@ def make_plan(
                     f"the prediction {model.column!r} was declared {model.space}=."
                 )
     keys = list(dict.fromkeys(key for grouping in groupings for key in grouping))
+    for column in (label, weight, *(m.column for m in models)):
+        if column is not None and not isinstance(column, str):
+            raise UsageError(f"A column is named by {column!r}; allowed: a string.")
     numeric = list(dict.fromkeys([label, *(m.column for m in models), *([] if weight is None else [weight])]))
     memory_bytes = parse_bytes(memory)
     room = memory_bytes - _cells_bytes(memory_bytes, groupings) - _FIXED_BYTES
@@ -266,9 +268,9 @@ def make_plan(
         batch_rows=batch_rows,
         on_bad_file=_one_of("on_bad_file", on_bad_file, ("raise", "skip")),
     )
-    source = open_source(log, ReadOptions(reader=execution.reader, skip_bad_files=execution.on_bad_file == "skip"))
+    source = open_source(log, _read_options(execution, len({*numeric, *keys, *keep}), groupings))
     types = _check_columns(source.schema, numeric, keys, keep)
-    return Plan(
+    plan = Plan(
         label=label,
         models=tuple(models),
         weight=weight,
@@ -281,10 +283,32 @@ def make_plan(
         source=source,
         summary=source.summary(list(dict.fromkeys([*numeric, *keys, *keep]))),
         types=types,
-        label_range=_intersection(metric.label_range for metric in chosen),
+        label_range=_intersection(metric.label_range(model.space) for metric in chosen for model in models),
         prediction_ranges=tuple(_intersection(m.prediction_range(model.space) for m in chosen) for model in models),
         terms=_terms(models, chosen, weighted=weight is not None),
+        counts=_counts(models, chosen),
         keep=tuple(keep),
+    )
+    if plan.memory_bound > memory_bytes:
+        raise UsageError(
+            f"memory is {format_bytes(memory_bytes)}, and reading the largest row group in the smallest pieces needs "
+            f"{format_bytes(plan.memory_bound)}. Raise memory or lower threads."
+        )
+    return plan
+
+
+def _buffer_bytes(execution: Execution, n_columns: int) -> int:
+    return execution.threads * execution.batch_rows * 8 * (n_columns + _SCRATCH_COLUMNS)
+
+
+def _read_options(execution: Execution, n_columns: int, groupings: Sequence[object]) -> ReadOptions:
+    room = execution.memory_bytes - _FIXED_BYTES - _cells_bytes(execution.memory_bytes, groupings)
+    return ReadOptions(
+        reader=execution.reader,
+        verify_checksums=execution.verify_checksums,
+        batch_rows=execution.batch_rows,
+        task_bytes=max(_SMALLEST_TASK_BYTES, (room - _buffer_bytes(execution, n_columns)) // execution.threads),
+        skip_bad_files=execution.on_bad_file == "skip",
     )
 
 
@@ -320,6 +344,8 @@ def _models(
     for space in SPACES:
         given = spaces[space]
         named = {given: given} if isinstance(given, str) else (given or {})
+        if not isinstance(named, Mapping):
+            raise UsageError(f"{space} is {given!r}; allowed: a column, or columns by the names of their models.")
         models += [Model(name, space, column) for name, column in named.items()]
     if not models:
         raise UsageError(f"No prediction was given; name a column with {', '.join(f'{s}=' for s in SPACES)}.")
@@ -330,11 +356,13 @@ def _models(
 
 
 def _groupings(by: Sequence[str | Sequence[str]] | str) -> tuple[tuple[str, ...], ...]:
-    given = [by] if isinstance(by, str) else list(by)
+    given = [by] if isinstance(by, str) else by
     groupings = []
+    if not isinstance(given, list | tuple):
+        raise UsageError(f"by is {by!r}; allowed: a column, or a list of columns and of tuples of columns.")
     for keys in given:
-        grouping = (keys,) if isinstance(keys, str) else tuple(keys)
-        if not grouping or len(set(grouping)) < len(grouping) or not all(isinstance(k, str) for k in grouping):
+        grouping = tuple(keys) if isinstance(keys, list | tuple) else (keys,)
+        if not grouping or not all(isinstance(k, str) for k in grouping) or len(set(grouping)) < len(grouping):
             raise UsageError(f"by holds {keys!r}; allowed: a column, or several different columns for their cross.")
         groupings.append(grouping)
     return tuple(dict.fromkeys(groupings))
@@ -354,19 +382,26 @@ def _intersection(ranges: Iterable[Interval]) -> Interval:
     return Interval(low.low, high.high, low.low_open, high.high_open, any(r.without_zero for r in listed))
 
 
-def _terms(models: Sequence[Model], metrics: Iterable[Metric], *, weighted: bool) -> tuple[tuple[int, Term], ...]:
-    """List the sums to keep; the weight of an unweighted row is its count, which needs no sum."""
-    listed = list(metrics)
+def _terms(models: Sequence[Model], metrics: Sequence[Metric], *, weighted: bool) -> tuple[tuple[int, Term], ...]:
+    """List the sums to keep; a weight of rows that have none is their count, which needs no sum."""
     terms: dict[tuple[int, Term], None] = {}
     for index, model in enumerate(models):
-        for term in (WEIGHT, *(term for metric in listed for term in metric.terms(model.space))):
-            if term == WEIGHT and not weighted:
+        for term in (WEIGHT, *(term for metric in metrics for term in metric.terms(model.space))):
+            if term.is_count or (term.quantity in ("weight", "saturated_weight") and not weighted):
                 continue
             if term in (WEIGHT, LABEL):
                 terms[(-1, term)] = None
             if term not in (WEIGHT, LABEL) or len(models) > 1:
                 terms[(index, term)] = None
     return tuple(terms)
+
+
+def _counts(models: Sequence[Model], metrics: Sequence[Metric]) -> tuple[tuple[int, Term], ...]:
+    """List the rows to count, the used rows of the models first and in their order."""
+    counts: dict[tuple[int, Term], None] = {(index, ROWS): None for index in range(len(models))}
+    for index, model in enumerate(models):
+        counts |= {(index, term): None for m in metrics for term in m.terms(model.space) if term.is_count}
+    return tuple(counts)
 
 
 def _check_columns(

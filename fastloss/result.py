@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastloss._version import __version__
 from fastloss.errors import UsageError, nearest_names
-from fastloss.metrics.form import LABEL, WEIGHT, Term
+from fastloss.metrics.form import LABEL, ROWS, WEIGHT, Term
 from fastloss.plan import Plan
 from fastloss.scan import Scanned
 from fastloss.states.sums import CellKey, CellSums
@@ -69,23 +67,35 @@ class Value:
 
 
 class _SliceSums:
-    """The sums of one model over one slice, read for metrics."""
+    """The sums of one model over one slice, each read once."""
 
-    def __init__(self, plan: Plan, sums: CellSums, key: CellKey, model: int) -> None:
+    def __init__(self, columns: Mapping[tuple[int, Term], int], plan: Plan, sums: CellSums, key: CellKey, model: int):
+        self._columns = columns
         self._plan = plan
         self._sums = sums
         self._key = key
         self._model = model
-        self.n = sums.count(key, model)
+        self._read: dict[Term, ExactSum] = {}
+        self.n = self.count(ROWS)
         self.space = plan.models[model].space
 
+    def count(self, term: Term) -> int:
+        return self._sums.count(self._key, self._plan.counts.index((self._model, term)))
+
     def __getitem__(self, term: Term) -> ExactSum:
-        if term == WEIGHT and self._plan.weight is None:
+        if term not in self._read:
+            self._read[term] = self._total(term)
+        return self._read[term]
+
+    def _total(self, term: Term) -> ExactSum:
+        if self._plan.weight is None and term == WEIGHT:
             return ExactSum.from_count(self.n)
-        columns = {key: column for column, key in enumerate(self._plan.terms)}
+        if self._plan.weight is None and term.quantity == "saturated_weight":
+            return ExactSum.from_count(self.count(Term("saturated_rows", term.loss)))
         total = ExactSum()
         for owner in (self._model, -1) if term in (WEIGHT, LABEL) else (self._model,):
-            if (column := columns.get((owner, term))) is not None:
+            # The weight and label of rows that all models use alike are summed once, as nobody's.
+            if (column := self._columns.get((owner, term))) is not None:
                 total += self._sums.total(self._key, column)
         return total
 
@@ -105,7 +115,6 @@ class Result:
         self._n_files = scanned.n_files
         self._models = [model.name for model in plan.models]
         self._keys = plan.keys
-        self._key_types = {key: plan.source.schema.field(key).type for key in plan.keys}
         self.values: list[Value] = list(_values(plan, scanned))
 
     def __getitem__(self, metric: str) -> float | dict[str, float | None] | None:
@@ -118,10 +127,16 @@ class Result:
 
     @property
     def rows(self) -> dict[str, Any]:
-        """Rows read, used by at least one model, and dropped by cause."""
+        """Rows read, used (by model, where there are several), and dropped by cause, each with its first place."""
         ledger = self._ledger
         dropped = [
-            {"cause": cause.name, "column": cause.column, "rows": count, "first": ledger.first[cause].describe()}
+            {
+                "cause": cause.name,
+                "column": cause.column,
+                "role": cause.role,
+                "rows": count,
+                "first": ledger.first[cause].describe(),
+            }
             for cause, count in sorted(ledger.dropped.items())
         ]
         totals = {v.model: v.n for v in self.values if not v.slice}
@@ -163,9 +178,7 @@ class Result:
             "slice": pa.array([" × ".join(v.slice) for v in self.values], pa.string()),
         }
         for key in self._keys:
-            columns[f"slice.{key}"] = pa.array(
-                [v.slice.get(key) for v in self.values], _key_type(self._key_types[key])
-            )
+            columns[f"slice.{key}"] = _key_column([v.slice.get(key) for v in self.values])
         columns["value"] = pa.array([v.value for v in self.values], pa.float64(), from_pandas=False)
         columns["reason"] = pa.array([v.reason for v in self.values], pa.string())
         columns["n"] = pa.array([v.n for v in self.values], pa.int64())
@@ -194,21 +207,25 @@ class Result:
         return f"<fastloss.Result of {self._ledger.n_read:,} rows: {len(self.values)} values>"
 
 
-def _key_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of a slice column: dates, timestamps and decimals are keys as text."""
+def _key_column(values: list[Any]) -> pa.Array:
+    """Return slice keys as booleans, integers or text, whatever they all are."""
     import pyarrow as pa
 
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return kind if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind) else pa.string()
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    if kinds == {int}:
+        return pa.array(values, pa.int64() if max(v for v in values if v is not None) < 1 << 63 else pa.uint64())
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
 def _values(plan: Plan, scanned: Scanned) -> Iterator[Value]:
-    total = CellSums(len(plan.models), len(plan.terms))
+    total = CellSums(len(plan.counts), len(plan.terms))
     total.rows_of([()])
-    finest = scanned.state.groupings[0]
-    for row in finest.cells.values():
-        total.counts[0] += finest.counts[row]
-        total.words[0] += finest.words[row]
+    first = scanned.state.groupings[0]
+    for row in first.cells.values():
+        total.counts[0] += first.counts[row]
+        total.words[0] += first.words[row]
     yield from _values_of(plan, total, (), ())
     if plan.by:
         for columns, sums in zip(plan.by, scanned.state.groupings, strict=True):
@@ -216,15 +233,16 @@ def _values(plan: Plan, scanned: Scanned) -> Iterator[Value]:
                 yield from _values_of(plan, sums, columns, key)
 
 
-def _values_of(plan: Plan, sums: CellSums, columns: tuple[str, ...], key: CellKey) -> Iterator[Value]:
+def _values_of(plan: Plan, sums: CellSums, keys: tuple[str, ...], key: CellKey) -> Iterator[Value]:
+    columns = {term: column for column, term in enumerate(plan.terms)}
+    of_model = [_SliceSums(columns, plan, sums, key, index) for index in range(len(plan.models))]
     for metric in plan.metrics:
-        for index, model in enumerate(plan.models):
-            slice_sums = _SliceSums(plan, sums, key, index)
+        for model, slice_sums in zip(plan.models, of_model, strict=True):
             reading = metric.read(slice_sums)
             yield Value(
                 metric=metric.label,
                 model=model.name,
-                slice=dict(zip(columns, key, strict=True)),
+                slice=dict(zip(keys, key, strict=True)),
                 value=reading.value,
                 reason=reading.reason,
                 n=slice_sums.n,
@@ -245,6 +263,4 @@ def _jsonable(value: Any) -> Any:
         return {str(k): _jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_jsonable(v) for v in value]
-    if isinstance(value, datetime.date | datetime.time | datetime.timedelta | decimal.Decimal | bytes):
-        return str(value)
     return value

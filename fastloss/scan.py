@@ -6,6 +6,7 @@ irrelevant. Errors are reported for the first task that has one, whatever the th
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from fastloss.errors import FastlossError, ReadError
 from fastloss.plan import Plan
 from fastloss.sources.base import Task
 from fastloss.states.evaluation import EvaluationState
+
+_PATIENCE_S = 2.0
 
 
 class Engine(Protocol):
@@ -28,6 +31,9 @@ class Engine(Protocol):
 
     def check_state(self, state: EvaluationState) -> None:
         """Refuse a merged state that outgrows the memory."""
+
+    def finish(self, state: EvaluationState) -> None:
+        """Bring the merged state into the form that is read fastest."""
 
 
 class SkippedTask(NamedTuple):
@@ -85,14 +91,13 @@ def run_scan(plan: Plan, engine: Engine, report: Callable[[Progress], None] | No
 
     def work() -> None:
         nonlocal done_bytes
-        index = -1
         while not stop.is_set():
+            task: Task | None = None
             try:
                 with lock:
                     task = next(tasks, None)
                 if task is None:
                     return
-                index = task.index
                 state = engine.run(task)
                 with lock:
                     scanned.state.absorb(state)
@@ -102,25 +107,29 @@ def run_scan(plan: Plan, engine: Engine, report: Callable[[Progress], None] | No
                         read = scanned.state.ledger.n_read
                         report(Progress(read, summary.rows, done_bytes, summary.stored_bytes))
             except ReadError as error:
-                if plan.execution.on_bad_file == "raise" or index < 0 or task is None:
-                    fail(index, error)
+                # A stream that breaks off between two tasks has no part that could be left out.
+                if plan.execution.on_bad_file == "raise" or task is None:
+                    fail(task, error)
                     return
                 with lock:
+                    done_bytes += task.stored_bytes
                     scanned.skipped.append(SkippedTask(task.origin, task.row_group, task.n_rows, str(error)))
             except BaseException as error:
-                fail(index, error)
+                fail(task, error)
                 return
 
-    def fail(index: int, error: BaseException) -> None:
+    def fail(task: Task | None, error: BaseException) -> None:
         with lock:
-            failures.append((index, error))
+            failures.append((sys.maxsize if task is None else task.index, error))
         # Tasks are handed out in order, so every earlier one is already running and will report its own error.
         stop.set()
 
-    workers = [threading.Thread(target=work, name=f"fastloss-{i}", daemon=True) for i in range(plan.execution.threads)]
+    workers: list[threading.Thread] = []
     try:
-        for worker in workers:
+        for number in range(plan.execution.threads):
+            worker = threading.Thread(target=work, name=f"fastloss-{number}", daemon=True)
             worker.start()
+            workers.append(worker)
         for worker in workers:
             # A join without a time limit would keep Ctrl-C waiting.
             while worker.is_alive():
@@ -128,10 +137,12 @@ def run_scan(plan: Plan, engine: Engine, report: Callable[[Progress], None] | No
     except BaseException:
         stop.set()
         for worker in workers:
-            worker.join()
+            # A worker that waits for a stream's producer is left behind; it merges nothing any more.
+            worker.join(_PATIENCE_S)
         raise
     if failures:
         expected = [failure for failure in failures if isinstance(failure[1], FastlossError)]
         raise min(expected or failures, key=lambda failure: failure[0])[1]
-    scanned.skipped.sort()
+    engine.finish(scanned.state)
+    scanned.skipped.sort(key=str)
     return scanned

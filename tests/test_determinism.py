@@ -95,3 +95,27 @@ def test_types_that_hold_the_same_numbers(table: pa.Table, expected: str) -> Non
     wider = wider.set_column(1, "x", wider["x"].cast(pa.float64()))
     wider = wider.set_column(4, "country", wider["country"].dictionary_encode())
     assert result_hash(wider) == expected
+
+
+def plain_hash(table: pa.Table, **execution: object) -> str:
+    """Without slices and nulls: the columns go to the kernels as they stand."""
+    result = fl.evaluate(table, label="t", logit="x", label_domain="pm1", on_bad_row="drop", **execution)
+    return hashlib.sha256(json.dumps([result.rows["used"], [v.to_dict() for v in result.values]]).encode()).hexdigest()
+
+
+def test_columns_that_kernels_read_as_they_stand(tmp_path: Path) -> None:
+    random = np.random.default_rng(6)
+    n = 20_000
+    x = random.normal(-1, 2, n).astype(np.float32)
+    t = random.uniform(-1, 1, n).astype(np.float32)
+    t[:50] = np.float32(np.nan)
+    table = pa.table({"t": t, "x": x, "c": random.integers(0, 3, n)})
+    expected = plain_hash(table)
+    for batch_rows in (1_000, 4_999, 20_000):
+        assert plain_hash(table, batch_rows=batch_rows) == expected
+    assert plain_hash(table.take(random.permutation(n)), batch_rows=3_000) == expected
+    wide = table.set_column(0, "t", table["t"].cast(pa.float64())).set_column(1, "x", table["x"].cast(pa.float64()))
+    assert plain_hash(wide) == expected
+    sliced = fl.evaluate(table, label="t", logit="x", label_domain="pm1", on_bad_row="drop", by="c")
+    whole = fl.evaluate(table, label="t", logit="x", label_domain="pm1", on_bad_row="drop")
+    assert [v for v in sliced.values if not v.slice] == whole.values

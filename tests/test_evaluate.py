@@ -132,7 +132,7 @@ def test_models_are_counted_on_their_own_rows() -> None:
     assert result["ctr"] == {"a": 0.5, "b": 0.0}
     assert result.rows["used"] == {"a": 4, "b": 2}
     assert result.rows["dropped"] == [
-        {"cause": "null_prediction", "column": "b", "rows": 2, "first": "<stream>, row 0"}
+        {"cause": "null_prediction", "column": "b", "role": "logit", "rows": 2, "first": "<stream>, row 0"}
     ]
 
 
@@ -161,12 +161,15 @@ def test_slices_and_their_cross() -> None:
 def test_saturated_rows_are_counted() -> None:
     table = pa.table({"y": [1, 1, 0, 0], "p": [0.0, 0.5, 1.0, 0.0], "w": [2.0, 1.0, 0.5, 1.0]})
     clipped = total(fl.evaluate(table, label="y", prob="p", weight="w", metrics="log_loss"), "log_loss")
-    assert clipped.evidence == {"n_saturated": 2, "w_saturated": 2.5}
+    assert clipped.evidence == {"n_saturated": 2, "w_saturated": 2.5, "n_infinite": 2}
     assert clipped.value == pytest.approx((2.5 * 27.631021115928547 + math.log(2)) / 4.5, rel=1e-15)
     exact = fl.evaluate(table, label="y", prob="p", weight="w", metrics="log_loss", saturation="exact")
     assert exact["log_loss"] == math.inf
     assert json.loads(exact.to_json())["values"][0]["value"] == "inf"
-    with pytest.raises(DataError, match="rules out"):
+    near = pa.table({"y": [1, 1], "p": [1e-13, 0.5]})
+    found = total(fl.evaluate(near, label="y", prob="p", metrics="log_loss"), "log_loss").evidence
+    assert found == {"n_saturated": 1, "w_saturated": 1.0, "n_infinite": 0}
+    with pytest.raises(DataError, match=r"<stream>, row 0: column 'p' rules out .*\(prob 0\.0 at label 1\.0\)"):
         fl.evaluate(table, label="y", prob="p", metrics="log_loss", saturation="error")
     logits = pa.table({"y": [1, 1], "x": [-math.inf, math.inf]})
     infinite = total(fl.evaluate(logits, label="y", logit="x", metrics="log_loss"), "log_loss")
@@ -198,6 +201,111 @@ def test_one_class_has_no_normalized_entropy() -> None:
     assert total(result, "normalized_entropy").reason == "one_class"
     assert total(result, "calibration").reason == "zero_label"
     assert result["ctr"] == 0.0
+
+
+def test_infinite_terms_are_named() -> None:
+    table = pa.table({"y": [1.0, 2.0], "v": [math.inf, -math.inf], "u": [math.inf, 1.0]})
+    nothing = total(fl.evaluate(table, label="y", value="v", metrics="mean_prediction"), "mean_prediction")
+    assert (nothing.value, nothing.reason) == (None, "infinite_terms")
+    infinite = total(fl.evaluate(table, label="y", value="u", metrics="mean_squared_error"), "mean_squared_error")
+    assert (infinite.value, infinite.reason) == (math.inf, "infinite_terms")
+    heavy = pa.table({"y": [1, 0], "x": [-3.0, 0.0], "w": [1.7e308, 1.0]})
+    overflow = total(fl.evaluate(heavy, label="y", logit="x", weight="w", metrics="log_loss"), "log_loss")
+    assert (overflow.value, overflow.reason) == (math.inf, "infinite_terms")
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()], ids=str)
+def test_bad_rows_are_found_in_every_width(kind: pa.DataType) -> None:
+    def column(*numbers: float) -> pa.Array:
+        return pa.array(np.array(numbers, dtype=kind.to_pandas_dtype()), kind)
+
+    good = {"y": column(1, 0, 1), "x": column(0.5, 0.5, 0.5), "w": column(1, 1, 1)}
+    for name, bad in {"y": [math.inf, math.nan, 2], "x": [math.nan], "w": [math.inf, math.nan, -1]}.items():
+        for number in bad:
+            table = pa.table(good | {name: column(1, number, 1)})
+            for by in ([], ["c"]):
+                sliced = table.append_column("c", pa.array(["a", "b", "a"]))
+                result = fl.evaluate(sliced, label="y", logit="x", weight="w", by=by, on_bad_row="drop")
+                assert result.rows["used"] == 2, (name, number)
+    real = {"y": column(1, 2, 3), "v": column(1, 2, 3)}
+    for metric, name, number in [
+        ("mean_squared_error", "y", math.inf),
+        ("mean_squared_logarithmic_error", "v", -1.0),
+        ("poisson", "v", 0.0),
+    ]:
+        table = pa.table(real | {name: column(1, number, 3)})
+        with pytest.raises(DataError, match="allowed"):
+            fl.evaluate(table, label="y", value="v", metrics=metric)
+    zero = fl.evaluate(
+        pa.table({"y": [1, 0], "x": [0.1, 0.2], "w": column(1, 0)}), label="y", logit="x", weight="w", metrics="ctr"
+    )
+    assert zero["ctr"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["terms", "used label", "used score", "used weight", "ordered terms", "unordered"])
+@pytest.mark.parametrize("role", ["label", "logit", "weight"])
+def test_a_columns_name_means_nothing_to_the_engine(name: str, role: str) -> None:
+    random = np.random.default_rng(2)
+    columns = {"label": random.integers(0, 2, 100), "logit": random.integers(-3, 3, 100), "weight": np.arange(1, 101)}
+    slices = pa.array(random.choice(["u", "v"], 100).tolist())
+    names = {r: name if r == role else r for r in columns}
+    for by in ((), "s", ["s", ("s", "t")]):
+        plain = pa.table({**columns, "s": slices, "t": slices})
+        renamed = pa.table({**{names[r]: values for r, values in columns.items()}, "s": slices, "t": slices})
+        expected = fl.evaluate(plain, label="label", logit={"m": "logit"}, weight="weight", by=by)
+        found = fl.evaluate(renamed, label=names["label"], logit={"m": names["logit"]}, weight=names["weight"], by=by)
+        assert [v.value for v in found.values] == [v.value for v in expected.values]
+
+
+def test_a_cross_beyond_64_bits() -> None:
+    random = np.random.default_rng(4)
+    n = 3000
+    keys = [f"k{i}" for i in range(7)]
+    group = random.integers(0, 128, n)
+    entries = pa.array([f"e{i}" for i in range(1024)])
+    columns = {
+        key: pa.DictionaryArray.from_arrays(pa.array((group * (i + 3)) % 1024, pa.int32()), entries)
+        for i, key in enumerate(keys)
+    }
+    table = pa.table({"y": random.integers(0, 2, n), "x": random.normal(size=n), **columns})
+    result = fl.evaluate(table, label="y", logit="x", metrics="ctr", by=[tuple(keys)])
+    labels = table["y"].to_numpy()
+    assert len(result.values) == 1 + len(set(group.tolist()))
+    for value in result.values[1:]:
+        rows = (group * 3) % 1024 == int(value.slice["k0"][1:])
+        assert [value.slice[k] for k in keys] == [f"e{(group[rows][0] * (i + 3)) % 1024}" for i in range(7)]
+        assert value.n == rows.sum()
+        assert value.value == labels[rows].sum() / rows.sum()
+
+
+def test_labels_of_probability_metrics_are_binary() -> None:
+    table = pa.table({"y": [1, -1, 2], "x": [0.1, 0.2, 0.3]})
+    for metric in ("ctr", "calibration", "copc", "mean_prediction"):
+        with pytest.raises(DataError, match="allowed: 0 <= label <= 1"):
+            fl.evaluate(table, label="y", logit="x", metrics=metric)
+    assert fl.evaluate(table, label="y", value="x", metrics="ctr")["ctr"] == pytest.approx(2 / 3)
+
+
+def test_rows_of_a_stream_are_counted_from_its_first() -> None:
+    y = np.zeros(2_500_000, np.int8)
+    y[2_000_000] = 7
+    with pytest.raises(DataError, match="<stream>, row 2000000: label"):
+        fl.evaluate(pa.table({"y": y, "x": np.zeros(len(y), np.float32)}), label="y", logit="x")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_stream_that_breaks_off_is_an_error_even_when_bad_files_are_skipped(threads: int) -> None:
+    schema = pa.schema([("y", pa.int8()), ("x", pa.float64())])
+
+    def batches() -> Any:
+        for _ in range(40):
+            yield pa.record_batch([np.zeros(60_000, np.int8), np.zeros(60_000)], schema=schema)
+        raise OSError("the network is down")
+
+    for _ in range(3):
+        reader = pa.RecordBatchReader.from_batches(schema, batches())
+        with pytest.raises(fl.ReadError, match="the network is down"):
+            fl.evaluate(reader, label="y", logit="x", on_bad_file="skip", threads=threads)
 
 
 BAD = {
@@ -267,6 +375,11 @@ TABLE = pa.table({"click": [1, 0], "score": [0.1, 0.2], "name": ["a", "b"], "p.q
         ({"label": "click", "logit": "score", "by": [("name", "name")]}, UsageError, "different columns"),
         ({"label": "click", "logit": "score", "device": "tpu"}, UsageError, "device"),
         ({"label": "click", "predictions": {"a": "score"}}, UsageError, "allowed: logit"),
+        ({"label": "click", "logit": ["score"]}, UsageError, "logit is ['score']"),
+        ({"label": ["click"], "logit": "score"}, UsageError, "named by ['click']"),
+        ({"label": "click", "logit": "score", "by": 5}, UsageError, "by is 5"),
+        ({"label": "click", "logit": "score", "by": [5]}, UsageError, "by holds 5"),
+        ({"label": "click", "logit": "score", "metrics": 5}, UsageError, "A metric is 5"),
     ],
 )
 def test_impossible_requests_are_refused_before_a_row_is_read(request_: Any, error: type, message: str) -> None:
@@ -302,7 +415,7 @@ def test_forms_of_a_result() -> None:
         result["auc"]
     text = str(result)
     assert "log_loss" in text
-    assert "c" in text
+    assert "by c × d" in text
 
 
 def test_every_type_of_key_has_its_column() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from fastloss.states.evaluation import EvaluationState
 from fastloss.states.ledger import BAD_CAUSES, Cause, Ledger, Location
 from fastloss.states.sums import CellKey, CellSums
 from fastloss_kernels.cpu import pointwise, sums
+from fastloss_kernels.exact_sum import ADDITIONS_BEFORE_CARRY
 from fastloss_kernels.links import MEAN_ROWS
 from fastloss_kernels.losses.form import SPACES, UNSATURATED, Interval
 
@@ -32,7 +34,6 @@ _LARGEST = float(np.finfo(np.float64).max)
 _SMALLEST = 5e-324
 # A cross of keys with more combinations than this many times the batch is numbered by sorting.
 _DENSE_FACTOR = 4
-_NORMALIZE_ROWS = 1 << 28
 # The owner of the sums over rows that all models use alike.
 _ALL_MODELS = -1
 
@@ -58,10 +59,13 @@ class _TermWork(NamedTuple):
 class _SaturationWork(NamedTuple):
     """How to find the rows of a model whose loss was clipped or is infinite."""
 
-    rows_column: int
-    weight_column: int
-    kernel: Callable[..., None]
+    saturated_count: int
+    infinite_count: int
+    weight_column: int | None
+    test: Callable[..., None]
     parameters: tuple[float, ...]
+    value: Callable[..., None]
+    exact_parameters: tuple[float, ...]
     loss: str
 
 
@@ -100,18 +104,27 @@ class CpuEngine:
 
     def _saturation_works(self, index: int, model: Model) -> list[_SaturationWork]:
         works = []
-        for (owner, term), column in self._columns.items():
-            if owner == index and term.quantity == "saturated_rows" and term.loss is not None:
-                kernel = pointwise.make_flag(term.loss.saturated[model.space])
-                weight_column = self._columns[index, Term("saturated_weight", term.loss)]
-                parameters = term.loss.parameters(model.space, self._plan.epsilon)
-                works.append(_SaturationWork(column, weight_column, kernel, parameters, term.loss.name))
+        for number, (owner, term) in enumerate(self._plan.counts):
+            loss = term.loss
+            if owner == index and term.quantity == "saturated_rows" and loss is not None:
+                works.append(
+                    _SaturationWork(
+                        saturated_count=number,
+                        infinite_count=self._plan.counts.index((index, Term("infinite_rows", loss))),
+                        weight_column=self._columns.get((index, Term("saturated_weight", loss))),
+                        test=pointwise.make_flag(loss.saturated[model.space]),
+                        parameters=loss.parameters(model.space, self._plan.epsilon),
+                        value=pointwise.make_value(loss.rows[model.space]),
+                        exact_parameters=loss.parameters(model.space, 0.0),
+                        loss=loss.name,
+                    )
+                )
         return works
 
     def identity(self) -> EvaluationState:
         """Return the state of no rows."""
         plan = self._plan
-        return EvaluationState.identity(len(plan.groupings), len(plan.models), len(plan.terms))
+        return EvaluationState.identity(len(plan.groupings), len(plan.counts), len(plan.terms))
 
     def run(self, task: Task) -> EvaluationState:
         """Evaluate one task, whole or not at all.
@@ -126,9 +139,11 @@ class CpuEngine:
         state = self.identity()
         rows_since_carry = 0
         for batch in task.read():
-            self._add_batch(state, batch, task)
+            # What overflows is counted as infinite, and says so in the result.
+            with np.errstate(all="ignore"):
+                self._add_batch(state, batch, task)
             rows_since_carry += batch.num_rows
-            if rows_since_carry > _NORMALIZE_ROWS:
+            if rows_since_carry > ADDITIONS_BEFORE_CARRY:
                 self._carry(state)
                 rows_since_carry = 0
         self._carry(state)
@@ -146,6 +161,10 @@ class CpuEngine:
                 "slice by fewer values or raise memory."
             )
 
+    def finish(self, state: EvaluationState) -> None:
+        """Bring a merged state into the form that is read fastest."""
+        self._carry(state)
+
     def _carry(self, state: EvaluationState) -> None:
         for grouping in state.groupings:
             self._normalize(grouping.words.reshape(-1, grouping.words.shape[-1]))
@@ -160,7 +179,7 @@ class CpuEngine:
             buffers[name] = np.empty(n_rows)
         return buffers[name][:n_rows]
 
-    def as_float64(self, values: Numbers, name: str) -> Floats:
+    def as_float64(self, values: Numbers, name: object) -> Floats:
         """Return numbers as float64 in a buffer of that name, with the layout that columns have."""
         out = self.buffer(name, len(values))
         np.copyto(out, values)
@@ -180,24 +199,24 @@ class CpuEngine:
             if name not in numbers:
                 values, valid = to_numbers(batch.column(name), name)
                 if values.dtype not in _KERNEL_TYPES:
-                    values = self.as_float64(values, name)
+                    values = self.as_float64(values, ("column", name))
                 numbers[name] = values, valid
             return numbers[name]
 
         weight = None
         if plan.weight is not None:
             weight, valid = column(plan.weight)
-            usable.drop_null(valid, plan.weight, "null_weight")
+            usable.drop_null(valid, Cause("null_weight", plan.weight, "weight"))
             self._check_weight(usable, weight, plan.weight)
         label, valid = column(plan.label)
-        usable.drop_null(valid, plan.label, "null_label")
+        usable.drop_null(valid, Cause("null_label", plan.label, "label"))
         n_nan, n_outside = self._count_outside(label, *self._label_range.bounds)
-        self._drop_nan(usable, label, plan.label, n_nan)
-        self._drop_outside(usable, label, plan.label, n_outside, self._label_range)
+        self._drop_nan(usable, label, plan.label, "label", n_nan)
+        self._drop_outside(usable, label, Cause("outside_domain", plan.label, "label"), n_outside, self._label_range)
 
         scores, selections, may_saturate = [], [], []
         of_column: dict[str, _Selection] = {}
-        of_range: dict[tuple[str, Interval], _Selection] = {}
+        of_space: dict[tuple[str, str], _Selection] = {}
         for model, allowed in zip(plan.models, plan.prediction_ranges, strict=True):
             score, valid = column(model.column)
             scores.append(score)
@@ -208,17 +227,19 @@ class CpuEngine:
             # Two models may read one column: what it drops is counted once.
             if model.column not in of_column:
                 of_column[model.column] = usable.copy()
-                of_column[model.column].drop_null(valid, model.column, "null_prediction")
-                self._drop_nan(of_column[model.column], score, model.column, n_nan)
-            if (model.column, allowed) not in of_range:
-                of_range[model.column, allowed] = of_column[model.column].copy()
-                self._drop_outside(of_range[model.column, allowed], score, model.column, n_outside, allowed)
-            selections.append(of_range[model.column, allowed])
+                of_column[model.column].drop_null(valid, Cause("null_prediction", model.column, model.space))
+                self._drop_nan(of_column[model.column], score, model.column, model.space, n_nan)
+            if (model.column, model.space) not in of_space:
+                own = of_space[model.column, model.space] = of_column[model.column].copy()
+                outside = Cause("outside_domain", model.column, model.space)
+                self._drop_outside(own, score, outside, n_outside, allowed)
+            selections.append(of_space[model.column, model.space])
         return CheckedBatch(label, weight, scores, [selection.keep for selection in selections], may_saturate)
 
     def _add_batch(self, state: EvaluationState, batch: pa.RecordBatch, task: Task) -> None:
         plan = self._plan
         n_rows = batch.num_rows
+        first_row = state.ledger.n_read
         label, weight, scores, keep, may_saturate = self.check_batch(state.ledger, batch, task)
         keys = {key: encode_keys(batch.column(key)) for key in plan.keys}
         alike = all(mask is keep[0] for mask in keep)
@@ -229,13 +250,13 @@ class CpuEngine:
                 used_weight = None if weight is None else cells.arrange(weight, "used weight")
                 used_label = cells.arrange(label, "used label")
                 if plan.label_domain == "pm1":
-                    used_label = self.as_float64(0.5 * used_label + 0.5, "used label")
+                    used_label = self.as_float64(0.5 * used_label.astype(np.float64) + 0.5, "used label")
                 self._add_shared(cells, _ALL_MODELS if alike else index, used_label, used_weight)
             cells.count(index)
             used_score = cells.arrange(scores[index], "used score")
             self._add_model(cells, index, used_score, used_label, used_weight)
             if may_saturate[index]:
-                self._add_saturated(cells, index, used_score, used_label, used_weight, task)
+                self._add_saturated(cells, index, used_score, used_label, used_weight, task, first_row)
 
     def _add_shared(self, cells: _Cells, index: int, label: Numbers, weight: Numbers | None) -> None:
         # With a single model its rows are those that all models use alike.
@@ -258,41 +279,52 @@ class CpuEngine:
             cells.add(terms if weight is None else np.multiply(terms, weight, out=terms), column)
 
     def _add_saturated(
-        self, cells: _Cells, index: int, score: Numbers, label: Numbers, weight: Numbers | None, task: Task
+        self,
+        cells: _Cells,
+        index: int,
+        score: Numbers,
+        label: Numbers,
+        weight: Numbers | None,
+        task: Task,
+        first_row: int,
     ) -> None:
-        model = self._plan.models[index]
         for work in self._saturations[index]:
             flag = np.empty(len(score), dtype=np.bool_)
-            work.kernel(score, label, work.parameters, flag)
+            work.test(score, label, work.parameters, flag)
             if not flag.any():
                 continue
             if self._plan.saturation == "error":
-                first = int(flag.argmax())
-                raise saturation_error(task, model, work.loss, float(score[first]), float(label[first]))
-            rows = flag.astype(np.float64)
-            cells.add(rows, work.rows_column)
-            cells.add(rows if weight is None else rows * weight, work.weight_column)
+                at, row = cells.first_row(flag)
+                found = float(score[at]), float(label[at])
+                raise saturation_error(task, first_row + row, self._plan.models[index], work.loss, *found)
+            cells.count_flagged(flag, work.saturated_count)
+            exact = self.buffer("terms", len(score))
+            work.value(score, label, work.exact_parameters, exact)
+            cells.count_flagged(np.isinf(exact), work.infinite_count)
+            if work.weight_column is not None and weight is not None:
+                cells.add(np.multiply(flag, weight, out=exact), work.weight_column)
 
-    def _drop_nan(self, selection: _Selection, values: Numbers, name: str, n_nan: int) -> None:
+    def _drop_nan(self, selection: _Selection, values: Numbers, column: str, role: str, n_nan: int) -> None:
         if n_nan:
-            selection.drop(np.isnan(values), name, "nan", values)
+            selection.drop(np.isnan(values), Cause("nan", column, role), values)
 
     def _drop_outside(
-        self, selection: _Selection, values: Numbers, name: str, n_outside: int, allowed: Interval
+        self, selection: _Selection, values: Numbers, cause: Cause, n_outside: int, allowed: Interval
     ) -> None:
-        low, high = allowed.bounds
         if n_outside:
-            selection.drop((values < low) | (values > high), name, "outside_domain", values)
+            # NumPy would round a Python float to the column's float32 before it compares.
+            low, high = map(np.float64, allowed.bounds)
+            selection.drop((values < low) | (values > high), cause, values)
         if allowed.without_zero:
-            selection.drop(values == 0.0, name, "outside_domain", values)
+            selection.drop(values == 0.0, cause, values)
 
     def _check_weight(self, selection: _Selection, weight: Numbers, name: str) -> None:
         n_nan, n_outside = self._count_outside(weight, _SMALLEST, _LARGEST)
-        self._drop_nan(selection, weight, name, n_nan)
+        self._drop_nan(selection, weight, name, "weight", n_nan)
         if n_outside:
-            selection.drop(weight < 0.0, name, "negative_weight", weight)
-            selection.drop(weight > _LARGEST, name, "infinite_weight", weight)
-            selection.drop(weight == 0.0, name, "zero_weight", weight)
+            selection.drop(weight < 0.0, Cause("negative_weight", name, "weight"), weight)
+            selection.drop(np.isinf(weight), Cause("infinite_weight", name, "weight"), weight)
+            selection.drop(weight == 0.0, Cause("zero_weight", name, "weight"), weight)
 
     def refuse_bad_rows(self, ledger: Ledger) -> None:
         """Raise a DataError if the ledger of a task holds a bad row."""
@@ -303,18 +335,16 @@ class CpuEngine:
         raise DataError(self._describe(first, ledger.first[first], sum(bad.values())))
 
     def _describe(self, cause: Cause, place: Location, count: int) -> str:
-        plan = self._plan
-        hint = ""
-        if cause.column == plan.weight:
-            role, allowed = "weight", "finite numbers from 0"
-        elif cause.column == plan.label:
-            role, allowed = "label", self._label_range.describe("label")
+        role, hint = cause.role, ""
+        if role == "weight":
+            allowed = "finite numbers from 0"
+        elif role == "label":
+            allowed = self._label_range.describe("label")
             if place.value == -1.0:
                 hint = " If labels are -1 and +1, use label_domain='pm1'."
         else:
-            index = next(i for i, model in enumerate(plan.models) if model.column == cause.column)
-            role = plan.models[index].space
-            allowed = plan.prediction_ranges[index].describe(role)
+            index = next(i for i, m in enumerate(self._plan.models) if (m.column, m.space) == (cause.column, role))
+            allowed = self._plan.prediction_ranges[index].describe(role)
             if role == "prob":
                 hint = " If these are logits, declare them logit=."
         return (
@@ -324,11 +354,12 @@ class CpuEngine:
         )
 
 
-def saturation_error(task: Task, model: Model, loss: str, score: float, label: float) -> DataError:
-    """Return the error of a saturated row where the plan forbids it."""
+def saturation_error(task: Task, row: int, model: Model, loss: str, score: float, label: float) -> DataError:
+    """Return the error of a saturated row, counted from the task's first, where the plan forbids it."""
+    place = Location(task.index, task.first_row + row, task.origin, task.row_group, None).describe()
     return DataError(
-        f"{task.origin}: column {model.column!r} rules out an outcome that happened, so {loss} is "
-        f"infinite there ({model.space} {score!r} at label {label!r}); use saturation='clip' or 'exact'."
+        f"{place}: column {model.column!r} rules out an outcome that happened, so {loss} is infinite there "
+        f"({model.space} {score!r} at label {label!r}); use saturation='clip' or 'exact'."
     )
 
 
@@ -347,11 +378,13 @@ class _Selection:
         other._first_row = self._first_row
         return other
 
-    def drop_null(self, valid: Mask | None, column: str, cause: str) -> None:
+    def drop_null(self, valid: Mask | None, cause: Cause) -> None:
+        """Leave out the rows that are not valid."""
         if valid is not None:
-            self.drop(~valid, column, cause, None)
+            self.drop(~valid, cause, None)
 
-    def drop(self, unwanted: Mask, column: str, cause: str, values: Numbers | None) -> None:
+    def drop(self, unwanted: Mask, cause: Cause, values: Numbers | None) -> None:
+        """Leave out rows, and count those that were still in use."""
         if self.keep is not None:
             unwanted = unwanted & self.keep
         count = int(np.count_nonzero(unwanted))
@@ -359,8 +392,9 @@ class _Selection:
             return
         row = int(unwanted.argmax())
         found = None if values is None else float(values[row])
-        place = Location(self._task.index, self._first_row + row, self._task.origin, self._task.row_group, found)
-        self._ledger.drop(Cause(cause, column), count, place)
+        task = self._task
+        place = Location(task.index, task.first_row + self._first_row + row, task.origin, task.row_group, found)
+        self._ledger.drop(cause, count, place)
         self.keep = ~unwanted if self.keep is None else self.keep & ~unwanted
 
 
@@ -419,6 +453,22 @@ class _Cells:
                 _, starts, rows = cells
                 grouping.counts[rows, model] += np.diff(starts)
 
+    def first_row(self, flag: Mask) -> tuple[int, int]:
+        """Return the position among the arranged rows, and the row of the batch, of the first flagged row."""
+        positions = np.flatnonzero(flag)
+        rows = positions if self._rows is None else self._rows[positions]
+        return int(positions[rows.argmin()]), int(rows.min())
+
+    def count_flagged(self, flag: Mask, number: int) -> None:
+        """Count the flagged rows, arranged as `arrange` does, in their cells."""
+        for grouping, cells in self._sorted:
+            if cells is None:
+                grouping.counts[0, number] += np.count_nonzero(flag)
+                continue
+            order, starts, rows = cells
+            running = np.append(0, np.cumsum(flag if order is None else flag[order]))
+            grouping.counts[rows, number] += np.diff(running[starts])
+
     def add(self, terms: Floats, column: int) -> None:
         """Add terms, arranged as `arrange` does, to their cells in every grouping."""
         for grouping, cells in self._sorted:
@@ -447,11 +497,13 @@ def _number_cells(
             name.append(value[index])
         return tuple(reversed(name))
 
-    combined, n_combined = codes[0], len(values[0])
-    for column, value in zip(codes[1:], values[1:], strict=True):
-        combined = combined * len(value) + column
-        n_combined *= len(value)
-    if n_combined <= _DENSE_FACTOR * len(combined) + 1024:
+    n_combined = math.prod(len(value) for value in values)
+    if n_combined <= _DENSE_FACTOR * len(codes[0]) + 1024:
+        combined = codes[0]
+        for column, value in zip(codes[1:], values[1:], strict=True):
+            combined = combined * len(value) + column
         return combined, n_combined, name_of
-    present, numbers = np.unique(combined, return_inverse=True)
-    return numbers, len(present), lambda number: name_of(int(present[number]))
+    # Too many combinations to number, perhaps for 64 bits: number those that occur.
+    present, numbers = np.unique(np.stack(codes), axis=1, return_inverse=True)
+    names = [tuple(value[i] for value, i in zip(values, cell, strict=True)) for cell in present.T.tolist()]
+    return numbers.reshape(-1), len(names), names.__getitem__

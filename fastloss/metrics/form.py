@@ -13,22 +13,31 @@ from fastloss_kernels.losses.form import Interval
 
 @dataclass(frozen=True)
 class Term:
-    """A quantity that is summed over the rows of one model: w, w·label, w·predicted mean or w·loss.
+    """A quantity that is summed over the rows of one model: w, w·label, w·predicted mean, w·loss; or rows counted.
 
-    The saturated quantities count the rows, and sum the weight, whose loss was clipped or infinite.
+    The saturated quantities are of rows whose loss was clipped or is infinite, `infinite_rows` of those whose loss
+    would be infinite if nothing were clipped.
     """
 
-    quantity: Literal["weight", "label", "prediction", "loss", "saturated_rows", "saturated_weight"]
+    quantity: Literal[
+        "rows", "weight", "label", "prediction", "loss", "saturated_rows", "saturated_weight", "infinite_rows"
+    ]
     loss: Loss | None = None
 
+    @property
+    def is_count(self) -> bool:
+        """Whether rows are counted, and nothing is summed."""
+        return self.quantity in ("rows", "saturated_rows", "infinite_rows")
 
+
+ROWS = Term("rows")
 WEIGHT = Term("weight")
 LABEL = Term("label")
 PREDICTION = Term("prediction")
 
 
 class Sums(Protocol):
-    """The sums of one model over one slice."""
+    """The sums and counts of one model over one slice."""
 
     @property
     def n(self) -> int:
@@ -41,10 +50,16 @@ class Sums(Protocol):
     def __getitem__(self, term: Term) -> ExactSum:
         """Return the exact sum of a term."""
 
+    def count(self, term: Term) -> int:
+        """Return how many rows a term counts."""
+
 
 @dataclass(frozen=True)
 class Reading:
-    """A metric's value over one slice; `value` is None, with a reason, where it is not defined."""
+    """A metric's value over one slice; where it is not a finite number, `reason` says why.
+
+    `value` is None where it is not defined.
+    """
 
     value: float | None
     reason: str | None = None
@@ -66,9 +81,8 @@ class Metric(Protocol):
     def spaces(self) -> tuple[str, ...]:
         """The prediction spaces that it accepts."""
 
-    @property
-    def label_range(self) -> Interval:
-        """The labels that it accepts."""
+    def label_range(self, space: str) -> Interval:
+        """Return which labels it accepts beside predictions of a space."""
 
     @property
     def description(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastloss.metrics.form import ANY_LABEL, BINARY_LABEL, LABEL, PREDICTION, WEIGHT, Metric, Reading, Sums, Term
@@ -31,9 +32,8 @@ class MeanLoss:
         """The spaces of the loss."""
         return tuple(self.loss.rows)
 
-    @property
-    def label_range(self) -> Interval:
-        """The labels of the loss."""
+    def label_range(self, space: str) -> Interval:
+        """Return the labels of the loss."""
         return self.loss.label_range
 
     @property
@@ -48,23 +48,38 @@ class MeanLoss:
     def terms(self, space: str) -> tuple[Term, ...]:
         """Return the loss, the weight and, where the loss can saturate in this space, how much did."""
         terms = (WEIGHT, Term("loss", self.loss))
-        if space in self.loss.saturated:
-            return (*terms, Term("saturated_rows", self.loss), Term("saturated_weight", self.loss))
-        return terms
+        return (*terms, *_saturation(self.loss)) if space in self.loss.saturated else terms
 
     def read(self, sums: Sums) -> Reading:
         """Divide the two sums and round once."""
-        if sums.n == 0:
-            return Reading(None, "no_rows")
         evidence: dict[str, float | int] = {}
         if sums.space in self.loss.saturated:
-            evidence["n_saturated"] = int(float(sums[Term("saturated_rows", self.loss)]))
-            evidence["w_saturated"] = float(sums[Term("saturated_weight", self.loss)])
-        return Reading(sums[Term("loss", self.loss)] / sums[WEIGHT], evidence=evidence)
+            rows, weight, infinite = _saturation(self.loss)
+            evidence["n_saturated"] = sums.count(rows)
+            evidence["w_saturated"] = float(sums[weight])
+            evidence["n_infinite"] = sums.count(infinite)
+        if sums.n == 0:
+            return Reading(None, "no_rows", evidence)
+        return _finite(sums[Term("loss", self.loss)] / sums[WEIGHT], evidence)
 
 
-class _AnyPrediction:
-    """A metric that accepts whatever its prediction's space holds."""
+def _saturation(loss: Loss) -> tuple[Term, Term, Term]:
+    return Term("saturated_rows", loss), Term("saturated_weight", loss), Term("infinite_rows", loss)
+
+
+def _finite(value: float, evidence: Mapping[str, float | int] | None = None) -> Reading:
+    """Return a quotient of sums as a reading, with the reason where some term is infinite."""
+    if math.isfinite(value):
+        return Reading(value, None, evidence or {})
+    return Reading(None if math.isnan(value) else value, "infinite_terms", evidence or {})
+
+
+class _WholeSpace:
+    """A metric that accepts whatever its prediction's space holds, and the labels that go with it."""
+
+    def label_range(self, space: str) -> Interval:
+        """Return 0 to 1 where predictions are of a binary label, else any number."""
+        return ANY_LABEL if space == "value" else BINARY_LABEL
 
     def prediction_range(self, space: str) -> Interval:
         """Return the whole space."""
@@ -72,13 +87,16 @@ class _AnyPrediction:
 
 
 @dataclass(frozen=True)
-class RootMeanSquaredError(_AnyPrediction):
+class RootMeanSquaredError(_WholeSpace):
     """The square root of the mean squared error."""
 
     label = "root_mean_squared_error"
     spaces = ("value", "prob")
-    label_range = ANY_LABEL
     description = "√(Σw·(ŷ − y)² / Σw)"
+
+    def label_range(self, space: str) -> Interval:
+        """Return the labels of the squared error."""
+        return ANY_LABEL
 
     def terms(self, space: str) -> tuple[Term, ...]:
         """Return the squared error and the weight."""
@@ -87,7 +105,7 @@ class RootMeanSquaredError(_AnyPrediction):
     def read(self, sums: Sums) -> Reading:
         """Take the square root of the rounded mean."""
         mean = MeanLoss(MeanSquaredError()).read(sums)
-        return mean if mean.value is None else Reading(math.sqrt(mean.value))
+        return mean if mean.value is None else Reading(math.sqrt(mean.value), mean.reason)
 
 
 def _entropy(positive: ExactSum, weight: ExactSum) -> float:
@@ -101,7 +119,7 @@ def _entropy(positive: ExactSum, weight: ExactSum) -> float:
 
 
 @dataclass(frozen=True)
-class NormalizedEntropy(_AnyPrediction):
+class NormalizedEntropy(_WholeSpace):
     """Log loss divided by the entropy of the base rate of the same rows and weights.
 
     References
@@ -112,7 +130,6 @@ class NormalizedEntropy(_AnyPrediction):
     complement: bool = False
 
     spaces = PROBABILITY_SPACES
-    label_range = BINARY_LABEL
 
     @property
     def label(self) -> str:
@@ -137,11 +154,11 @@ class NormalizedEntropy(_AnyPrediction):
         if sums[LABEL].units in (0, sums[WEIGHT].units):
             return Reading(None, "one_class", mean.evidence)
         quotient = mean.value / _entropy(sums[LABEL], sums[WEIGHT])
-        return Reading(1.0 - quotient if self.complement else quotient, evidence=mean.evidence)
+        return Reading(1.0 - quotient if self.complement else quotient, mean.reason, mean.evidence)
 
 
 @dataclass(frozen=True)
-class SumQuotient(_AnyPrediction):
+class SumQuotient(_WholeSpace):
     """The quotient of two sums, rounded once."""
 
     label: str
@@ -149,7 +166,6 @@ class SumQuotient(_AnyPrediction):
     denominator: Term
     description: str
     spaces: tuple[str, ...] = MEAN_SPACES
-    label_range: Interval = ANY_LABEL
 
     def terms(self, space: str) -> tuple[Term, ...]:
         """Return both sums."""
@@ -162,7 +178,7 @@ class SumQuotient(_AnyPrediction):
         denominator = sums[self.denominator]
         if denominator.is_finite and denominator.units == 0:
             return Reading(None, f"zero_{self.denominator.quantity}")
-        return Reading(sums[self.numerator] / denominator)
+        return _finite(sums[self.numerator] / denominator)
 
 
 MEAN_METRICS: tuple[Metric, ...] = (

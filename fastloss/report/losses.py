@@ -85,13 +85,22 @@ def _loss_entry(loss: type[Loss]) -> Entry:
 def _metric_entry(metric: Metric) -> Entry:
     facts = [
         ("formula", metric.description),
-        ("labels", _labels(metric.label_range, binary=metric.label_range == Interval(0.0, 1.0))),
+        ("labels", "; ".join(_labels_by_space(metric))),
         ("predictions", ", ".join(metric.spaces)),
     ]
     if source := _references(type(metric)):
         facts.append(("source", source))
     aliases = tuple(alias for alias, name in ALIASES.items() if name == metric.label)
     return Entry(metric.label, aliases, "metric", tuple(facts))
+
+
+def _labels_by_space(metric: Metric) -> Iterator[str]:
+    spaces: dict[Interval, list[str]] = {}
+    for space in metric.spaces:
+        spaces.setdefault(metric.label_range(space), []).append(space)
+    for allowed, listed in spaces.items():
+        text = _labels(allowed, binary=allowed == Interval(0.0, 1.0))
+        yield text if len(spaces) == 1 else f"{text} ({', '.join(listed)})"
 
 
 def _labels(allowed: Interval, binary: bool) -> str:

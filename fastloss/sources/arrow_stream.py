@@ -106,16 +106,19 @@ def batch_tasks(
     batches: Iterator[pa.RecordBatch], names: list[str], positions: list[int], options: ReadOptions
 ) -> Iterator[Task]:
     """Yield one task for each batch of a suitable length, made of the columns at these positions."""
+    first_row = 0
     for index, batch in enumerate(_suitable_batches(_selected(batches, names, positions))):
         yield Task(
             index=index,
             origin="<stream>",
             row_group=None,
+            first_row=first_row,
             n_rows=None,
             stored_bytes=0,
             decoded_bytes=batch.nbytes,
             read=functools.partial(_slices, batch, options.batch_rows),
         )
+        first_row += batch.num_rows
 
 
 def _open_stream(log: object) -> pa.RecordBatchReader:

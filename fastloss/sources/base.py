@@ -48,6 +48,8 @@ class Task:
         The file's path as the user gave it or as a glob or folder of theirs matched it, or ``"<stream>"``.
     row_group : int or None
         The row group within the file; None for a stream.
+    first_row : int
+        Where the task's rows begin: 0 in a row group, the rows before it in a stream.
     n_rows : int or None
         Rows that the file promises; None for a stream.
     stored_bytes : int
@@ -62,6 +64,7 @@ class Task:
     index: int
     origin: str
     row_group: int | None
+    first_row: int
     n_rows: int | None
     stored_bytes: int
     decoded_bytes: int

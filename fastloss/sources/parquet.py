@@ -263,6 +263,7 @@ class ParquetSource:
                     index=index,
                     origin=entry.file.origin,
                     row_group=number,
+                    first_row=0,
                     n_rows=row_group.n_rows,
                     stored_bytes=row_group.stored_bytes,
                     decoded_bytes=_held_bytes(row_group, len(columns), options),
@@ -388,7 +389,8 @@ def _reading(file: LogFile, row_group: int | None = None) -> Iterator[None]:
     """Turn whatever a decoder raises into a ReadError that names the file and the row group."""
     try:
         yield
-    except FastlossError:
+    except (FastlossError, MemoryError):
+        # Memory that is short says nothing of the file.
         raise
     except Exception as error:
         where = "" if row_group is None else f", row group {row_group}"

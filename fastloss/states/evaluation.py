@@ -16,9 +16,9 @@ class EvaluationState:
     groupings: tuple[CellSums, ...]
 
     @classmethod
-    def identity(cls, n_groupings: int, n_models: int, n_terms: int) -> EvaluationState:
+    def identity(cls, n_groupings: int, n_counts: int, n_terms: int) -> EvaluationState:
         """Return the state of no rows."""
-        return cls(Ledger(), tuple(CellSums(n_models, n_terms) for _ in range(n_groupings)))
+        return cls(Ledger(), tuple(CellSums(n_counts, n_terms) for _ in range(n_groupings)))
 
     def absorb(self, other: EvaluationState) -> None:
         """Add another state to this one; the other stays as it is."""

@@ -22,10 +22,11 @@ class Location(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """Why a row was left out, and the column that made it so."""
+    """Why a row was left out, the column that made it so, and what that column was read as."""
 
     name: str
     column: str
+    role: str
 
 
 # A bad row stops the evaluation unless the user chose to drop it; other causes are counted and skipped.

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS, ExactSum
 
 CellKey = tuple[Any, ...]
+# Cells merged at a time: adding them all would hold a copy of the other state.
+_SLAB = 256
 
 
 class CellSums:
@@ -22,21 +24,14 @@ class CellSums:
 
     Parameters
     ----------
-    n_models, n_terms : int
+    n_counts, n_terms : int
         How many counts and how many sums each cell keeps.
     """
 
-    def __init__(self, n_models: int, n_terms: int) -> None:
-        self.n_models = n_models
-        self.n_terms = n_terms
+    def __init__(self, n_counts: int, n_terms: int) -> None:
         self.cells: dict[CellKey, int] = {}
-        self.counts: NDArray[np.int64] = np.zeros((1, n_models), dtype=np.int64)
+        self.counts: NDArray[np.int64] = np.zeros((1, n_counts), dtype=np.int64)
         self.words: NDArray[np.int64] = np.zeros((1, n_terms, ACCUMULATOR_WORDS), dtype=np.int64)
-
-    @property
-    def bytes_per_cell(self) -> int:
-        """Memory that one more cell takes, its key left out."""
-        return 8 * (self.n_models + self.n_terms * ACCUMULATOR_WORDS)
 
     def rows_of(self, keys: Sequence[CellKey]) -> NDArray[np.int64]:
         """Return the row of each cell in `counts` and `words`, making room for new cells."""
@@ -53,18 +48,18 @@ class CellSums:
         if not other.cells:
             return
         rows = self.rows_of(list(other.cells))
-        self.counts[rows] += other.counts[: len(rows)]
-        self.words[rows] += other.words[: len(rows)]
+        for start in range(0, len(rows), _SLAB):
+            slab = slice(start, min(start + _SLAB, len(rows)))
+            self.counts[rows[slab]] += other.counts[slab]
+            self.words[rows[slab]] += other.words[slab]
 
-    def count(self, key: CellKey, model: int) -> int:
-        """Return how many rows of a cell a model used."""
-        return int(self.counts[self.cells[key], model]) if key in self.cells else 0
+    def count(self, key: CellKey, number: int) -> int:
+        """Return one of a cell's counts; zero for a cell never seen."""
+        return int(self.counts[self.cells[key], number]) if key in self.cells else 0
 
     def total(self, key: CellKey, term: int) -> ExactSum:
         """Return the exact sum of a term over a cell; zero for a cell never seen."""
-        if key not in self.cells:
-            return ExactSum()
-        return ExactSum.from_words(self.words[self.cells[key], term].tolist())
+        return ExactSum.from_words(self.words[self.cells[key], term]) if key in self.cells else ExactSum()
 
 
 def _grown(array: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:

@@ -15,10 +15,13 @@ summation" (2008), with the long accumulator of Kulisch behind it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastloss_kernels.jit import exact_add, float64_bits, float64_from_bits, formula
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LIMBS = 68
 LOWEST_EXPONENT = -1088
@@ -28,7 +31,6 @@ NEGATIVE_INFINITY_COUNT = LIMBS + 2
 ACCUMULATOR_WORDS = LIMBS + 3
 
 BLOCK_ROWS = 1024
-# Terms of a sliced sum are split by the same rule, for blocks large enough to share the work among the slices.
 _BLOCK_BITS = 10
 # Every digit of a normalized accumulator is below 2^32 and an addition adds less than 2^33 to it.
 ADDITIONS_BEFORE_CARRY = 1 << 28
@@ -158,13 +160,16 @@ class ExactSum:
     n_negative_infinity: int = 0
 
     @classmethod
-    def from_words(cls, words: Iterable[int]) -> ExactSum:
-        """Read an accumulator of `ACCUMULATOR_WORDS` int64, normalized or not."""
-        digits = [int(word) for word in words]
-        units = 0
-        for digit in reversed(digits[:LIMBS]):
-            units = (units << 32) + digit
-        return cls(units, digits[NAN_COUNT], digits[POSITIVE_INFINITY_COUNT], digits[NEGATIVE_INFINITY_COUNT])
+    def from_words(cls, words: np.ndarray) -> ExactSum:
+        """Read an accumulator, int64 ``(ACCUMULATOR_WORDS,)``; fastest if it is normalized."""
+        counts = (int(words[NAN_COUNT]), int(words[POSITIVE_INFINITY_COUNT]), int(words[NEGATIVE_INFINITY_COUNT]))
+        digits = words[: LIMBS - 1]
+        units = int(words[LIMBS - 1]) << 32 * (LIMBS - 1)
+        if not (digits >> 32).any():
+            return cls(units + int.from_bytes(digits.astype("<u4").tobytes(), "little"), *counts)
+        for limb, digit in enumerate(digits.tolist()):
+            units += digit << 32 * limb
+        return cls(units, *counts)
 
     @classmethod
     def from_count(cls, count: int) -> ExactSum:
