@@ -760,10 +760,11 @@ class _RowScorer:
             counts.saturated += int(np.count_nonzero(flag))
             if self._plan.saturation == "error" and flag.any():
                 row = int(flag.argmax())
+                place = Location(task.index, first_row + row, task.origin, task.row_group, None)
                 raise DataError(
-                    f"{task.origin}{'' if task.row_group is None else f', row group {task.row_group}'}: "
-                    f"column {self._model.column!r} rules out an outcome that happened, so {self._loss.name} is "
-                    f"infinite there ({self._model.space} {float(score[row])!r} at label {float(label[row])!r}); "
+                    f"{place.describe()}: column {self._model.column!r} rules out an outcome that happened, so "
+                    f"{self._loss.name} is infinite there ({self._model.space} {float(score[row])!r} at label "
+                    f"{float(label[row])!r}); "
                     "use saturation='clip' or 'exact'."
                 )
         # Their own memory, since they live on until they are written.

@@ -130,9 +130,9 @@ def test_no_value_depends_on_the_execution(log: Path, tmp_path: Path, execution:
 
 
 def test_a_row_group_larger_than_the_memory_is_written_in_pieces(tmp_path: Path) -> None:
-    table = make_table(1_000).select(["user", "click", "score"]).take(np.arange(600_000) % 1_000)
-    pq.write_table(table, tmp_path / "log.parquet", row_group_size=600_000, compression="none")
-    fl.score(tmp_path / "log.parquet", tmp_path / "out.parquet", **BASE, keep="user", memory="172MiB", threads=1)
+    table = make_table(1_000).select(["user", "click", "score"]).take(np.arange(1_000_000) % 1_000)
+    pq.write_table(table, tmp_path / "log.parquet", row_group_size=1_000_000, compression="none")
+    fl.score(tmp_path / "log.parquet", tmp_path / "out.parquet", **BASE, keep="user", memory="184MiB", threads=1)
     out = pq.ParquetFile(tmp_path / "out.parquet")
     assert out.metadata.num_row_groups > 2
     fl.score(table, tmp_path / "expected.parquet", **BASE, keep="user")
@@ -191,7 +191,7 @@ def test_saturation(tmp_path: Path) -> None:
     request: dict[str, Any] = {"label": "y", "prob": "p", "loss": "log_loss"}
     fl.score(table, tmp_path / "exact.parquet", **request, saturation="exact")
     assert read(tmp_path / "exact.parquet")["loss"].to_pylist()[:2] == [float("inf"), 0.0]
-    with pytest.raises(DataError, match="rules out an outcome that happened"):
+    with pytest.raises(DataError, match="<stream>, row 0: column 'p' rules out an outcome that happened"):
         fl.score(table, tmp_path / "error.parquet", **request, saturation="error")
     assert relative_files(tmp_path) == ["exact.parquet"]
 
