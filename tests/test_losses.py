@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mpmath
@@ -20,6 +22,10 @@ from fastloss_kernels.losses import (
     BinaryFocalCrossentropy,
     BinaryLoss,
     BrierScore,
+    Expectile,
+    Exponential,
+    Gamma,
+    GeneralizedCrossentropy,
     HalfSquaredError,
     HalfSquaredSigmoid,
     Hinge,
@@ -30,10 +36,15 @@ from fastloss_kernels.losses import (
     MeanAbsolutePercentageError,
     MeanSquaredError,
     MeanSquaredLogarithmicError,
+    ModifiedHuber,
+    Pinball,
     Poisson,
+    Poly1,
     PseudoHuber,
     SmoothL1,
     SquaredHinge,
+    Tweedie,
+    ZeroOne,
 )
 from tests.oracles.losses import ORACLES, PRECISION_DIGITS
 
@@ -46,7 +57,7 @@ OUTPUTS = ("value", "gradient", "hessian")
 
 # Every loss as it comes, and those whose parameters change the formula or its accuracy.
 INSTANCES = [loss() for loss in LOSSES] + [
-    BinaryFocalCrossentropy(gamma=0.5, alpha=0.25),
+    BinaryFocalCrossentropy(gamma=0.3, alpha=0.25),
     BinaryFocalCrossentropy(gamma=5.0),
     Huber(delta=0.47),
     SmoothL1(beta=0.47),
@@ -54,10 +65,18 @@ INSTANCES = [loss() for loss in LOSSES] + [
     Poisson(full=True),
     Poisson(log_input=True),
     Poisson(log_input=True, full=True),
+    Gamma(log_input=True),
+    GeneralizedCrossentropy(q=0.3),
+    Poly1(eps=-1.0),
+    Pinball(quantile=0.1),
+    Expectile(expectile=0.1),
+    Tweedie(power=1.1),
+    Tweedie(log_input=True),
 ]
 CASES = [pytest.param(loss, space, id=f"{loss.label}-{space}") for loss in INSTANCES for space in loss.rows]
 # Outputs that pass through zero as a difference of their own definition, so that no float64 formula is within a few
-# ULP of them everywhere. They are held to as much as one rounding of prediction or label would move them.
+# ULP of them everywhere. They are held to as much as one rounding of prediction, label or a parameter would move
+# them.
 CANCELLING = {
     ("BrierScore", "logit", "hessian"): "squares bend up, a sigmoid that saturates bends down",
     ("BrierScore", "logprob", "hessian"): "2p·(2p − y) changes sign",
@@ -66,6 +85,12 @@ CANCELLING = {
     ("MeanSquaredLogarithmicError", "value", "hessian"): "1 − log((1 + ŷ)/(1 + y)) changes sign",
     ("Poisson", "value", "value"): "ŷ − y·log ŷ changes sign",
     ("Poisson", "value", "gradient"): "of a logarithmic rate, eˣ − y changes sign",
+    ("Gamma", "value", "value"): "log ŷ changes sign",
+    ("Gamma", "value", "gradient"): "of a logarithmic mean, 1 − y·e^−x changes sign",
+    ("Gamma", "value", "hessian"): "2·y − ŷ changes sign",
+    ("Tweedie", "value", "gradient"): "of a logarithmic mean, e^((2 − ρ)·x) − y·e^((1 − ρ)·x) changes sign",
+    ("Tweedie", "value", "hessian"): "ρ·y − (ρ − 1)·ŷ changes sign",
+    ("GeneralizedCrossentropy", "logit", "hessian"): "the loss is not convex in the logit",
 }
 
 MAGNITUDES = [0.0, 5e-324, 1e-308, 1e-300, 1e-20, 1e-9, 0.1, 0.5, 0.7, 1.0, 2.0, 5.0, 10.0, 30.0, 36.1, 37.5, 40.0]
@@ -125,15 +150,18 @@ def ulp_error(found: float, exact: Any, scale: Any = None) -> float:
 
 
 def movement(oracle: Any, x: Any, y: Any, loss: Loss, exact: tuple[Any, ...]) -> list[Any]:
-    """How far each output moves per relative change of the prediction or of the label, at least its own size.
+    """How far each output moves per relative change of prediction, label or a parameter, at least its own size.
 
     And at least 1e-300: below it a float64 has fewer digits, and terms of a difference have lost some of theirs.
     """
     step = mpf(10) ** -60
-    moved = (oracle(x * (1 + step), y, loss), oracle(x, y * (1 + step), loss))
-    return [
-        max(mpf(10) ** -300, abs(exact[i]), *(abs(other[i] - exact[i]) / step for other in moved)) for i in range(3)
-    ]
+    given = {field.name: getattr(loss, field.name) for field in fields(loss)}
+    numbers = {name: mpf(number) for name, number in given.items() if isinstance(number, float)}
+    others = [SimpleNamespace(**{**given, name: number * (1 + step)}) for name, number in numbers.items()]
+    moved = [oracle(x * (1 + step), y, loss), oracle(x, y * (1 + step), loss)]
+    moved += [oracle(x, y, other) for other in others]
+    movements = [max(abs(other[i] - exact[i]) / step for other in moved) for i in range(3)]
+    return [max(mpf(10) ** -300, abs(exact[i]), movements[i]) for i in range(3)]
 
 
 def worst_errors(loss: Loss, space: str) -> dict[tuple[str, str], tuple[float, float, float]]:
@@ -186,7 +214,7 @@ def test_soft_labels_stay_within_the_rounding_of_their_parts(loss: Loss, space: 
             ends = [oracle(mpf(x), mpf(end), loss) for end in (0, 1)]
             exact = oracle(mpf(x), mpf(y), loss)
             for i, output in enumerate(OUTPUTS):
-                scale = max(abs(end[i]) for end in ends)
+                scale = max(abs(exact[i]), *(abs(end[i]) for end in ends))
                 if (type(loss).__name__, space, output) in CANCELLING:
                     scale = max(scale, movement(oracle, mpf(x), mpf(y), loss, exact)[i])
                 assert ulp_error(float(column[i]), exact[i], scale) <= PARTS_ULP, (x, y, i)
@@ -381,7 +409,12 @@ def test_golden_torch(shared_data: Path, identifier: str, loss: Loss) -> None:
 
 @pytest.mark.parametrize(
     ("identifier", "loss"),
-    [("sklearn-066", Huber(delta=3.0)), ("sklearn-068", Poisson(log_input=True))],
+    [
+        ("sklearn-062", MeanAbsoluteError()),
+        ("sklearn-064", Pinball(quantile=0.25)),
+        ("sklearn-066", Huber(delta=3.0)),
+        ("sklearn-068", Poisson(log_input=True)),
+    ],
 )
 def test_golden_sklearn(shared_data: Path, identifier: str, loss: Loss) -> None:
     case = golden(shared_data, "sklearn")[identifier]
@@ -413,6 +446,35 @@ def test_subgradients_and_joints() -> None:
     assert sharp.gradient([0.0, 1.0], value=[0.0, -2.0]).tolist() == [0.0, -1.0]
     # A difference that rounds to the joint but lies beyond it is beyond it.
     assert Huber().gradient_hessian([1e-300, -1e-300], value=[-1.0, -1.0])[1].tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "space", "label", "score", "expected"),
+    [
+        (ZeroOne(), "logit", [1, 0, 1, 0, 0.25], [0.1, 0.1, 0.0, 0.0, 3.0], [0, 1, 1, 0, 0.75]),
+        (ZeroOne(), "prob", [1, 0, 1, 0], [0.6, 0.6, 0.5, 0.5], [0, 1, 1, 0]),
+        (Exponential(), "margin", [1, 0, 1, 0], [0.0, 0.0, INF, INF], [1, 1, 0, INF]),
+        (ModifiedHuber(), "margin", [1, 1, 1, 0, 0], [2.0, 0.0, -3.0, -INF, INF], [0, 1, 12, 0, INF]),
+        (GeneralizedCrossentropy(q=1), "prob", [1, 0, 1, 0], [0.75, 0.75, 0.0, 1.0], [0.25, 0.75, 1, 1]),
+        (GeneralizedCrossentropy(q=0.5), "prob", [1, 0, 1], [0.25, 0.75, 0.0], [1, 1, 2]),
+        (GeneralizedCrossentropy(q=0.5), "logit", [1, 0, 1, 0], [INF, -INF, -INF, INF], [0, 0, 2, 2]),
+        (Poly1(eps=2), "prob", [1, 0, 1, 0], [1.0, 0.0, 0.5, 0.5], [0, 0, math.log(2) + 1, math.log(2) + 1]),
+        (Poly1(eps=2), "logit", [1, 0, 1, 0], [INF, -INF, -INF, INF], [0, 0, INF, INF]),
+        (Pinball(quantile=0.25), "value", [1, 1, 1], [5.0, -3.0, 1.0], [3, 1, 0]),
+        (Expectile(expectile=0.25), "value", [1, 1, 1], [3.0, -1.0, 1.0], [3, 1, 0]),
+        (Gamma(), "value", [2, 2], [1.0, INF], [2, INF]),
+        (Gamma(log_input=True), "value", [2, 2, 2], [0.0, INF, -INF], [2, INF, INF]),
+        (Tweedie(power=1.5), "value", [3, 0, 3], [4.0, 4.0, INF], [7, 4, INF]),
+        (Tweedie(power=1.5, log_input=True), "value", [3, 0, 0, 3], [0.0, 0.0, -INF, -INF], [8, 2, 0, INF]),
+    ],
+)
+def test_values_by_hand(loss: Loss, space: str, label: Any, score: Any, expected: Any) -> None:
+    assert loss(label, **{space: score}).tolist() == pytest.approx(expected, rel=4e-16)
+
+
+def test_aliases_are_names_of_one_loss() -> None:
+    names = [name for loss in LOSSES for name in (loss.name, *loss.aliases, loss.__name__)]
+    assert len(set(names)) == len(names)
 
 
 def test_large_counts_lose_no_digits() -> None:
@@ -501,6 +563,12 @@ def test_array_calls_take_columns_of_other_libraries() -> None:
         lambda: SmoothL1(beta=-1),
         lambda: PseudoHuber(slope=0),
         lambda: Poisson(full=1),  # type: ignore[arg-type]
+        lambda: GeneralizedCrossentropy(q=0),
+        lambda: Poly1(eps=-1.5),
+        lambda: Pinball(quantile=1),
+        lambda: Expectile(expectile=0),
+        lambda: Tweedie(power=2),
+        lambda: Gamma(log_input=0),  # type: ignore[arg-type]
     ],
 )
 def test_parameters_outside_their_range_are_refused(make: Any) -> None:

@@ -47,7 +47,7 @@ def squared_difference(a: float, b: float) -> float:
 
 @formula
 def exp_parts(x: float) -> tuple[float, float]:
-    """Compute eˣ for x ≤ 0 as large + small, to 2⁻⁵⁸ of its size until it is subnormal; the method is `exp`'s."""
+    """Compute eˣ for x ≤ 1000 as large + small, to 2⁻⁵⁸ of its size until it is subnormal; the method is `exp`'s."""
     x = -746.0 if x < -746.0 else x
     rounded = fma(x, INVERSE_LOG2, ROUND)
     k = rounded - ROUND
@@ -141,6 +141,26 @@ def power_parts(log_large: float, log_small: float, exponent: float) -> tuple[fl
     small = 0.0 if deep else small
     power, power_small = exp_parts(large)
     return power, fma(power, small, power_small)
+
+
+@formula
+def scaled_exp_parts(a: float, x: float, x_small: float) -> tuple[float, float]:
+    """Compute a·exp(x + x_small) for a ≥ 0 as large + small; 0 for a = 0, even where the exponential is infinite.
+
+    By the square of exp(x/2), so that it overflows and underflows only where the product does.
+    """
+    outside = abs(x) > 2000.0
+    bound = 1000.0 if x > 0.0 else -1000.0
+    half = bound if outside else 0.5 * x
+    half_small = 0.0 if outside else 0.5 * x_small
+    root, root_small = exp_parts(half)
+    root_small = fma(root, half_small, root_small)
+    once, once_small = multiply_parts(a, root, root_small)
+    large, small = multiply_parts(once, root, root_small)
+    small = fma(once_small, root, small)
+    # What an infinite product lost is no number.
+    small = small if large < float("inf") else 0.0
+    return 0.0 if a == 0.0 else large, 0.0 if a == 0.0 else small
 
 
 @formula

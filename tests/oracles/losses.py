@@ -6,6 +6,7 @@ nothing of the loss but its parameters. Adding a loss adds its entry to `ORACLES
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -28,10 +29,13 @@ def xlogy(x: Any, y: Any) -> Any:
     return mpf(0) if x == 0 else (-mpmath.inf if y == 0 else x * mpmath.log(y))
 
 
+# Every label of a grid asks for the same scores; the precision is always the one above.
+@functools.cache
 def softplus(x: Any) -> Any:
     return max(x, mpf(0)) + mpmath.log1p(mpmath.exp(-abs(x)))
 
 
+@functools.cache
 def sigmoid(x: Any) -> Any:
     return 1 / (1 + mpmath.exp(-x)) if x > 0 else mpmath.exp(x) / (1 + mpmath.exp(x))
 
@@ -174,6 +178,97 @@ def poisson(prediction: Any, y: Any, loss: Any) -> Triple:
     return prediction - y * mpmath.log(prediction) + constant, 1 - y / prediction, y / prediction**2
 
 
+def zero_one(threshold: Any) -> Oracle:
+    return lambda score, y, loss: (1 - y if score > threshold else y, mpf(0), mpf(0))
+
+
+def exponential(score: Any, y: Any, loss: Any) -> Triple:
+    rising = (1 - y) * mpmath.exp(score) if y != 1 else mpf(0)
+    falling = y * mpmath.exp(-score)
+    return rising + falling, rising - falling, rising + falling
+
+
+def modified_huber(score: Any, y: Any, loss: Any) -> Triple:
+    t = 2 * y - 1
+    if t * score < -1:
+        return -4 * t * score, -4 * t, mpf(0)
+    return squared_hinge(score, y, loss)
+
+
+def generalized_crossentropy_logit(x: Any, y: Any, loss: Any) -> Triple:
+    q = mpf(loss.q)
+
+    def outcome(z: Any) -> Triple:
+        p, o, power = sigmoid(z), sigmoid(-z), mpmath.exp(-q * softplus(-z))
+        return (1 - power) / q, -power * o, power * o * (p - q * o)
+
+    (value_1, gradient_1, hessian_1), (value_0, gradient_0, hessian_0) = outcome(x), outcome(-x)
+    return mixed(y, value_1, value_0), mixed(y, gradient_1, -gradient_0), mixed(y, hessian_1, hessian_0)
+
+
+def generalized_crossentropy_prob(score: Any, y: Any, loss: Any) -> Triple:
+    q = mpf(loss.q)
+
+    def outcome(p: Any) -> Triple:
+        if p == 0:
+            return 1 / q, mpf(-1) if q == 1 else -mpmath.inf, mpf(0) if q == 1 else mpmath.inf
+        return -mpmath.expm1(q * mpmath.log(p)) / q, -(p ** (q - 1)), (1 - q) * p ** (q - 2)
+
+    (value_1, gradient_1, hessian_1), (value_0, gradient_0, hessian_0) = outcome(score), outcome(1 - score)
+    return mixed(y, value_1, value_0), mixed(y, gradient_1, -gradient_0), mixed(y, hessian_1, hessian_0)
+
+
+def mixed(y: Any, of_one: Any, of_zero: Any) -> Any:
+    if y in (0, 1):
+        return of_one if y == 1 else of_zero
+    return y * of_one + (1 - y) * of_zero
+
+
+def poly1_logit(x: Any, y: Any, loss: Any) -> Triple:
+    p, o, eps = sigmoid(x), sigmoid(-x), mpf(loss.eps)
+    value = y * softplus(-x) + (1 - y) * softplus(x) + eps * (y * o + (1 - y) * p)
+    gradient = (1 - y) * p * (1 + eps * o) - y * o * (1 + eps * p)
+    return value, gradient, p * o * (y * (1 + eps * (p - o)) + (1 - y) * (1 + eps * (o - p)))
+
+
+def poly1_prob(p: Any, y: Any, loss: Any) -> Triple:
+    less = 1 + mpf(loss.eps)
+    value = -xlogy(y, max(p, EPSILON)) - xlogy(1 - y, max(1 - p, EPSILON))
+    value += mpf(loss.eps) * (y * (1 - p) + (1 - y) * p)
+    gradient = (1 - y) * (p / max(1 - p, EPSILON) + less) - y * ((1 - p) / max(p, EPSILON) + less)
+    return value, gradient, y / max(p, EPSILON) ** 2 + (1 - y) / max(1 - p, EPSILON) ** 2
+
+
+def pinball(prediction: Any, y: Any, loss: Any) -> Triple:
+    q, d = mpf(loss.quantile), prediction - y
+    weight = q if d < 0 else 1 - q
+    return weight * abs(d), weight * mpmath.sign(d), mpf(0)
+
+
+def expectile(prediction: Any, y: Any, loss: Any) -> Triple:
+    tau, d = mpf(loss.expectile), prediction - y
+    weight = tau if d < 0 else 1 - tau
+    return weight * d**2, 2 * weight * d, 2 * weight
+
+
+def gamma(prediction: Any, y: Any, loss: Any) -> Triple:
+    if loss.log_input:
+        ratio = y * mpmath.exp(-prediction)
+        return prediction + ratio, 1 - ratio, ratio
+    value = y / prediction + mpmath.log(prediction)
+    return value, (prediction - y) / prediction**2, (2 * y - prediction) / prediction**3
+
+
+def tweedie(prediction: Any, y: Any, loss: Any) -> Triple:
+    power = mpf(loss.power)
+    logarithm = prediction if loss.log_input else mpmath.log(prediction)
+    falling, rising = y * mpmath.exp((1 - power) * logarithm), mpmath.exp((2 - power) * logarithm)
+    value = falling / (power - 1) + rising / (2 - power)
+    if loss.log_input:
+        return value, rising - falling, (power - 1) * falling + (2 - power) * rising
+    return value, (rising - falling) / prediction, (power * falling - (power - 1) * rising) / prediction**2
+
+
 # The clipping threshold is a decision of the semantics, the decimal number 1e-12 as a float64.
 EPSILON = mpf(1e-12)
 
@@ -201,4 +296,16 @@ ORACLES: dict[str, dict[str, Oracle]] = {
     "SmoothL1": {"value": smooth_l1, "prob": smooth_l1},
     "PseudoHuber": {"value": pseudo_huber, "prob": pseudo_huber},
     "Poisson": {"value": poisson},
+    "ZeroOne": {"logit": zero_one(0), "margin": zero_one(0), "prob": zero_one(0.5)},
+    "Exponential": {"margin": exponential, "logit": exponential},
+    "ModifiedHuber": {"margin": modified_huber, "logit": modified_huber},
+    "GeneralizedCrossentropy": {
+        "logit": generalized_crossentropy_logit,
+        "prob": generalized_crossentropy_prob,
+    },
+    "Poly1": {"logit": poly1_logit, "prob": poly1_prob},
+    "Pinball": {"value": pinball, "prob": pinball},
+    "Expectile": {"value": expectile, "prob": expectile},
+    "Gamma": {"value": gamma},
+    "Tweedie": {"value": tweedie},
 }

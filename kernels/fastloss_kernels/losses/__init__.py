@@ -5,8 +5,12 @@ from __future__ import annotations
 from fastloss_kernels.losses.binary_crossentropy import BinaryCrossentropy as BinaryCrossentropy
 from fastloss_kernels.losses.binary_focal_crossentropy import BinaryFocalCrossentropy as BinaryFocalCrossentropy
 from fastloss_kernels.losses.brier_score import BrierScore as BrierScore
+from fastloss_kernels.losses.expectile import Expectile as Expectile
+from fastloss_kernels.losses.exponential import Exponential as Exponential
 from fastloss_kernels.losses.form import BinaryLoss as BinaryLoss
 from fastloss_kernels.losses.form import Loss as Loss
+from fastloss_kernels.losses.gamma import Gamma as Gamma
+from fastloss_kernels.losses.generalized_crossentropy import GeneralizedCrossentropy as GeneralizedCrossentropy
 from fastloss_kernels.losses.half_squared_error import HalfSquaredError as HalfSquaredError
 from fastloss_kernels.losses.half_squared_sigmoid import HalfSquaredSigmoid as HalfSquaredSigmoid
 from fastloss_kernels.losses.hinge import Hinge as Hinge
@@ -20,10 +24,15 @@ from fastloss_kernels.losses.mean_squared_error import MeanSquaredError as MeanS
 from fastloss_kernels.losses.mean_squared_logarithmic_error import (
     MeanSquaredLogarithmicError as MeanSquaredLogarithmicError,
 )
+from fastloss_kernels.losses.modified_huber import ModifiedHuber as ModifiedHuber
+from fastloss_kernels.losses.pinball import Pinball as Pinball
 from fastloss_kernels.losses.poisson import Poisson as Poisson
+from fastloss_kernels.losses.poly1 import Poly1 as Poly1
 from fastloss_kernels.losses.pseudo_huber import PseudoHuber as PseudoHuber
 from fastloss_kernels.losses.smooth_l1 import SmoothL1 as SmoothL1
 from fastloss_kernels.losses.squared_hinge import SquaredHinge as SquaredHinge
+from fastloss_kernels.losses.tweedie import Tweedie as Tweedie
+from fastloss_kernels.losses.zero_one import ZeroOne as ZeroOne
 
 LOSSES: tuple[type[Loss], ...] = tuple(
     loss

@@ -130,7 +130,9 @@ def row_prob(score: float, label: float, parameters: tuple[float, ...]) -> tuple
     negative_curvature = 0.0 if rest == 0.0 else negative_curvature
     slope = negative_slope - positive_slope
 
-    exponent, exponent_small = multiply_parts(gamma - 1.0, log_missed, log_missed_small)
+    lower, lower_lost = two_sum(gamma, -1.0)
+    exponent, exponent_small = multiply_parts(lower, log_missed, log_missed_small)
+    exponent_small = fma(lower_lost, log_missed, exponent_small)
     lower_factor = exp(exponent)
     lower_factor = fma(lower_factor, exponent_small, lower_factor)
     vanishing = 0.0 if gamma > 1.0 else float("inf")

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastloss_kernels.arithmetic import square, two_sum
 from fastloss_kernels.jit import fma, formula
-from fastloss_kernels.losses.form import Interval, Loss
+from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, Loss
 
 
 @formula
@@ -51,6 +51,6 @@ class Huber(Loss):
     formula = "½d² if |d| ≤ δ, else δ·(|d| − δ/2), d = ŷ − y; second derivative 1 at |d| = δ"
     source = "Huber, Robust estimation of a location parameter, Annals of Mathematical Statistics 35 (1964)"
 
-    def parameters(self, space: str, epsilon: float = 0.0) -> tuple[float, ...]:
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
         """Return (δ,)."""
         return (float(self.delta),)

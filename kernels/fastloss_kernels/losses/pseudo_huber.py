@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastloss_kernels.arithmetic import divide_parts, multiply_parts, square, two_sum
 from fastloss_kernels.jit import divide, fma, formula, square_root
-from fastloss_kernels.losses.form import Interval, Loss
+from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, Loss
 
 
 @formula
@@ -74,6 +74,6 @@ class PseudoHuber(Loss):
     formula = "s²·(√(1 + (d/s)²) − 1), d = ŷ − y"
     source = "Hartley and Zisserman, Multiple View Geometry (2003), appendix A6.8; Charbonnier et al., ICIP (1994)"
 
-    def parameters(self, space: str, epsilon: float = 0.0) -> tuple[float, ...]:
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
         """Return (s,)."""
         return (float(self.slope),)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastloss_kernels.arithmetic import divide_parts, rounded_sum, two_sum
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.losses.form import Interval, Loss
+from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, Loss
 
 
 @formula
@@ -54,6 +54,6 @@ class SmoothL1(Loss):
     formula = "d²/(2β) if |d| < β, else |d| − β/2, d = ŷ − y; second derivative 0 at |d| = β"
     source = "Girshick, Fast R-CNN, ICCV (2015), eq. 3"
 
-    def parameters(self, space: str, epsilon: float = 0.0) -> tuple[float, ...]:
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
         """Return (β,)."""
         return (float(self.beta),)

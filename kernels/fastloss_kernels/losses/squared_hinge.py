@@ -11,11 +11,8 @@ from fastloss_kernels.losses.form import BinaryLoss
 
 
 @formula
-def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
-    """Evaluate max(0, 1 − t·s)² with t = 2y − 1; at the joint the second derivative is 0, the flat side's.
-
-    The square doubles a relative error, so the slack 1 − t·s carries its roundings along.
-    """
+def slack_parts(score: float, label: float) -> tuple[float, float, float]:
+    """Compute t = 2y − 1 and 1 − t·s as large + small."""
     sign, sign_lost = two_sum(2.0 * label, -1.0)
     product = sign * score
     # A label of exactly one half has no sign: its margin is 0 even for an infinite score.
@@ -25,7 +22,17 @@ def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[floa
     rest = lost - fma(sign_lost, score, fma(sign, score, -product))
     # An infinite score has lost nothing.
     rest = rest if abs(score) < float("inf") else 0.0
-    slack, small = two_sum(total, rest)
+    large, small = two_sum(total, rest)
+    return sign, large, small if rest != 0.0 else 0.0
+
+
+@formula
+def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Evaluate max(0, 1 − t·s)² with t = 2y − 1; at the joint the second derivative is 0, the flat side's.
+
+    The square doubles a relative error, so the slack 1 − t·s carries its roundings along.
+    """
+    sign, slack, small = slack_parts(score, label)
     active = slack > 0.0
     value = square(slack, small)
     gradient = -2.0 * sign * slack

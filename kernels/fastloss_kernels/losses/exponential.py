@@ -1,0 +1,33 @@
+"""Exponential loss of a margin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastloss_kernels.arithmetic import scaled_exp_parts
+from fastloss_kernels.jit import formula
+from fastloss_kernels.losses.form import BinaryLoss
+
+
+@formula
+def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Evaluate y·e^−s + (1 − y)·e^s."""
+    rest = 1.0 - label
+    rising, rising_small = scaled_exp_parts(rest, score, 0.0)
+    falling, falling_small = scaled_exp_parts(label, -score, 0.0)
+    rising += rising_small
+    falling += falling_small
+    value = rising + falling
+    return value, rising - falling, value
+
+
+@dataclass(frozen=True)
+class Exponential(BinaryLoss):
+    """Exponential of minus the margin, the loss of AdaBoost; a soft label mixes the losses of both classes."""
+
+    name: ClassVar[str] = "exponential"
+    aliases: ClassVar[tuple[str, ...]] = ("exponential_loss",)
+    rows = {"margin": row, "logit": row}
+    formula = "y·e^−s + (1 − y)·e^s"
+    source = "Friedman, Hastie and Tibshirani, Additive logistic regression, Annals of Statistics 28 (2000), eq. 13"

@@ -1,0 +1,104 @@
+"""Tweedie loss: for labels that are often zero and else positive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastloss_kernels.arithmetic import (
+    divide_parts,
+    log_of_positive_parts,
+    multiply_parts,
+    rounded_sum,
+    scaled_exp_parts,
+    two_sum,
+)
+from fastloss_kernels.jit import divide, fma, formula
+from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, Loss
+
+
+@formula
+def terms(log_large: float, log_small: float, label: float, less: float, rest: float) -> tuple[float, ...]:
+    """Compute y·ŷ^−less and ŷ^rest from log ŷ, each as large + small."""
+    falling_log, falling_log_small = multiply_parts(-less, log_large, log_small)
+    falling, falling_small = scaled_exp_parts(label, falling_log, falling_log_small)
+    rising_log, rising_log_small = multiply_parts(rest, log_large, log_small)
+    rising, rising_small = scaled_exp_parts(1.0, rising_log, rising_log_small)
+    return falling, falling_small, rising, rising_small
+
+
+@formula
+def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Evaluate y·ŷ^(1 − ρ)/(ρ − 1) + ŷ^(2 − ρ)/(2 − ρ): both terms are positive, nothing cancels."""
+    power, less, rest = parameters
+    infinite = (score == float("inf")) & (label == label)
+    bounded = 1.0 if infinite else score
+    large, small = log_of_positive_parts(bounded, 0.0)
+    falling, falling_small, rising, rising_small = terms(large, small, label, less, rest)
+    first, first_small = divide_parts(falling, falling_small, less, 0.0)
+    second, second_small = divide_parts(rising, rising_small, rest, 0.0)
+    total, lost = two_sum(first, second)
+    value = rounded_sum(total, lost + (first_small + second_small))
+    # A score that is no number has lost that in its logarithm.
+    value = value if score == score else score
+    exponent, exponent_small = multiply_parts(-less, large, small)
+    decay, decay_small = scaled_exp_parts(1.0, exponent, exponent_small)
+    decay += decay_small
+    share = divide(label, bounded)
+    gradient = decay * divide(bounded - label, bounded)
+    hessian = divide(decay * fma(power, share, -less), bounded)
+    return score if infinite else value, 0.0 if infinite else gradient, 0.0 if infinite else hessian
+
+
+@formula
+def row_log(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Evaluate y·e^((1 − ρ)·x)/(ρ − 1) + e^((2 − ρ)·x)/(2 − ρ)."""
+    _, less, rest = parameters
+    falling, falling_small, rising, rising_small = terms(score, 0.0, label, less, rest)
+    first, first_small = divide_parts(falling, falling_small, less, 0.0)
+    second, second_small = divide_parts(rising, rising_small, rest, 0.0)
+    total, lost = two_sum(first, second)
+    value = rounded_sum(total, lost + (first_small + second_small))
+    return value, rising - falling, fma(less, falling, rest * rising)
+
+
+@dataclass(frozen=True)
+class Tweedie(Loss):
+    """Negative log-likelihood of a label y ≥ 0 under a compound Poisson-gamma distribution of mean ŷ > 0, in nats.
+
+    For dispersion 1 and without the terms that no prediction can change.
+
+    Parameters
+    ----------
+    power : float
+        ρ in (1, 2): the variance grows as ŷ^ρ; towards 1 as a count's, towards 2 as a gamma variable's.
+    log_input : bool
+        Whether the prediction is log ŷ, any number, instead of ŷ.
+    """
+
+    power: float = 1.5
+    log_input: bool = False
+
+    name: ClassVar[str] = "tweedie"
+    aliases: ClassVar[tuple[str, ...]] = ("tweedie_nll",)
+    label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
+    rows = {"value": row}
+    ranges = {"power": Interval(1.0, 2.0, low_open=True, high_open=True)}
+    formula = "y·ŷ^(1 − ρ)/(ρ − 1) + ŷ^(2 − ρ)/(2 − ρ); ŷ = eˣ if log_input"
+    source = "Jørgensen, Exponential dispersion models, J. Royal Stat. Soc. B 49 (1987)"
+
+    def __post_init__(self) -> None:
+        """Check the parameters and choose the formula."""
+        super().__post_init__()
+        if self.log_input:
+            object.__setattr__(self, "rows", {"value": row_log})
+
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
+        """Return ρ, ρ − 1 and 2 − ρ; both differences are exact."""
+        return (float(self.power), self.power - 1.0, 2.0 - self.power)
+
+    def prediction_range(self, space: str) -> Interval:
+        """Return the positive numbers, or every number for logarithms."""
+        if self.log_input:
+            return super().prediction_range(space)
+        return Interval(0.0, float("inf"), low_open=True)
