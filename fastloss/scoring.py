@@ -34,7 +34,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fastloss._version import __version__
-from fastloss.errors import DataError, ReadError, SchemaError, UsageError
+from fastloss.errors import ReadError, SchemaError, UsageError
 from fastloss.metrics.form import Metric
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import parse_metric
@@ -526,8 +526,7 @@ class _Run:
         threads = self._plan.execution.threads
         if self._score_plan.top is not None:
             (output,) = waiting
-            # The rows of a stream are numbered as they come.
-            self._write_top(output, scorer, threads if output.inputs else 1)
+            self._write_top(output, scorer, threads)
             return
 
         def write(output: Output, check: Callable[[], None]) -> None:
@@ -626,16 +625,14 @@ class _Run:
     def _write_top(self, output: Output, scorer: _RowScorer, threads: int) -> None:
         assert self._score_plan.top is not None
         best = _Best(self._score_plan.top, self._plan.keep)
-        first_row = 0
 
         def look(task: Task, check: Callable[[], None]) -> None:
-            nonlocal first_row
             of_task = Counts()
             found = _Best(best.n_rows, self._plan.keep)
             try:
                 for batch in task.read():
                     check()
-                    row = first_row + of_task.ledger.n_read
+                    row = task.first_row + of_task.ledger.n_read
                     values = scorer.score(batch, task, of_task)
                     found.add(batch, values, task, row, at_least=best.threshold)
             except ReadError as error:
@@ -645,8 +642,6 @@ class _Run:
                     self._skipped.append(SkippedTask(task.origin, task.row_group, task.n_rows, str(error)))
                 return
             scorer.refuse_bad_rows(of_task)
-            if task.row_group is None:
-                first_row += of_task.ledger.n_read
             with self._lock:
                 best.absorb(found)
                 self._counts.absorb(of_task)
@@ -726,13 +721,14 @@ class _RowScorer:
     """Evaluates the loss of every row of a batch; safe to call from several threads at once."""
 
     def __init__(self, score_plan: ScorePlan) -> None:
-        from fastloss.engine.cpu import CpuEngine
+        from fastloss.engine.cpu import CpuEngine, saturation_error
         from fastloss_kernels.cpu.pointwise import make_flag, make_value_gradient_hessian
 
         plan, loss = score_plan.plan, score_plan.loss
         self._plan = plan
         self._loss = loss
         self._engine = CpuEngine(plan)
+        self._saturation_error = saturation_error
         (self._model,) = plan.models
         space = self._model.space
         self._parameters = loss.parameters(space, plan.epsilon)
@@ -760,12 +756,8 @@ class _RowScorer:
             counts.saturated += int(np.count_nonzero(flag))
             if self._plan.saturation == "error" and flag.any():
                 row = int(flag.argmax())
-                place = Location(task.index, first_row + row, task.origin, task.row_group, None)
-                raise DataError(
-                    f"{place.describe()}: column {self._model.column!r} rules out an outcome that happened, so "
-                    f"{self._loss.name} is infinite there ({self._model.space} {float(score[row])!r} at label "
-                    f"{float(label[row])!r}); "
-                    "use saturation='clip' or 'exact'."
+                raise self._saturation_error(
+                    task, first_row + row, self._model, self._loss.name, float(score[row]), float(label[row])
                 )
         # Their own memory, since they live on until they are written.
         values = [np.empty(n_rows) for _ in LOSS_COLUMNS]
