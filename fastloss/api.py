@@ -10,6 +10,7 @@ from fastloss.plan import DEFAULT_MEMORY, Plan, Prediction, make_plan
 from fastloss.result import Result
 from fastloss.scan import Progress, run_scan
 from fastloss.scoring import Scored, make_score_plan, run_score
+from fastloss_kernels.losses import Loss
 
 
 def evaluate(
@@ -23,8 +24,8 @@ def evaluate(
     margin: str | Mapping[str, str] | None = None,
     value: str | Mapping[str, str] | None = None,
     weight: str | None = None,
-    metrics: Sequence[object] | str | None = None,
-    by: Sequence[str | Sequence[str]] | str = (),
+    metrics: Sequence[object] | Loss | str | None = None,
+    by: Sequence[str | Sequence[str]] | str | None = (),
     label_domain: Literal["01", "pm1"] = "01",
     saturation: Literal["clip", "exact", "error"] = "clip",
     on_bad_row: Literal["raise", "drop"] = "raise",
@@ -61,7 +62,8 @@ def evaluate(
         ``"pm1"`` for labels −1 and +1: they count as 0 and 1 in every metric.
     saturation : {"clip", "exact", "error"}
         What to do where a probability rules out an outcome that happened: clip it at 1e-12, keep the infinite loss,
-        or stop. How many rows this concerns is part of the result.
+        or stop. Infinite logits are not clipped: their loss stays infinite. How many rows this concerns is part of
+        the result.
     on_bad_row : {"raise", "drop"}
         Stop at a NaN, a value outside its domain or a negative weight; or leave the row out and count it.
     on_bad_file : {"raise", "skip"}

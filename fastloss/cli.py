@@ -212,7 +212,7 @@ _Gates = Annotated[list[str] | None, _Output]
 def evaluate(
     *log: str,
     request: Request,
-    format: Annotated[Literal["table", "json", "arrow"], _Output] = "table",
+    format: Annotated[Literal["table", "json", "arrow"] | None, _Output] = None,
     output: _Output_file = None,
     fail_if: _Gates = None,
     progress: Annotated[bool, _Output] = True,
@@ -224,7 +224,8 @@ def evaluate(
     log
         Parquet files, folders (hive partitions become columns), globs, s3:// or gs:// URLs.
     format
-        arrow is an Arrow IPC stream on stdout, and an Arrow IPC file with --output.
+        arrow is an Arrow IPC stream on stdout, and an Arrow IPC file with --output. Left out: what the name of
+        --output ends in (.json, .arrow), else table.
     output
         Write the result here instead of to stdout; the file appears whole or not at all.
     fail_if
@@ -234,6 +235,9 @@ def evaluate(
         The progress bar on stderr; there is none where stderr is no terminal.
     """
     _check_output(output)
+    if format is None:
+        suffixes: dict[str, Literal["json", "arrow"]] = {".json": "json", ".arrow": "arrow"}
+        format = "table" if output is None else suffixes.get(output.suffix.lower(), "table")
     if format == "arrow" and output is None and sys.stdout.isatty():
         raise UsageError("--format arrow is binary and stdout is a terminal; add -o FILE, or a pipe.")
     plan = request.plan(log)

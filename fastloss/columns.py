@@ -1,7 +1,4 @@
-"""Arrow columns as NumPy arrays: numbers as float64, keys as codes.
-
-Every number is widened to float64 once, here, and only if that is exact or, for decimals, correctly rounded: kernels
-then know one dtype, and a value cannot depend on the width in which a file happens to store it.
+"""Arrow columns as NumPy arrays: numbers in a type that float64 holds exactly, keys as codes.
 
 A decimal column takes one of two routes, both correctly rounded. An unscaled integer of at most 2**53 with a scale of
 0 to 22 is divided by the power of ten: both are exact in float64, so the division rounds once. Any other goes through
@@ -153,13 +150,15 @@ def _numbers(column: pa.Array, name: str) -> tuple[Numbers, BoolArray | None]:
     return values, valid
 
 
-def encode_keys(column: pa.Array) -> tuple[CodeArray, list[Any]]:
+def encode_keys(column: pa.Array, name: str) -> tuple[CodeArray, list[Any]]:
     """Return a key column as codes, and the distinct values that the codes index.
 
     Parameters
     ----------
     column : pyarrow.Array, shape (n_rows,)
         String, integer, bool, date, timestamp, decimal, all-null, or a dictionary of these.
+    name : str
+        The column, for messages.
 
     Returns
     -------
@@ -177,7 +176,7 @@ def encode_keys(column: pa.Array) -> tuple[CodeArray, list[Any]]:
     DataError
         If a text is not UTF-8.
     """
-    check_key_type("key", column.type)
+    check_key_type(name, column.type)
     if len(column) == 0:
         return np.zeros(0, dtype=np.int32), []
     if not pa.types.is_dictionary(column.type):

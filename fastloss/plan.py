@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from fastloss.columns import check_key_type, check_numeric_type
-from fastloss.errors import SchemaError, UsageError, nearest_names
+from fastloss.errors import ReadError, SchemaError, UsageError, nearest_names
 from fastloss.metrics.form import LABEL, ROWS, WEIGHT, Metric, Term
-from fastloss.metrics.names import default_metrics, parse_metric
+from fastloss.metrics.names import default_metrics, parse_metric, split_names
 from fastloss.sources import Source, SourceSummary, open_source
 from fastloss.sources.base import ReadOptions
 from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS
@@ -217,7 +218,7 @@ def make_plan(
     value: str | Mapping[str, str] | None = None,
     weight: str | None = None,
     metrics: Sequence[object] | object | None = None,
-    by: Sequence[str | Sequence[str]] | str = (),
+    by: Sequence[str | Sequence[str]] | str | None = (),
     keep: Sequence[str] = (),
     label_domain: str = "01",
     saturation: str = "clip",
@@ -238,7 +239,8 @@ def make_plan(
         raise UsageError(f"device is {device!r}; allowed in this version: 'cpu'.")
     spaces = {"logit": logit, "prob": prob, "logprob": logprob, "margin": margin, "value": value}
     models = _models(predictions, spaces)
-    given = metrics if metrics is None or isinstance(metrics, list | tuple | set | dict) else [metrics]
+    given = split_names(metrics) if isinstance(metrics, str) else metrics
+    given = given if given is None or isinstance(given, list | tuple) else [given]
     chosen = default_metrics(m.space for m in models) if given is None else [parse_metric(m) for m in given]
     if not chosen:
         raise UsageError("No metric was asked for; name at least one, such as 'log_loss'.")
@@ -259,7 +261,9 @@ def make_plan(
     numeric = list(dict.fromkeys([label, *(m.column for m in models), *([] if weight is None else [weight])]))
     memory_bytes = parse_bytes(memory)
     room = memory_bytes - _cells_bytes(memory_bytes, groupings) - _FIXED_BYTES
-    threads, batch_rows = _threads_and_batch_rows(threads, batch_rows, room, len({*numeric, *keys, *keep}))
+    threads, batch_rows = _threads_and_batch_rows(
+        threads, batch_rows, memory_bytes, room, len({*numeric, *keys, *keep})
+    )
     execution = Execution(
         reader=_one_of("reader", reader, ("pyarrow", "polars")),
         verify_checksums=bool(verify_checksums),
@@ -268,8 +272,11 @@ def make_plan(
         batch_rows=batch_rows,
         on_bad_file=_one_of("on_bad_file", on_bad_file, ("raise", "skip")),
     )
-    source = open_source(log, _read_options(execution, len({*numeric, *keys, *keep}), groupings))
+    with suggesting_to_skip(execution.on_bad_file):
+        source = open_source(log, _read_options(execution, len({*numeric, *keys, *keep}), groupings))
     types = _check_columns(source.schema, numeric, keys, keep)
+    with suggesting_to_skip(execution.on_bad_file):
+        summary = source.summary(list(dict.fromkeys([*numeric, *keys, *keep])))
     plan = Plan(
         label=label,
         models=tuple(models),
@@ -281,7 +288,7 @@ def make_plan(
         on_bad_row=_one_of("on_bad_row", on_bad_row, ("raise", "drop")),
         execution=execution,
         source=source,
-        summary=source.summary(list(dict.fromkeys([*numeric, *keys, *keep]))),
+        summary=summary,
         types=types,
         label_range=_intersection(metric.label_range(model.space) for metric in chosen for model in models),
         prediction_ranges=tuple(_intersection(m.prediction_range(model.space) for m in chosen) for model in models),
@@ -295,6 +302,18 @@ def make_plan(
             f"{format_bytes(plan.memory_bound)}. Raise memory or lower threads."
         )
     return plan
+
+
+@contextlib.contextmanager
+def suggesting_to_skip(on_bad_file: str) -> Iterator[None]:
+    """Add to a ReadError what the user can do about it."""
+    try:
+        yield
+    except ReadError as error:
+        if on_bad_file == "skip":
+            raise
+        text = str(error).rstrip(".")
+        raise ReadError(f"{text}. Mend or remove it; on_bad_file='skip' leaves out what cannot be read.") from error
 
 
 def _buffer_bytes(execution: Execution, n_columns: int) -> int:
@@ -316,7 +335,9 @@ def _cells_bytes(memory_bytes: int, groupings: Sequence[object]) -> int:
     return memory_bytes // 4 if groupings else 0
 
 
-def _threads_and_batch_rows(threads: int | None, batch_rows: int | None, room: int, n_columns: int) -> tuple[int, int]:
+def _threads_and_batch_rows(
+    threads: int | None, batch_rows: int | None, memory_bytes: int, room: int, n_columns: int
+) -> tuple[int, int]:
     """Choose what the user left open so that the smallest pieces of a log fit in the memory; refuse what cannot."""
     row_bytes = 8 * (n_columns + _SCRATCH_COLUMNS)
     rows = _SMALLEST_BATCH_ROWS if batch_rows is None else _positive("batch_rows", batch_rows)
@@ -324,8 +345,9 @@ def _threads_and_batch_rows(threads: int | None, batch_rows: int | None, room: i
     chosen = max(1, min(available_cpus(), room // thread_bytes)) if threads is None else _positive("threads", threads)
     if room < chosen * thread_bytes:
         raise UsageError(
-            f"memory is too small: {chosen} thread{'s' if chosen > 1 else ''} with batches of {rows} rows need "
-            f"{format_bytes(chosen * thread_bytes - room)} more. Raise memory, or lower threads or batch_rows."
+            f"memory is {format_bytes(memory_bytes)}; {chosen} thread{'s' if chosen > 1 else ''} with batches of "
+            f"{rows} rows need {format_bytes(memory_bytes + chosen * thread_bytes - room)}. Raise memory"
+            f"{' or lower threads' if chosen > 1 else ''}."
         )
     if batch_rows is None:
         # A quarter for the batches in work leaves the rest to what is read.
@@ -337,6 +359,8 @@ def _models(
     predictions: Mapping[str, Prediction] | None, spaces: Mapping[str, str | Mapping[str, str] | None]
 ) -> list[Model]:
     models = []
+    if predictions is not None and not isinstance(predictions, Mapping):
+        raise UsageError(f"predictions is {predictions!r}; allowed: predictions by name, such as {{'a': logit('s')}}.")
     for name, prediction in (predictions or {}).items():
         if not isinstance(prediction, Prediction):
             raise UsageError(f"predictions[{name!r}] is {prediction!r}; allowed: logit('column'), prob('column'), ….")
@@ -355,8 +379,8 @@ def _models(
     return models
 
 
-def _groupings(by: Sequence[str | Sequence[str]] | str) -> tuple[tuple[str, ...], ...]:
-    given = [by] if isinstance(by, str) else by
+def _groupings(by: Sequence[str | Sequence[str]] | str | None) -> tuple[tuple[str, ...], ...]:
+    given = [by] if isinstance(by, str) else () if by is None else by
     groupings = []
     if not isinstance(given, list | tuple):
         raise UsageError(f"by is {by!r}; allowed: a column, or a list of columns and of tuples of columns.")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from fastloss.errors import FastlossError, ReadError
-from fastloss.plan import Plan
+from fastloss.plan import Plan, suggesting_to_skip
 from fastloss.sources.base import Task
 from fastloss.states.evaluation import EvaluationState
 
@@ -142,7 +142,8 @@ def run_scan(plan: Plan, engine: Engine, report: Callable[[Progress], None] | No
         raise
     if failures:
         expected = [failure for failure in failures if isinstance(failure[1], FastlossError)]
-        raise min(expected or failures, key=lambda failure: failure[0])[1]
+        with suggesting_to_skip(plan.execution.on_bad_file):
+            raise min(expected or failures, key=lambda failure: failure[0])[1]
     engine.finish(scanned.state)
     scanned.skipped.sort(key=str)
     return scanned

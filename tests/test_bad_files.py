@@ -146,7 +146,7 @@ def keys(path, column, options):
     found = []
     for task in open_source(path, options).tasks([column], options):
         for batch in task.read():
-            codes, values = encode_keys(batch.column(0))
+            codes, values = encode_keys(batch.column(0), "k")
             found += [values[code] for code in codes]
     return found
 

@@ -175,7 +175,7 @@ def as_key(value):
 
 @given(key_arrays())
 def test_codes_give_back_the_keys(array):
-    codes, values = encode_keys(array)
+    codes, values = encode_keys(array, "k")
     expected = [as_key(scalar.as_py()) for scalar in array]
     assert codes.dtype == np.int32
     assert [values[code] for code in codes] == expected
@@ -186,18 +186,18 @@ def test_codes_give_back_the_keys(array):
 def test_a_long_dictionary_gives_only_the_keys_of_its_rows():
     entries = pa.array([f"user-{i}" for i in range(10_000)])
     array = pa.DictionaryArray.from_arrays(pa.array([9_999, 3, None, 3], pa.int32()), entries)
-    codes, values = encode_keys(array)
+    codes, values = encode_keys(array, "k")
     assert [values[code] for code in codes] == ["user-9999", "user-3", None, "user-3"]
     assert len(values) == 3
 
 
 def test_keys_do_not_depend_on_a_columns_unit_or_scale():
     moment = datetime.datetime(2024, 2, 29, 12, 30)
-    texts = {encode_keys(pa.array([moment], pa.timestamp(unit)))[1][0] for unit in ("s", "ms", "us", "ns")}
+    texts = {encode_keys(pa.array([moment], pa.timestamp(unit)), "k")[1][0] for unit in ("s", "ms", "us", "ns")}
     assert texts == {"2024-02-29T12:30:00"}
-    assert encode_keys(pa.array([moment], pa.timestamp("us", "UTC")))[1] == ["2024-02-29T12:30:00Z"]
-    assert encode_keys(pa.array([1], pa.timestamp("ns")))[1] == ["1970-01-01T00:00:00.000000001"]
-    scales = [encode_keys(pa.array([decimal.Decimal("1.5")], pa.decimal128(9, s)))[1][0] for s in (1, 5)]
+    assert encode_keys(pa.array([moment], pa.timestamp("us", "UTC")), "k")[1] == ["2024-02-29T12:30:00Z"]
+    assert encode_keys(pa.array([1], pa.timestamp("ns")), "k")[1] == ["1970-01-01T00:00:00.000000001"]
+    scales = [encode_keys(pa.array([decimal.Decimal("1.5")], pa.decimal128(9, s)), "k")[1][0] for s in (1, 5)]
     assert scales == ["1.5", "1.5"]
 
 
@@ -206,7 +206,7 @@ def test_a_floating_key_is_refused_with_a_way_out(data_type):
     with pytest.raises(SchemaError, match=r"must not be floating point.*buckets"):
         check_key_type("x", data_type)
     with pytest.raises(SchemaError):
-        encode_keys(pa.array([1.0], data_type))
+        encode_keys(pa.array([1.0], data_type), "k")
 
 
 @pytest.mark.parametrize("data_type", [pa.binary(), pa.list_(pa.int8()), pa.time32("s"), pa.duration("s")], ids=str)
@@ -218,5 +218,5 @@ def test_what_is_no_key_is_refused_by_its_type(data_type):
 def test_text_that_is_not_utf8_is_one_readable_line():
     broken = pa.Array.from_buffers(pa.binary(), 1, pa.array([b"\xff\xfe"]).buffers()).view(pa.string())
     with pytest.raises(DataError, match="not UTF-8") as refusal:
-        encode_keys(broken)
+        encode_keys(broken, "k")
     assert "\n" not in str(refusal.value)

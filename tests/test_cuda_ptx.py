@@ -68,8 +68,8 @@ def test_machine_code_is_assembled_from_the_ptx_without_spills(name: str, compil
     for kernel in compiled["kernels"][name].values():
         assert kernel["launches_this_ptx"]
         assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in kernel["resources"]
-        # 65,536 registers on a multiprocessor: up to 64 a thread, a block of 1,024 threads still fits.
-        assert int(re.search(r"Used (\d+) registers", kernel["resources"])[1]) <= 64
+        # 65,536 registers on a multiprocessor: up to 80 a thread, three blocks of 256 threads still fit.
+        assert int(re.search(r"Used (\d+) registers", kernel["resources"])[1]) <= 80
 
 
 @pytest.mark.parametrize("name", CASES)

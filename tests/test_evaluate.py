@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +186,8 @@ def test_signed_labels() -> None:
     assert [v.value for v in signed.values] == [v.value for v in plain.values]
     with pytest.raises(DataError, match="label_domain='pm1'"):
         fl.evaluate(pa.table({"y": [1, -1], "x": [0.1, 0.2]}), label="y", logit="x")
+    with pytest.raises(DataError, match="If labels are 0 and 1, leave out label_domain='pm1'"):
+        fl.evaluate(pa.table({"y": [1, 0], "x": [0.1, 0.2]}), label="y", logit="x", label_domain="pm1")
 
 
 def test_zero_rows_and_all_null_are_null_values_with_a_reason() -> None:
@@ -380,6 +385,9 @@ TABLE = pa.table({"click": [1, 0], "score": [0.1, 0.2], "name": ["a", "b"], "p.q
         ({"label": "click", "logit": "score", "by": 5}, UsageError, "by is 5"),
         ({"label": "click", "logit": "score", "by": [5]}, UsageError, "by holds 5"),
         ({"label": "click", "logit": "score", "metrics": 5}, UsageError, "A metric is 5"),
+        ({"label": "click", "logit": "score", "metrics": "log_loss,auc"}, UsageError, "called 'auc'"),
+        ({"label": "click", "logit": "score", "metrics": "log_loss(rows=1)"}, UsageError, "no parameter 'rows'"),
+        ({"label": "click", "predictions": ["score"]}, UsageError, "predictions is ['score']"),
     ],
 )
 def test_impossible_requests_are_refused_before_a_row_is_read(request_: Any, error: type, message: str) -> None:
@@ -394,6 +402,42 @@ def test_slices_beyond_the_memory_are_refused() -> None:
     table = pa.table({"y": np.zeros(n), "x": np.zeros(n), "u": np.arange(n)})
     with pytest.raises(UsageError, match="slice by fewer values or raise memory"):
         fl.evaluate(table, label="y", logit="x", by="u", memory="300MiB", threads=1)
+
+
+def test_a_file_that_cannot_be_read_says_how_to_go_on(tmp_path: Path) -> None:
+    pq.write_table(TABLE, tmp_path / "a.parquet")
+    whole = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(fl.ReadError, match="on_bad_file='skip' leaves out what cannot be read"):
+        fl.evaluate(tmp_path, label="click", logit="score")
+    result = fl.evaluate(tmp_path, label="click", logit="score", on_bad_file="skip")
+    assert [skipped["file"] for skipped in result.files["skipped"]] == [str(tmp_path / "b.parquet")]
+    assert "on_bad_file" not in result.files["skipped"][0]["cause"]
+    assert result.rows["used"] == 2
+
+
+def test_a_loss_of_ones_own_is_never_read_from_the_cache(tmp_path: Path) -> None:
+    code = """
+import sys, numpy as np
+from fastloss_kernels.cpu.pointwise import make_value
+import own
+kernel = make_value(own.row)
+out = np.empty(1)
+kernel(np.ones(1), np.ones(1), (), out)
+print(out[0], sum(kernel.stats.cache_hits.values()))
+"""
+    for factor in (5.0, 7.0):
+        (tmp_path / "own.py").write_text(
+            "from fastloss_kernels.jit import formula\n"
+            f"@formula\ndef row(score, label, parameters):\n    return {factor} * score, 0.0, 0.0\n"
+        )
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        assert run.stdout.split() == [str(factor), "0"]
 
 
 def test_forms_of_a_result() -> None:

@@ -574,3 +574,12 @@ def test_array_calls_take_columns_of_other_libraries() -> None:
 def test_parameters_outside_their_range_are_refused(make: Any) -> None:
     with pytest.raises(ValueError, match="allowed"):
         make()
+
+
+def test_smoothing_keeps_the_digits_of_the_smaller_part() -> None:
+    # 1 − (1 − s + s/2) would lose what s/2 holds, and the loss of a confident hit is made of it.
+    loss = BinaryCrossentropy(label_smoothing=0.1)
+    x = 19.332830459078256
+    with mpmath.workdps(60):
+        exact = ORACLES["BinaryCrossentropy"]["logit"](mpf(x), mpf(1), loss)[0]
+        assert ulp_error(float(loss([1.0], logit=[x])[0]), exact) <= 2.0

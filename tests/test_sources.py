@@ -116,7 +116,7 @@ def test_both_readers_give_the_same_numbers_and_keys(tmp_path, table):
                 numbers.setdefault((name, reader), []).append(found)
         for name in ("click", "seen", "price", "country", "user", "day", "empty"):
             for batch in batches:
-                codes, values = encode_keys(batch.column(name))
+                codes, values = encode_keys(batch.column(name), name)
                 keys.setdefault((name, reader), []).append([values[code] for code in codes])
     for found in (numbers, keys):
         for name, reader in found:
@@ -152,7 +152,7 @@ def test_pandas_categories_and_arrow_types_survive(tmp_path):
         for task in source.tasks(table.column_names, ReadOptions(reader=reader)):
             for batch in task.read():
                 for name in table.column_names:
-                    codes, values = encode_keys(batch.column(name))
+                    codes, values = encode_keys(batch.column(name), name)
                     assert [values[code] for code in codes] == ["x", "y", None, "x"]
 
 
@@ -278,7 +278,7 @@ def test_a_name_with_wildcards_in_it_is_a_file_first(tree):
         ([1], "may hold paths only"),
         (b"log.parquet", "a log of type bytes cannot be read"),
         (7, "a log of type int cannot be read"),
-        (["log.parquet", "*.parquet"], "file 'log.parquet' is named twice, by 'log.parquet' and by '*.parquet'"),
+        (["log.parquet", "*.parquet"], "file 'log.parquet' is found twice, by 'log.parquet' and by '*.parquet'"),
     ],
 )
 def test_what_names_no_log_says_so(tree, entry, message):
@@ -320,18 +320,30 @@ def test_a_log_in_a_store_is_read_through_its_file_system(tree, table, monkeypat
 # Partition keys
 
 
+def test_a_linked_folder_is_not_read_twice(tree):
+    tree("log/day=1/a.parquet", "log/day=2/b.parquet")
+    os.symlink("day=2", "log/latest")
+    with pytest.raises(UsageError, match=r"found twice, .*through a link"):
+        open_source("log", ReadOptions())
+
+
+def test_a_partition_key_with_a_leading_zero_is_a_name(tree):
+    tree("log/zip=02139/a.parquet", "log/zip=10001/b.parquet")
+    assert open_source("log", ReadOptions()).schema.field("zip").type == pa.string()
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_partition_keys_become_columns(tree, reader):
     tree("log/day=1/city=S%C3%A3o%20Paulo/a.parquet", "log/day=-2/city=__HIVE_DEFAULT_PARTITION__/b.parquet")
-    tree("log/day=03/city=7/c.parquet")
+    tree("log/day=3/city=7/c.parquet")
     options = ReadOptions(reader=reader)
     for log in ("log", "log/*/*/*.parquet", "log/day=*", origins("log")):
         source = open_source(log, options)
         assert source.schema == pa.schema({"x": pa.float64(), "day": pa.int64(), "city": pa.string()})
         assert read(log, ["city", "x", "day"], options) == {
-            "city": [None, "7", "São Paulo"],
+            "city": [None, "São Paulo", "7"],
             "x": [1.0, 1.0, 1.0],
-            "day": [-2, 3, 1],
+            "day": [-2, 1, 3],
         }
 
 

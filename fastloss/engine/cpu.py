@@ -86,7 +86,9 @@ class CpuEngine:
         self._count_outside = sums.make_count_outside()
         label_range = plan.label_range
         if plan.label_domain == "pm1":
-            label_range = Interval(2.0 * label_range.low - 1.0, 2.0 * label_range.high - 1.0, *label_range[2:])
+            # A label of 0 would be a soft one half; far more often it says that the domain is 0 and 1.
+            low, high = 2.0 * label_range.low - 1.0, 2.0 * label_range.high - 1.0
+            label_range = Interval(low, high, *label_range[2:4], without_zero=True)
         self._label_range = label_range
 
     def _term_works(self, index: int, model: Model) -> list[_TermWork]:
@@ -241,7 +243,7 @@ class CpuEngine:
         n_rows = batch.num_rows
         first_row = state.ledger.n_read
         label, weight, scores, keep, may_saturate = self.check_batch(state.ledger, batch, task)
-        keys = {key: encode_keys(batch.column(key)) for key in plan.keys}
+        keys = {key: encode_keys(batch.column(key), key) for key in plan.keys}
         alike = all(mask is keep[0] for mask in keep)
         cells: _Cells | None = None
         for index in range(len(plan.models)):
@@ -342,6 +344,8 @@ class CpuEngine:
             allowed = self._label_range.describe("label")
             if place.value == -1.0:
                 hint = " If labels are -1 and +1, use label_domain='pm1'."
+            elif place.value == 0.0:
+                hint = " If labels are 0 and 1, leave out label_domain='pm1'."
         else:
             index = next(i for i, m in enumerate(self._plan.models) if (m.column, m.space) == (cause.column, role))
             allowed = self._plan.prediction_ranges[index].describe(role)
@@ -357,9 +361,11 @@ class CpuEngine:
 def saturation_error(task: Task, row: int, model: Model, loss: str, score: float, label: float) -> DataError:
     """Return the error of a saturated row, counted from the task's first, where the plan forbids it."""
     place = Location(task.index, task.first_row + row, task.origin, task.row_group, None).describe()
+    # An infinite logit is never clipped.
+    choices = "'exact'" if model.space == "logit" else "'clip' or 'exact'"
     return DataError(
         f"{place}: column {model.column!r} rules out an outcome that happened, so {loss} is infinite there "
-        f"({model.space} {score!r} at label {label!r}); use saturation='clip' or 'exact'."
+        f"({model.space} {score!r} at label {label!r}); use saturation={choices}."
     )
 
 

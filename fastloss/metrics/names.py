@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
+from dataclasses import fields
 
 from fastloss.errors import UsageError, nearest_names
 from fastloss.metrics.form import Metric
@@ -40,13 +41,13 @@ def parse_metric(given: object) -> Metric:
     if name not in _LOSSES:
         raise UsageError(f"No metric or loss is called {name!r}. {nearest_names(name, known_names())}")
     loss = _LOSSES[name]
-    unknown = [parameter for parameter in parameters if parameter not in loss.__dataclass_fields__]
+    known = ", ".join(field.name for field in fields(loss)) or "none"
+    unknown = [parameter for parameter in parameters if parameter not in {field.name for field in fields(loss)}]
     if unknown:
-        known = ", ".join(loss.__dataclass_fields__) or "none"
         raise UsageError(f"{name} has no parameter {unknown[0]!r}; its parameters: {known}.")
     try:
         return MeanLoss(loss(**parameters))
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UsageError(str(error)) from None
 
 

@@ -83,7 +83,11 @@ class ArrowStreamSource:
     def summary(self, columns: Sequence[str]) -> SourceSummary:
         """Return what a stream tells in advance: its rows, if it is a table; raises as ``tasks`` does."""
         column_positions(self._schema, columns)
-        rows = len(self._log) if hasattr(self._log, "__len__") else None
+        try:
+            rows: int | None = len(self._log)  # type: ignore[arg-type]
+        except Exception:
+            # A stream has no length; a query may have one, and be too busy to tell it.
+            rows = None
         return SourceSummary(files=0, row_groups=0, rows=rows, stored_bytes=None, largest_task_bytes=None)
 
 

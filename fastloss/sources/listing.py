@@ -79,12 +79,13 @@ def list_files(entries: Iterable[str]) -> list[LogFile]:
     found: dict[tuple[str, str], tuple[str, LogFile]] = {}
     for entry in entries:
         for file in _expand(entry):
-            identity = (file.filesystem.type_name, os.path.abspath(file.path) if file.is_local else file.path)
+            # A link to a file or a folder is another name of the same rows.
+            identity = (file.filesystem.type_name, os.path.realpath(file.path) if file.is_local else file.path)
             if identity in found:
                 earlier = found[identity][0]
                 raise UsageError(
-                    f"file {file.origin!r} is named twice, by {earlier!r} and by {entry!r}; its rows would count "
-                    "twice. Name each file once."
+                    f"file {file.origin!r} is found twice, by {earlier!r} and by {entry!r}, perhaps through a link; "
+                    "its rows would count twice. Name each file once."
                 )
             found[identity] = (entry, file)
     return [file for _, file in found.values()]

@@ -584,9 +584,10 @@ def _key_types(files: Sequence[LogFile]) -> dict[str, pa.DataType]:
 
 
 def _all_integers(values: set[str | None]) -> bool:
+    # A number with a leading zero is a name, such as a postal code: as an integer it would lose it.
     texts = [value for value in values if value is not None]
     return bool(texts) and all(
-        re.fullmatch(r"-?[0-9]{1,19}", text) and -(2**63) <= int(text) < 2**63 for text in texts
+        re.fullmatch(r"-?[1-9][0-9]{0,18}|0", text) and -(2**63) <= int(text) < 2**63 for text in texts
     )
 
 

@@ -135,7 +135,7 @@ def _register_primitives() -> None:
     def divide_overload(a, b):
         return lambda a, b: a / b
 
-    @overload(square_root, inline="always")
+    @overload(square_root, jit_options={"forceinline": True})
     def square_root_overload(a):
         return lambda a: math.sqrt(a)
 
@@ -202,12 +202,18 @@ def cache_folder() -> Path | None:
     return None
 
 
-def compile_cpu(function: Function, *, parallel: bool = False) -> Function:
-    """Make a lazily compiled, disk-cached CPU kernel of a function whose formulas are closed over."""
+def compile_cpu(
+    function: Function, *, parallel: bool = False, formulas: tuple[Callable[..., Any], ...] = ()
+) -> Function:
+    """Make a lazily compiled CPU kernel of a function whose formulas are closed over.
+
+    It is cached on disk if its `formulas` are all of this package, whose sources name the cache.
+    """
     import numba
 
     tell_numba()
-    folder = cache_folder()
+    own = all(formula.__module__.partition(".")[0] == __package__ for formula in formulas)
+    folder = cache_folder() if own else None
     with _lock:
         kept = numba.config.CACHE_DIR
         # Read by Numba while it decorates; other users of Numba in this process keep their own setting.

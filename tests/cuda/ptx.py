@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastloss_kernels.jit import divide, float64_bits, float64_from_bits, fma
+from fastloss_kernels.jit import divide, float64_bits, float64_from_bits, fma, square_root
 
 FIRST_ADDRESS = 0x1000
 ARITHMETIC = {
@@ -38,7 +38,7 @@ ARITHMETIC = {
     "selp": lambda a, b, chosen: a if chosen else b,
     "mad": lambda a, b, c: a * b + c,
 }
-FLOAT_ARITHMETIC = {**ARITHMETIC, "fma": fma, "div": divide, "rcp": lambda a: divide(1.0, a)}
+FLOAT_ARITHMETIC = {**ARITHMETIC, "fma": fma, "div": divide, "rcp": lambda a: divide(1.0, a), "sqrt": square_root}
 # Ordered comparisons are false for NaN, as Python's are; those ending in u are true for it.
 COMPARISONS = {
     "eq": operator.eq,
@@ -118,7 +118,10 @@ class Kernel:
             return pattern - (1 << width) if kind[0] == "s" and pattern >> (width - 1) else pattern
 
         def write(register: str, value: Any, kind: str) -> None:
-            known[register] = float64_bits(value) if kind == "f64" else int(value) & 0xFFFF_FFFF_FFFF_FFFF
+            if kind == "f64":
+                known[register] = float64_bits(value)
+            else:
+                known[register] = int(value) & (1 if kind == "pred" else 0xFFFF_FFFF_FFFF_FFFF)
 
         at = 0
         while True:

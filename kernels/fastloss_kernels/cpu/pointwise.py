@@ -44,7 +44,8 @@ def make_value(row: Row, parallel: bool = False) -> Callable[..., None]:
             rows = slice(b * PARALLEL_BLOCK_ROWS, min((b + 1) * PARALLEL_BLOCK_ROWS, n_rows))
             block(score[rows], label[rows], parameters, value_out[rows])
 
-    return compile_cpu(value_parallel, parallel=True) if parallel else compile_cpu(value)
+    function = value_parallel if parallel else value
+    return compile_cpu(function, parallel=parallel, formulas=(row,))
 
 
 @functools.cache
@@ -65,9 +66,8 @@ def make_value_gradient_hessian(row: Row, parallel: bool = False) -> Callable[..
             rows = slice(b * PARALLEL_BLOCK_ROWS, min((b + 1) * PARALLEL_BLOCK_ROWS, n_rows))
             block(score[rows], label[rows], parameters, value_out[rows], gradient_out[rows], hessian_out[rows])
 
-    if parallel:
-        return compile_cpu(value_gradient_hessian_parallel, parallel=True)
-    return compile_cpu(value_gradient_hessian)
+    function = value_gradient_hessian_parallel if parallel else value_gradient_hessian
+    return compile_cpu(function, parallel=parallel, formulas=(row,))
 
 
 @functools.cache
@@ -78,7 +78,7 @@ def make_flag(test: RowTest) -> Callable[..., None]:
         for i in range(score.shape[0]):
             flag_out[i] = test(np.float64(score[i]), np.float64(label[i]), parameters)
 
-    return compile_cpu(flag)
+    return compile_cpu(flag, formulas=(test,))
 
 
 def evaluate_arrays(loss: Loss, space: str, label: Any, score: Any, outputs: int) -> tuple[np.ndarray, ...]:

@@ -20,7 +20,7 @@ def row_logit(score: float, label: float, parameters: tuple[float, ...]) -> tupl
     smoothing_scale, smoothing_shift, pos_weight = parameters
     y = fma(label, smoothing_scale, smoothing_shift)
     e = exp(-abs(score))
-    rest = 1.0 - y
+    rest = fma(1.0 - label, smoothing_scale, smoothing_shift)
     q = pos_weight * y
     shared = fma(y, pos_weight - 1.0, 1.0)
     linear = rest if score > 0.0 else q
@@ -48,7 +48,7 @@ def row_prob(score: float, label: float, parameters: tuple[float, ...]) -> tuple
     negative = -log1p(-score)
     negative = ceiling if negative > ceiling else negative
     q = pos_weight * y
-    rest = 1.0 - y
+    rest = fma(1.0 - label, smoothing_scale, smoothing_shift)
     # 0·∞ and 0/0 stand in parts that the label gives no weight.
     negative_term = rest * negative
     negative_term = 0.0 if rest == 0.0 else negative_term
@@ -84,7 +84,7 @@ def row_logprob(score: float, label: float, parameters: tuple[float, ...]) -> tu
     negative = near if score > -0.6931471805599453 else far
     negative = ceiling if negative > ceiling else negative
     q = pos_weight * y
-    rest = 1.0 - y
+    rest = fma(1.0 - label, smoothing_scale, smoothing_shift)
     # 0·∞ and 0/0 stand in parts that the label gives no weight.
     negative_term = rest * negative
     negative_term = 0.0 if rest == 0.0 else negative_term
