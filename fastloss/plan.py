@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -261,22 +262,22 @@ def make_plan(
     numeric = list(dict.fromkeys([label, *(m.column for m in models), *([] if weight is None else [weight])]))
     memory_bytes = parse_bytes(memory)
     room = memory_bytes - _cells_bytes(memory_bytes, groupings) - _FIXED_BYTES
-    threads, batch_rows = _threads_and_batch_rows(
-        threads, batch_rows, memory_bytes, room, len({*numeric, *keys, *keep})
-    )
+    columns = list(dict.fromkeys([*numeric, *keys, *keep]))
+    chosen_threads, batch_rows = _threads_and_batch_rows(threads, batch_rows, memory_bytes, room, len(columns))
     execution = Execution(
         reader=_one_of("reader", reader, ("pyarrow", "polars")),
         verify_checksums=bool(verify_checksums),
-        threads=threads,
+        threads=chosen_threads,
         memory_bytes=memory_bytes,
         batch_rows=batch_rows,
         on_bad_file=_one_of("on_bad_file", on_bad_file, ("raise", "skip")),
     )
+    options = _read_options(execution, len(columns), groupings)
     with suggesting_to_skip(execution.on_bad_file):
-        source = open_source(log, _read_options(execution, len({*numeric, *keys, *keep}), groupings))
+        source = open_source(log, options)
     types = _check_columns(source.schema, numeric, keys, keep)
     with suggesting_to_skip(execution.on_bad_file):
-        summary = source.summary(list(dict.fromkeys([*numeric, *keys, *keep])))
+        summary = source.summary(columns, options)
     plan = Plan(
         label=label,
         models=tuple(models),
@@ -296,6 +297,11 @@ def make_plan(
         counts=_counts(models, chosen),
         keep=tuple(keep),
     )
+    while plan.memory_bound > memory_bytes and threads is None and plan.execution.threads > 1:
+        # Many cores share the memory: as many of them read as there is room for pieces of the largest row group.
+        fewer = dataclasses.replace(plan.execution, threads=plan.execution.threads - 1)
+        summary = source.summary(columns, _read_options(fewer, len(columns), groupings))
+        plan = dataclasses.replace(plan, execution=fewer, summary=summary)
     if plan.memory_bound > memory_bytes:
         raise UsageError(
             f"memory is {format_bytes(memory_bytes)}, and reading the largest row group in the smallest pieces needs "

@@ -241,7 +241,7 @@ def test_bad_files_are_left_out_and_listed_where_that_is_asked_for(log, tmp_path
         open_source(tmp_path, ReadOptions())
     options = ReadOptions(skip_bad_files=True)
     source = open_source(tmp_path, options)
-    summary = source.summary(["x"])
+    summary = source.summary(["x"], options)
     assert (summary.files, summary.rows) == (1, 4000)
     assert [file for file, _ in summary.skipped] == [str(tmp_path / "a.parquet"), str(tmp_path / "z.parquet")]
     assert all("it is not Parquet" in cause for _, cause in summary.skipped)

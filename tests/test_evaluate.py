@@ -493,6 +493,19 @@ def test_plan_names_what_will_be_read_and_its_fingerprint_ignores_the_machine(tm
     assert one.memory_bound <= one.execution.memory_bytes
 
 
+@pytest.mark.parametrize("cores", [1, 2, 16, 64, 256])
+@pytest.mark.parametrize("by", [(), "name"])
+def test_any_number_of_cores_shares_the_memory(tmp_path: Path, monkeypatch: Any, cores: int, by: Any) -> None:
+    n = 200_000
+    columns = {"click": np.zeros(n, np.int8), "score": np.random.default_rng(0).normal(size=n), "name": ["a"] * n}
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    monkeypatch.setattr("fastloss.plan.available_cpus", lambda: cores)
+    plan = fl.make_plan(tmp_path, label="click", logit="score", by=by)
+    assert 1 <= plan.execution.threads <= cores
+    assert plan.execution.threads >= min(cores, 4)
+    assert plan.memory_bound <= plan.execution.memory_bytes == 512 << 20
+
+
 def test_a_dotted_column_and_a_shared_one() -> None:
     result = fl.evaluate(TABLE, label="click", prob={"p": "p.q", "same": "p.q"}, metrics=["log_loss"])
     assert result["log_loss"] == {"p": math.log(2), "same": math.log(2)}

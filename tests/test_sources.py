@@ -191,7 +191,7 @@ def test_the_summary_is_the_sum_of_the_tasks(tmp_path, table):
     options = ReadOptions()
     source = open_source(tmp_path, options)
     tasks = list(source.tasks(["click", "country"], options))
-    summary = source.summary(["click", "country"])
+    summary = source.summary(["click", "country"], options)
     assert (summary.files, summary.row_groups, summary.rows) == (2, len(tasks), 1000)
     assert summary.stored_bytes == sum(task.stored_bytes for task in tasks) > 0
     assert summary.largest_task_bytes == max(task.decoded_bytes for task in tasks)
@@ -393,7 +393,7 @@ def test_drift_between_files_is_found_before_a_row_is_read(tree, later, message)
     tree("2.parquet", table=pa.table(later))
     for options in (ReadOptions(), ReadOptions(skip_bad_files=True)):
         source = open_source(["1.parquet", "2.parquet"], options)
-        for plan in (source.summary, functools.partial(source.tasks, options=options)):
+        for plan in (functools.partial(m, options=options) for m in (source.summary, source.tasks)):
             with pytest.raises(SchemaError) as refusal:
                 plan(["x"])
             assert message in str(refusal.value)
@@ -429,7 +429,7 @@ def test_logs_without_rows_have_a_schema_and_no_rows(tree, reader):
     options = ReadOptions(reader=reader)
     assert read("none.parquet", ["x", "k"], options) == {"x": [], "k": []}
     assert read("groups.parquet", ["x", "k"], options) == {"x": [1.0], "k": ["a"]}
-    assert open_source("none.parquet", options).summary(["x"]).rows == 0
+    assert open_source("none.parquet", options).summary(["x"], options).rows == 0
     with pytest.raises(UsageError, match="no column"):
         open_source("none.parquet", options).tasks([], options)
 
@@ -493,7 +493,7 @@ def test_long_batches_are_cut_and_short_ones_joined(monkeypatch):
 def test_a_stream_is_read_once_and_a_table_twice(table):
     options = ReadOptions()
     once = open_source(table.to_reader(), options)
-    assert once.summary(["click"]).rows is None
+    assert once.summary(["click"], ReadOptions()).rows is None
     list(once.tasks(["click"], options))
     with pytest.raises(UsageError, match="RecordBatchReader was already read, and a stream gives its rows once"):
         once.tasks(["click"], options)
@@ -548,10 +548,10 @@ def test_planning_is_done_once_for_a_selection(tmp_path, table, monkeypatch):
         return parquet_file(*args, **kwargs)
 
     monkeypatch.setattr(pq, "ParquetFile", counted)
-    source.summary(["click"])
+    source.summary(["click"], ReadOptions())
     for task in source.tasks(["click"], options):
         assert sum(batch.num_rows for batch in task.read()) == 1000
-    source.summary(["click"])
+    source.summary(["click"], ReadOptions())
     # Opening the source parsed the first footer, and planning the other two.
     assert sum(opened) == 2
     assert len(opened) > 5

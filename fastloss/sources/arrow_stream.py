@@ -80,7 +80,7 @@ class ArrowStreamSource:
         self._stream, self._spent = None, True
         return batch_tasks(stream, list(columns), positions, options)
 
-    def summary(self, columns: Sequence[str]) -> SourceSummary:
+    def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what a stream tells in advance: its rows, if it is a table; raises as ``tasks`` does."""
         column_positions(self._schema, columns)
         try:

@@ -110,5 +110,5 @@ class Source(Protocol):
         The iterator is not safe to share between threads without a lock; ``Task.read`` is.
         """
 
-    def summary(self, columns: Sequence[str]) -> SourceSummary:
+    def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what is known of these columns without reading a row."""

@@ -131,7 +131,7 @@ class ParquetSource:
         names = tuple(columns)
         return self._tasks(self._plan(names), names, options)
 
-    def summary(self, columns: Sequence[str]) -> SourceSummary:
+    def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return the sizes of these columns as the footers promise them; raises as ``tasks`` does."""
         planned = self._plan(tuple(columns))
         row_groups = [row_group for entry in planned for row_group in entry.row_groups]
@@ -140,7 +140,7 @@ class ParquetSource:
             row_groups=len(row_groups),
             rows=sum(group.n_rows for group in row_groups),
             stored_bytes=sum(group.stored_bytes for group in row_groups),
-            largest_task_bytes=max((_held_bytes(g, len(columns), self._options) for g in row_groups), default=0),
+            largest_task_bytes=max((_held_bytes(g, len(columns), options) for g in row_groups), default=0),
             skipped=list(self._skipped.items()),
         )
 

@@ -74,7 +74,7 @@ class PolarsLazySource:
         positions = [stored.index(name) for name in names]
         return batch_tasks(_collect(self._frame, stored), names, positions, options)
 
-    def summary(self, columns: Sequence[str]) -> SourceSummary:
+    def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what is known before the query runs, which is nothing; raises as ``tasks`` does."""
         column_positions(self._schema, columns)
         return SourceSummary(files=0, row_groups=0, rows=None, stored_bytes=None, largest_task_bytes=None)
