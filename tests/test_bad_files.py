@@ -32,7 +32,7 @@ def read_all(path, options):
         for batch in task.read():
             delivered += batch.num_rows
             for name in batch.schema.names:
-                for convert in (functools.partial(to_numbers, name=name), encode_keys):
+                for convert in (functools.partial(to_numbers, name=name), functools.partial(encode_keys, name=name)):
                     with contextlib.suppress(SchemaError, DataError):
                         convert(batch.column(name))
         assert delivered == task.n_rows
