@@ -78,7 +78,7 @@ def evaluate(
     threads : int, optional
         Reader threads; left out, one for each available core, as far as the memory goes. No digit depends on it.
     batch_rows : int, optional
-        Rows evaluated at a time; left out, as many as suit the memory, up to 65,536. No digit depends on it.
+        Rows evaluated at a time; left out, as many as suit the memory, up to 262,144. No digit depends on it.
     device : {"cpu"}
         Where the kernels run.
     progress : callable, optional

@@ -26,8 +26,8 @@ from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval
 Space = Literal["logit", "prob", "logprob", "margin", "value"]
 SPACES: tuple[Space, ...] = ("logit", "prob", "logprob", "margin", "value")
 DEFAULT_MEMORY = 512 << 20
-# Long enough that the interpreter's share of a batch is small, short enough that its columns stay in the L2 cache.
-_LARGEST_BATCH_ROWS = 65_536
+# Long enough that the interpreter's share of a batch is small, short enough that its columns stay in the cache.
+_LARGEST_BATCH_ROWS = 262_144
 _SMALLEST_BATCH_ROWS = 4_096
 _SMALLEST_TASK_BYTES = 4 << 20
 # What the process takes beside columns, buffers and states: the compiler, compiled kernels, the allocators' slack.

@@ -69,6 +69,15 @@ def test_log_loss_with_its_derivatives_is_computed_in_vectors(score_type: type) 
     assert not libm_calls(text)
 
 
+def test_values_summed_at_once_are_computed_in_vectors() -> None:
+    loss = LOSSES[0]()
+    kernel = make(sums.make_add_values, loss.rows["logit"])
+    score, label = np.zeros(4096, np.float32), np.zeros(4096, np.int8)
+    text = assembly(kernel, score, label, loss.parameters("logit"), np.zeros(ACCUMULATOR_WORDS, dtype=np.int64))
+    assert packed(text) > 20
+    assert not libm_calls(text)
+
+
 def test_exact_sums_are_computed_in_vectors() -> None:
     text = assembly(make(sums.make_add_terms), np.ones(4096), np.zeros(ACCUMULATOR_WORDS, dtype=np.int64))
     assert packed(text) >= 7

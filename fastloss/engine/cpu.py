@@ -22,7 +22,7 @@ from fastloss.states.sums import CellKey, CellSums
 from fastloss_kernels.cpu import pointwise, sums
 from fastloss_kernels.exact_sum import ADDITIONS_BEFORE_CARRY
 from fastloss_kernels.links import MEAN_ROWS
-from fastloss_kernels.losses.form import SPACES, UNSATURATED, Interval
+from fastloss_kernels.losses.form import SPACES, UNSATURATED, Interval, Row
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -49,10 +49,11 @@ class CheckedBatch(NamedTuple):
 
 
 class _TermWork(NamedTuple):
-    """How to compute one term of a model: a kernel, or the prediction itself."""
+    """How to compute one term of a model, or to sum it at once; without kernels it is the prediction itself."""
 
     column: int
-    kernel: Callable[..., None] | None
+    values: Callable[..., None] | None
+    total: Callable[..., None] | None
     parameters: tuple[float, ...]
 
 
@@ -96,12 +97,17 @@ class CpuEngine:
         for (owner, term), column in self._columns.items():
             if owner != index:
                 continue
+            row: Row | None = None
+            parameters: tuple[float, ...] = ()
             if term.quantity == "prediction":
                 row = MEAN_ROWS.get(model.space)
-                works.append(_TermWork(column, None if row is None else pointwise.make_value(row), ()))
             elif term.quantity == "loss" and term.loss is not None:
-                parameters = term.loss.parameters(model.space, self._plan.epsilon)
-                works.append(_TermWork(column, pointwise.make_value(term.loss.rows[model.space]), parameters))
+                row, parameters = term.loss.rows[model.space], term.loss.parameters(model.space, self._plan.epsilon)
+            else:
+                continue
+            values = None if row is None else pointwise.make_value(row)
+            total = None if row is None else sums.make_add_values(row)
+            works.append(_TermWork(column, values, total, parameters))
         return works
 
     def _saturation_works(self, index: int, model: Model) -> list[_SaturationWork]:
@@ -273,11 +279,14 @@ class CpuEngine:
 
     def _add_model(self, cells: _Cells, index: int, score: Numbers, label: Numbers, weight: Numbers | None) -> None:
         terms = self.buffer("terms", len(score))
-        for column, kernel, parameters in self._terms[index]:
-            if kernel is None:
+        for column, values, total, parameters in self._terms[index]:
+            if total is not None and weight is None and (accumulator := cells.only_accumulator(column)) is not None:
+                total(score, label, parameters, accumulator)
+                continue
+            if values is None:
                 np.copyto(terms, score)
             else:
-                kernel(score, label, parameters, terms)
+                values(score, label, parameters, terms)
             cells.add(terms if weight is None else np.multiply(terms, weight, out=terms), column)
 
     def _add_saturated(
@@ -474,6 +483,11 @@ class _Cells:
             order, starts, rows = cells
             running = np.append(0, np.cumsum(flag if order is None else flag[order]))
             grouping.counts[rows, number] += np.diff(running[starts])
+
+    def only_accumulator(self, column: int) -> Integers | None:
+        """Return the accumulator that all rows' terms go to, if there are no slices."""
+        grouping, cells = self._sorted[0]
+        return grouping.words[0, column] if cells is None else None
 
     def add(self, terms: Floats, column: int) -> None:
         """Add terms, arranged as `arrange` does, to their cells in every grouping."""

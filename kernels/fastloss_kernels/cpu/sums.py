@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from fastloss_kernels.exact_sum import BLOCK_ROWS, LIMBS, add_block, add_term
-from fastloss_kernels.jit import compile_cpu
+from fastloss_kernels.jit import compile_cpu, formula
+from fastloss_kernels.losses.form import Row
 
 
 @functools.cache
@@ -48,6 +49,30 @@ def make_sort_by_cell() -> Callable[..., None]:
         starts[0] = 0
 
     return compile_cpu(sort_by_cell)
+
+
+@functools.cache
+def make_add_values(row: Row) -> Callable[..., None]:
+    """Make ``add_values(score, label, parameters, accumulator)``: a row formula's values, summed as they are computed.
+
+    Scores and labels as in `pointwise.make_value`, accumulator int64 ``(ACCUMULATOR_WORDS,)``.
+    """
+
+    @formula
+    def fill(score, label, parameters, values):
+        for i in range(values.shape[0]):
+            values[i] = row(np.float64(score[i]), np.float64(label[i]), parameters)[0]
+
+    def add_values(score, label, parameters, accumulator):
+        block = np.empty(BLOCK_ROWS)
+        n_rows = score.shape[0]
+        for start in range(0, n_rows, BLOCK_ROWS):
+            stop = min(start + BLOCK_ROWS, n_rows)
+            values = block[: stop - start]
+            fill(score[start:stop], label[start:stop], parameters, values)
+            add_block(accumulator, values)
+
+    return compile_cpu(add_values, formulas=(row,))
 
 
 @functools.cache
