@@ -423,12 +423,12 @@ def _what_it_is(handle: pa.NativeFile) -> str | None:
     return None
 
 
-class _ReadRefusedError(Exception):
-    pass
+# What Arrow says of a file that ends too early; an exception of the file object's own would stay in memory for ever.
+_TOO_SHORT = "File too short: expected to be able to read"
 
 
 class _Unreadable:
-    """A file object that has a size, and refuses to give its bytes."""
+    """A file object that has a size, and gives none of its bytes."""
 
     closed = False
 
@@ -444,7 +444,7 @@ class _Unreadable:
         return self._position
 
     def read(self, n_bytes: int = -1) -> bytes:
-        raise _ReadRefusedError
+        return b""
 
     def close(self) -> None:
         self.closed = True
@@ -456,14 +456,17 @@ def _check_chunks(footer: pq.FileMetaData, size: int, columns: Sequence[str]) ->
     pyarrow's metadata objects let a C++ exception through, which ends the process: a flipped bit in a chunk's size
     statistics is enough (it is thrown as in https://github.com/apache/arrow/issues/45283). Its readers turn the same
     exception into a Python one. So a reader is made to look at all chunks at once, as it does before it fetches them
-    ahead, on a file that refuses the fetching.
+    ahead, on a file that has nothing to fetch.
     """
     if footer.num_row_groups == 0:
         return
     parquet = pq.ParquetFile(_Unreadable(size), metadata=footer, pre_buffer=True)
     row_groups = range(footer.num_row_groups)
-    with contextlib.suppress(_ReadRefusedError):
+    try:
         next(parquet.iter_batches(batch_size=1, row_groups=row_groups, columns=columns, use_threads=False), None)
+    except OSError as error:
+        if not str(error).startswith(_TOO_SHORT):
+            raise
 
 
 def _weigh(
