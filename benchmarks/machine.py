@@ -36,7 +36,7 @@ def describe_machine() -> dict[str, object]:
         "cores": available_cores(),
         "vectors": vectors,
         "memory_gib": None if memory is None else round(memory / 2**30, 1),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
     }
 
 

@@ -263,11 +263,7 @@ def make_plan(
     memory_bytes = parse_bytes(memory)
     room = memory_bytes - _cells_bytes(memory_bytes, groupings) - _FIXED_BYTES
     columns = list(dict.fromkeys([*numeric, *keys, *keep]))
-    # Polars decodes on threads of its own, while the one that asked for it waits.
-    most_threads = available_cpus() * (2 if reader == "polars" else 1)
-    chosen_threads, batch_rows = _threads_and_batch_rows(
-        threads, most_threads, batch_rows, memory_bytes, room, len(columns)
-    )
+    chosen_threads, batch_rows = _threads_and_batch_rows(threads, batch_rows, memory_bytes, room, len(columns))
     execution = Execution(
         reader=_one_of("reader", reader, ("pyarrow", "polars")),
         verify_checksums=bool(verify_checksums),
@@ -346,13 +342,13 @@ def _cells_bytes(memory_bytes: int, groupings: Sequence[object]) -> int:
 
 
 def _threads_and_batch_rows(
-    threads: int | None, most_threads: int, batch_rows: int | None, memory_bytes: int, room: int, n_columns: int
+    threads: int | None, batch_rows: int | None, memory_bytes: int, room: int, n_columns: int
 ) -> tuple[int, int]:
     """Choose what the user left open so that the smallest pieces of a log fit in the memory; refuse what cannot."""
     row_bytes = 8 * (n_columns + _SCRATCH_COLUMNS)
     rows = _SMALLEST_BATCH_ROWS if batch_rows is None else _positive("batch_rows", batch_rows)
     thread_bytes = _SMALLEST_TASK_BYTES + rows * row_bytes
-    chosen = max(1, min(most_threads, room // thread_bytes)) if threads is None else _positive("threads", threads)
+    chosen = max(1, min(available_cpus(), room // thread_bytes)) if threads is None else _positive("threads", threads)
     if room < chosen * thread_bytes:
         raise UsageError(
             f"memory is {format_bytes(memory_bytes)}; {chosen} thread{'s' if chosen > 1 else ''} with batches of "
