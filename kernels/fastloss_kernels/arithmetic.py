@@ -5,7 +5,6 @@ from __future__ import annotations
 from fastloss_kernels.elementary import (
     EXPONENT_BITS,
     INVERSE_LOG2,
-    LOG1P_UNIT,
     LOG2_HIGH,
     LOG2_LOW,
     ONE_LESS_SQRT_HALF_BITS,
@@ -15,6 +14,7 @@ from fastloss_kernels.elementary import (
     TWO_52,
     TWO_52_BITS,
     exp_tail,
+    log1p_unit_tail,
     log_parts,
     log_tail,
     positive_log_parts,
@@ -111,17 +111,9 @@ def log1p_unit_parts(t: float, t_small: float) -> tuple[float, float]:
     f = halved if upper else t
     k = 1.0 if upper else 0.0
     s = divide(f, 2.0 + f)
-    z = s * s
-    q = fma(LOG1P_UNIT[7], z, LOG1P_UNIT[6])
-    q = fma(q, z, LOG1P_UNIT[5])
-    q = fma(q, z, LOG1P_UNIT[4])
-    q = fma(q, z, LOG1P_UNIT[3])
-    q = fma(q, z, LOG1P_UNIT[2])
-    q = fma(q, z, LOG1P_UNIT[1])
-    q = fma(q, z, LOG1P_UNIT[0])
     # (1 − s)² is 1/(1 + f) to within 6 %.
     rest = t_small * fma(s, s - 2.0, 1.0) * (0.5 if upper else 1.0)
-    large, small = log_parts(k, f, s, z * q, rest)
+    large, small = log_parts(k, f, s, log1p_unit_tail(s * s), rest)
     return two_sum(large, small)
 
 

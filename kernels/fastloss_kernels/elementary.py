@@ -305,6 +305,18 @@ def log1p(x: float) -> float:
 
 
 @formula
+def log1p_unit_tail(z: float) -> float:
+    """Compute (2·atanh(s) − 2s)/s for z = s² ≤ 1/25."""
+    q = fma(LOG1P_UNIT[7], z, LOG1P_UNIT[6])
+    q = fma(q, z, LOG1P_UNIT[5])
+    q = fma(q, z, LOG1P_UNIT[4])
+    q = fma(q, z, LOG1P_UNIT[3])
+    q = fma(q, z, LOG1P_UNIT[2])
+    q = fma(q, z, LOG1P_UNIT[1])
+    return z * fma(q, z, LOG1P_UNIT[0])
+
+
+@formula
 def log1p_unit(t: float) -> float:
     """Compute log(1 + t) for 0 ≤ t ≤ 1, to 0.9 ULP, for less than `log1p` costs; NaN stays NaN.
 
@@ -316,15 +328,7 @@ def log1p_unit(t: float) -> float:
     f = fma(t, 0.5, -0.5) if upper else t
     k = 1.0 if upper else 0.0
     s = divide(f, 2.0 + f)
-    z = s * s
-    q = fma(LOG1P_UNIT[7], z, LOG1P_UNIT[6])
-    q = fma(q, z, LOG1P_UNIT[5])
-    q = fma(q, z, LOG1P_UNIT[4])
-    q = fma(q, z, LOG1P_UNIT[3])
-    q = fma(q, z, LOG1P_UNIT[2])
-    q = fma(q, z, LOG1P_UNIT[1])
-    q = fma(q, z, LOG1P_UNIT[0])
-    large, small = log_parts(k, f, s, z * q, 0.0)
+    large, small = log_parts(k, f, s, log1p_unit_tail(s * s), 0.0)
     return large + small
 
 
@@ -352,6 +356,27 @@ def sigmoid(x: float) -> float:
 
 
 @formula
+def lgamma_2_tail(w: float) -> float:
+    """Compute (log Γ(2 + w) − (1 − γ)·w)/w² for |w| ≤ 1/2."""
+    q = fma(LGAMMA_2[16], w, LGAMMA_2[15])
+    q = fma(q, w, LGAMMA_2[14])
+    q = fma(q, w, LGAMMA_2[13])
+    q = fma(q, w, LGAMMA_2[12])
+    q = fma(q, w, LGAMMA_2[11])
+    q = fma(q, w, LGAMMA_2[10])
+    q = fma(q, w, LGAMMA_2[9])
+    q = fma(q, w, LGAMMA_2[8])
+    q = fma(q, w, LGAMMA_2[7])
+    q = fma(q, w, LGAMMA_2[6])
+    q = fma(q, w, LGAMMA_2[5])
+    q = fma(q, w, LGAMMA_2[4])
+    q = fma(q, w, LGAMMA_2[3])
+    q = fma(q, w, LGAMMA_2[2])
+    q = fma(q, w, LGAMMA_2[1])
+    return fma(q, w, LGAMMA_2[0])
+
+
+@formula
 def lgamma(x: float) -> float:
     """Compute log Γ(x) for x > 0, to 3.5 ULP, near its zeros 1 and 2 as well; ∞ at ±0 and ∞, NaN below 0.
 
@@ -372,22 +397,7 @@ def lgamma(x: float) -> float:
     w = magnitude - 1.0 if magnitude > 0.5 else magnitude
     w = magnitude - 2.0 if magnitude > 1.5 else w
     w = 0.0 if above else w
-    q = fma(LGAMMA_2[16], w, LGAMMA_2[15])
-    q = fma(q, w, LGAMMA_2[14])
-    q = fma(q, w, LGAMMA_2[13])
-    q = fma(q, w, LGAMMA_2[12])
-    q = fma(q, w, LGAMMA_2[11])
-    q = fma(q, w, LGAMMA_2[10])
-    q = fma(q, w, LGAMMA_2[9])
-    q = fma(q, w, LGAMMA_2[8])
-    q = fma(q, w, LGAMMA_2[7])
-    q = fma(q, w, LGAMMA_2[6])
-    q = fma(q, w, LGAMMA_2[5])
-    q = fma(q, w, LGAMMA_2[4])
-    q = fma(q, w, LGAMMA_2[3])
-    q = fma(q, w, LGAMMA_2[2])
-    q = fma(q, w, LGAMMA_2[1])
-    q = fma(q, w, LGAMMA_2[0])
+    q = lgamma_2_tail(w)
     near = fma(w, ONE_MINUS_EULER_HIGH, -large) + fma(w * w, q, fma(w, ONE_MINUS_EULER_LOW, -small))
 
     far_x = magnitude if above else 2.5

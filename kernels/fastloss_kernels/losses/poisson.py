@@ -14,11 +14,11 @@ from fastloss_kernels.arithmetic import (
     two_sum,
 )
 from fastloss_kernels.elementary import (
-    LGAMMA_2,
     ONE_MINUS_EULER_HIGH,
     ONE_MINUS_EULER_LOW,
     STIRLING,
     exp,
+    lgamma_2_tail,
     log_tail,
 )
 from fastloss_kernels.jit import divide, fma, formula
@@ -145,22 +145,7 @@ def log_factorial(y: float) -> float:
     t = less if last else t
     large, small = log1p_unit_parts(t, 0.0)
     sign = -1.0 if first else 1.0
-    q = fma(LGAMMA_2[16], w, LGAMMA_2[15])
-    q = fma(q, w, LGAMMA_2[14])
-    q = fma(q, w, LGAMMA_2[13])
-    q = fma(q, w, LGAMMA_2[12])
-    q = fma(q, w, LGAMMA_2[11])
-    q = fma(q, w, LGAMMA_2[10])
-    q = fma(q, w, LGAMMA_2[9])
-    q = fma(q, w, LGAMMA_2[8])
-    q = fma(q, w, LGAMMA_2[7])
-    q = fma(q, w, LGAMMA_2[6])
-    q = fma(q, w, LGAMMA_2[5])
-    q = fma(q, w, LGAMMA_2[4])
-    q = fma(q, w, LGAMMA_2[3])
-    q = fma(q, w, LGAMMA_2[2])
-    q = fma(q, w, LGAMMA_2[1])
-    q = fma(q, w, LGAMMA_2[0])
+    q = lgamma_2_tail(w)
     return fma(w, ONE_MINUS_EULER_HIGH, sign * large) + fma(w * w, q, fma(w, ONE_MINUS_EULER_LOW, sign * small))
 
 
