@@ -99,6 +99,8 @@ def run_scan(plan: Plan, engine: Engine, report: Callable[[Progress], None] | No
                 if task is None:
                     return
                 state = engine.run(task)
+                if stop.is_set():
+                    return
                 with lock:
                     scanned.state.absorb(state)
                     engine.check_state(scanned.state)

@@ -188,18 +188,16 @@ class CpuEngine:
         return buffers[name][:n_rows]
 
     def as_float64(self, values: Numbers, name: object) -> Floats:
-        """Return numbers as float64 in a buffer of that name, with the layout that columns have."""
+        """Return numbers as float64, read-only, in a buffer of that name."""
         out = self.buffer(name, len(values))
         np.copyto(out, values)
-        out = out.view()
-        out.flags.writeable = False
-        return out
+        return _read_only(out)
 
     def check_batch(self, ledger: Ledger, batch: pa.RecordBatch, task: Task) -> CheckedBatch:
         """Read a batch's numbers, and count in the ledger each row that cannot be used."""
         plan = self._plan
         n_rows = batch.num_rows
-        usable = _Selection(ledger, task, n_rows)
+        usable = _Selection(ledger, task, ledger.n_read)
         ledger.n_read += n_rows
         numbers: dict[str, tuple[Numbers, Mask | None]] = {}
 
@@ -367,6 +365,13 @@ class CpuEngine:
         )
 
 
+def _read_only(values: Floats) -> Floats:
+    """Return a view with the layout that columns have: kernels are compiled for read-only numbers."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
+
+
 def saturation_error(task: Task, row: int, model: Model, loss: str, score: float, label: float) -> DataError:
     """Return the error of a saturated row, counted from the task's first, where the plan forbids it."""
     place = Location(task.index, task.first_row + row, task.origin, task.row_group, None).describe()
@@ -381,17 +386,14 @@ def saturation_error(task: Task, row: int, model: Model, loss: str, score: float
 class _Selection:
     """Which rows of a batch are still in use; drops are counted in the ledger as they happen."""
 
-    def __init__(self, ledger: Ledger, task: Task, n_rows: int, keep: Mask | None = None) -> None:
+    def __init__(self, ledger: Ledger, task: Task, first_row: int, keep: Mask | None = None) -> None:
         self._ledger = ledger
         self._task = task
-        self._n_rows = n_rows
-        self._first_row = ledger.n_read
+        self._first_row = first_row
         self.keep = keep
 
     def copy(self) -> _Selection:
-        other = _Selection(self._ledger, self._task, self._n_rows, self.keep)
-        other._first_row = self._first_row
-        return other
+        return _Selection(self._ledger, self._task, self._first_row, self.keep)
 
     def drop_null(self, valid: Mask | None, cause: Cause) -> None:
         """Leave out the rows that are not valid."""
@@ -455,9 +457,7 @@ class _Cells:
         wide = values if values.dtype == np.float64 else self._engine.as_float64(values, "unordered")
         out = self._engine.buffer(name, self._n_used)
         self._engine.take_rows(wide, self._rows, out)
-        out = out.view()
-        out.flags.writeable = False
-        return out
+        return _read_only(out)
 
     def count(self, model: int) -> None:
         """Count the used rows of each cell for a model."""

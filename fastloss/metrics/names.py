@@ -41,10 +41,10 @@ def parse_metric(given: object) -> Metric:
     if name not in _LOSSES:
         raise UsageError(f"No metric or loss is called {name!r}. {nearest_names(name, known_names())}")
     loss = _LOSSES[name]
-    known = ", ".join(field.name for field in fields(loss)) or "none"
-    unknown = [parameter for parameter in parameters if parameter not in {field.name for field in fields(loss)}]
+    known = [field.name for field in fields(loss)]
+    unknown = [parameter for parameter in parameters if parameter not in known]
     if unknown:
-        raise UsageError(f"{name} has no parameter {unknown[0]!r}; its parameters: {known}.")
+        raise UsageError(f"{name} has no parameter {unknown[0]!r}; its parameters: {', '.join(known) or 'none'}.")
     try:
         return MeanLoss(loss(**parameters))
     except (ValueError, TypeError, OverflowError) as error:

@@ -377,6 +377,22 @@ def lgamma_2_tail(w: float) -> float:
 
 
 @formula
+def stirling_tail(y: float) -> float:
+    """Compute x·(log Γ(x) − (x − 1/2)·(log x − 1) − (log 2π − 1)/2) in y = 1/x² for x ≥ 5/2."""
+    q = fma(STIRLING[11], y, STIRLING[10])
+    q = fma(q, y, STIRLING[9])
+    q = fma(q, y, STIRLING[8])
+    q = fma(q, y, STIRLING[7])
+    q = fma(q, y, STIRLING[6])
+    q = fma(q, y, STIRLING[5])
+    q = fma(q, y, STIRLING[4])
+    q = fma(q, y, STIRLING[3])
+    q = fma(q, y, STIRLING[2])
+    q = fma(q, y, STIRLING[1])
+    return fma(q, y, STIRLING[0])
+
+
+@formula
 def lgamma(x: float) -> float:
     """Compute log Γ(x) for x > 0, to 3.5 ULP, near its zeros 1 and 2 as well; ∞ at ±0 and ∞, NaN below 0.
 
@@ -403,17 +419,7 @@ def lgamma(x: float) -> float:
     far_x = magnitude if above else 2.5
     inverse = divide(1.0, far_x)
     y = inverse * inverse
-    q = fma(STIRLING[11], y, STIRLING[10])
-    q = fma(q, y, STIRLING[9])
-    q = fma(q, y, STIRLING[8])
-    q = fma(q, y, STIRLING[7])
-    q = fma(q, y, STIRLING[6])
-    q = fma(q, y, STIRLING[5])
-    q = fma(q, y, STIRLING[4])
-    q = fma(q, y, STIRLING[3])
-    q = fma(q, y, STIRLING[2])
-    q = fma(q, y, STIRLING[1])
-    q = fma(q, y, STIRLING[0])
+    q = stirling_tail(y)
     half_less = far_x - 0.5
     rest = fma(inverse, q, fma(half_less, small, STIRLING_CONSTANT_LOW))
     far = fma(half_less, large - 1.0, STIRLING_CONSTANT_HIGH + rest)

@@ -24,16 +24,24 @@ PARALLEL_FROM_ROWS = 1 << 20
 
 
 @functools.cache
-def make_value(row: Row, parallel: bool = False) -> Callable[..., None]:
-    """Make ``value(score, label, parameters, value_out)`` of a row formula.
-
-    Arrays are ``(n_rows,)``; scores and labels of any number type that float64 holds, values float64.
-    """
+def make_value_block(row: Row) -> Callable[..., None]:
+    """Make the formula ``block(score, label, parameters, value_out)`` that loops of values are made of."""
 
     @formula
     def block(score, label, parameters, value_out):
         for i in range(score.shape[0]):
             value_out[i] = row(np.float64(score[i]), np.float64(label[i]), parameters)[0]
+
+    return block
+
+
+@functools.cache
+def make_value(row: Row, parallel: bool = False) -> Callable[..., None]:
+    """Make ``value(score, label, parameters, value_out)`` of a row formula.
+
+    Arrays are ``(n_rows,)``; scores and labels of any number type that float64 holds, values float64.
+    """
+    block = make_value_block(row)
 
     def value(score, label, parameters, value_out):
         block(score, label, parameters, value_out)

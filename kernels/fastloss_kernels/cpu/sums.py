@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fastloss_kernels.cpu.pointwise import make_value_block
 from fastloss_kernels.exact_sum import BLOCK_ROWS, LIMBS, add_block, add_term
-from fastloss_kernels.jit import compile_cpu, formula
+from fastloss_kernels.jit import compile_cpu
 from fastloss_kernels.losses.form import Row
 
 
@@ -58,10 +59,7 @@ def make_add_values(row: Row) -> Callable[..., None]:
     Scores and labels as in `pointwise.make_value`, accumulator int64 ``(ACCUMULATOR_WORDS,)``.
     """
 
-    @formula
-    def fill(score, label, parameters, values):
-        for i in range(values.shape[0]):
-            values[i] = row(np.float64(score[i]), np.float64(label[i]), parameters)[0]
+    fill = make_value_block(row)
 
     def add_values(score, label, parameters, accumulator):
         block = np.empty(BLOCK_ROWS)

@@ -16,10 +16,10 @@ from fastloss_kernels.arithmetic import (
 from fastloss_kernels.elementary import (
     ONE_MINUS_EULER_HIGH,
     ONE_MINUS_EULER_LOW,
-    STIRLING,
     exp,
     lgamma_2_tail,
     log_tail,
+    stirling_tail,
 )
 from fastloss_kernels.jit import divide, fma, formula
 from fastloss_kernels.losses.form import Interval, Loss
@@ -28,14 +28,20 @@ HALF_LOG_2PI = 0.9189385332046727
 
 
 @formula
+def derivatives(score: float, label: float) -> tuple[float, float]:
+    """Compute 1 − y/ŷ and y/ŷ²."""
+    gradient = divide(score - label, score)
+    return 1.0 if score == float("inf") else gradient, divide(divide(label, score), score)
+
+
+@formula
 def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
     """Evaluate ŷ − y·log ŷ, the product with what its rounding loses."""
     infinite = score == float("inf")
     large, small = log_of_positive_parts(1.0 if infinite else score, 0.0)
     value = value_without_constant(score, large, small, label)
-    gradient = divide(score - label, score)
-    hessian = divide(divide(label, score), score)
-    return value, 1.0 if infinite else gradient, hessian
+    gradient, hessian = derivatives(score, label)
+    return value, gradient, hessian
 
 
 @formula
@@ -52,9 +58,8 @@ def row_full(score: float, label: float, parameters: tuple[float, ...]) -> tuple
     infinite = score == float("inf")
     large, small = log_of_positive_parts(1.0 if infinite else score, 0.0)
     value = value_with_constant(score, large, small, label)
-    gradient = divide(score - label, score)
-    hessian = divide(divide(label, score), score)
-    return value, 1.0 if infinite else gradient, hessian
+    gradient, hessian = derivatives(score, label)
+    return value, gradient, hessian
 
 
 @formula
@@ -112,17 +117,7 @@ def value_with_constant(rate: float, log_large: float, log_small: float, label: 
 
     inverse = divide(1.0, y)
     x = inverse * inverse
-    q = fma(STIRLING[11], x, STIRLING[10])
-    q = fma(q, x, STIRLING[9])
-    q = fma(q, x, STIRLING[8])
-    q = fma(q, x, STIRLING[7])
-    q = fma(q, x, STIRLING[6])
-    q = fma(q, x, STIRLING[5])
-    q = fma(q, x, STIRLING[4])
-    q = fma(q, x, STIRLING[3])
-    q = fma(q, x, STIRLING[2])
-    q = fma(q, x, STIRLING[1])
-    q = fma(q, x, STIRLING[0])
+    q = stirling_tail(x)
     constant = fma(0.5, large, HALF_LOG_2PI) + fma(inverse, q, 0.5 * small)
     above_value = deviance + constant
     value = below_value if below else above_value
