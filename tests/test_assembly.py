@@ -14,7 +14,7 @@ import pytest
 from fastloss_kernels import jit
 from fastloss_kernels.cpu import pointwise, sums
 from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS
-from fastloss_kernels.losses import LOSSES, Loss
+from fastloss_kernels.losses import POINTWISE_LOSSES, Loss
 
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64") or not llvmlite.binding.get_host_cpu_features().get("avx2"),
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 LIBM = "exp|exp2|expm1|log|log1p|log2|log10|tanh|pow|sqrt|fma|lgamma|tgamma|ldexp|frexp|floor|rint"
-CASES = [pytest.param(loss, space, id=f"{loss.__name__}-{space}") for loss in LOSSES for space in loss.rows]
+CASES = [pytest.param(loss, space, id=f"{loss.__name__}-{space}") for loss in POINTWISE_LOSSES for space in loss.rows]
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_values_are_computed_in_vectors(loss: type[Loss], space: str) -> None:
 
 @pytest.mark.parametrize("score_type", [np.float32, np.float64])
 def test_log_loss_with_its_derivatives_is_computed_in_vectors(score_type: type) -> None:
-    loss = LOSSES[0]()
+    loss = POINTWISE_LOSSES[0]()
     kernel = make(pointwise.make_value_gradient_hessian, loss.rows["logit"])
     score, out = np.zeros(64, score_type), [np.empty(64) for _ in range(3)]
     text = assembly(kernel, score, np.zeros(64), loss.parameters("logit"), *out)
@@ -70,7 +70,7 @@ def test_log_loss_with_its_derivatives_is_computed_in_vectors(score_type: type) 
 
 
 def test_values_summed_at_once_are_computed_in_vectors() -> None:
-    loss = LOSSES[0]()
+    loss = POINTWISE_LOSSES[0]()
     kernel = make(sums.make_add_values, loss.rows["logit"])
     score, label = np.zeros(4096, np.float32), np.zeros(4096, np.int8)
     text = assembly(kernel, score, label, loss.parameters("logit"), np.zeros(ACCUMULATOR_WORDS, dtype=np.int64))

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fastloss_kernels.links import MEAN_ROWS
-from fastloss_kernels.losses import LOSSES
+from fastloss_kernels.losses import POINTWISE_LOSSES
 from fastloss_kernels.losses.form import SPACES
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +36,7 @@ Case = tuple[Callable[..., Any], Callable[..., Any] | None, tuple[float, ...], s
 def all_cases() -> dict[str, Case]:
     """Every loss in every space, as it comes and with every parameter changed and infinities kept; and the means."""
     cases: dict[str, Case] = {f"mean-{space}": (row, None, (), space) for space, row in MEAN_ROWS.items()}
-    for listed in LOSSES:
+    for listed in POINTWISE_LOSSES:
         changed = listed(**{name: 0.25 for name, allowed in listed.ranges.items() if 0.25 in allowed})
         for space, row in listed.rows.items():
             test = listed.saturated.get(space)

@@ -103,16 +103,16 @@ def evaluate_arrays(loss: Loss, space: str, label: Any, score: Any, outputs: int
     scores = np.asarray(score, dtype=np.float64)
     if labels.shape != scores.shape:
         raise ValueError(f"label has shape {labels.shape} and {space} has shape {scores.shape}; they must be equal.")
-    _require_range(space, scores, loss.prediction_range(space))
+    require_range(space, scores, loss.prediction_range(space))
     if getattr(loss, "label_domain", "01") == "pm1":
-        _require_range("label", labels, Interval(-1.0, 1.0))
+        require_range("label", labels, Interval(-1.0, 1.0))
         labels = 0.5 * labels + 0.5
     else:
-        _require_range("label", labels, loss.label_range)
+        require_range("label", labels, loss.label_range)
     flat_score, flat_label = _kernel_array(scores), _kernel_array(labels)
     results = tuple(np.empty(flat_score.shape) for _ in range(outputs))
     make = make_value if outputs == 1 else make_value_gradient_hessian
-    kernel = make(loss.rows[space], _may_run_parallel(flat_score.size))
+    kernel = make(loss.rows[space], may_run_parallel(flat_score.size))
     kernel(flat_score, flat_label, loss.parameters(space), *results)
     return tuple(result.reshape(labels.shape) for result in results)
 
@@ -123,7 +123,8 @@ def _kernel_array(values: np.ndarray) -> np.ndarray:
     return flat if flat.flags.writeable else flat.copy()
 
 
-def _require_range(name: str, values: np.ndarray, allowed: Interval) -> None:
+def require_range(name: str, values: np.ndarray, allowed: Interval) -> None:
+    """Raise a ValueError that names the first number outside a range; NaN is passed over."""
     low, high = allowed.bounds
     outside = (values < low) | (values > high)
     if allowed.without_zero:
@@ -133,7 +134,7 @@ def _require_range(name: str, values: np.ndarray, allowed: Interval) -> None:
         raise ValueError(f"{name} is {first!r}; allowed: {allowed.describe(name)}.")
 
 
-def _may_run_parallel(n_rows: int) -> bool:
+def may_run_parallel(n_rows: int) -> bool:
     """Tell whether to use the parallel loop: only from the main thread, where no threading layer can abort."""
     mode = os.environ.get("FASTLOSS_THREADING", "auto")
     if mode != "auto":

@@ -5,9 +5,11 @@ from __future__ import annotations
 from fastloss_kernels.losses.binary_crossentropy import BinaryCrossentropy as BinaryCrossentropy
 from fastloss_kernels.losses.binary_focal_crossentropy import BinaryFocalCrossentropy as BinaryFocalCrossentropy
 from fastloss_kernels.losses.brier_score import BrierScore as BrierScore
+from fastloss_kernels.losses.categorical_crossentropy import CategoricalCrossentropy as CategoricalCrossentropy
 from fastloss_kernels.losses.expectile import Expectile as Expectile
 from fastloss_kernels.losses.exponential import Exponential as Exponential
 from fastloss_kernels.losses.form import BinaryLoss as BinaryLoss
+from fastloss_kernels.losses.form import ListLoss as ListLoss
 from fastloss_kernels.losses.form import Loss as Loss
 from fastloss_kernels.losses.gamma import Gamma as Gamma
 from fastloss_kernels.losses.generalized_crossentropy import GeneralizedCrossentropy as GeneralizedCrossentropy
@@ -30,6 +32,9 @@ from fastloss_kernels.losses.poisson import Poisson as Poisson
 from fastloss_kernels.losses.poly1 import Poly1 as Poly1
 from fastloss_kernels.losses.pseudo_huber import PseudoHuber as PseudoHuber
 from fastloss_kernels.losses.smooth_l1 import SmoothL1 as SmoothL1
+from fastloss_kernels.losses.sparse_categorical_crossentropy import (
+    SparseCategoricalCrossentropy as SparseCategoricalCrossentropy,
+)
 from fastloss_kernels.losses.squared_hinge import SquaredHinge as SquaredHinge
 from fastloss_kernels.losses.tweedie import Tweedie as Tweedie
 from fastloss_kernels.losses.zero_one import ZeroOne as ZeroOne
@@ -39,3 +44,5 @@ LOSSES: tuple[type[Loss], ...] = tuple(
     for loss in list(globals().values())
     if isinstance(loss, type) and issubclass(loss, Loss) and "name" in vars(loss)
 )
+POINTWISE_LOSSES: tuple[type[Loss], ...] = tuple(loss for loss in LOSSES if not issubclass(loss, ListLoss))
+LIST_LOSSES: tuple[type[ListLoss], ...] = tuple(loss for loss in LOSSES if issubclass(loss, ListLoss))

@@ -10,6 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 
 Row = Callable[..., tuple[float, float, float]]
 RowTest = Callable[..., bool]
+# list_row(score, label, parameters, gradient, hessian, derivatives) -> value: score and label are float64 slices of one
+# list, and so are gradient and hessian, which also serve as scratch; they are results only where derivatives is true.
+ListRow = Callable[..., float]
 
 # Spaces a prediction column may be declared in, with the closed interval of its values.
 SPACES: dict[str, tuple[float, float]] = {
@@ -89,6 +92,8 @@ class Loss:
     formula: ClassVar[str]
     source: ClassVar[str]
     ranges: ClassVar[Mapping[str, Interval]] = {}
+    # The values of parameters that are one of a few words.
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     # Space -> test(score, label, parameters): is this row's loss clipped, or infinite for want of clipping?
     saturated: ClassVar[Mapping[str, RowTest]] = {}
 
@@ -98,6 +103,10 @@ class Loss:
             given = getattr(self, field.name)
             if isinstance(field.default, bool) and not isinstance(given, bool):
                 raise ValueError(f"{self.name}: {field.name} is {given!r}; allowed: True or False.")
+        for name, words in self.choices.items():
+            if getattr(self, name) not in words:
+                allowed_words = " or ".join(map(repr, words))
+                raise ValueError(f"{self.name}: {name} is {getattr(self, name)!r}; allowed: {allowed_words}.")
         for name, allowed in self.ranges.items():
             value = getattr(self, name)
             if value is None and self.__dataclass_fields__[name].default is None:
@@ -147,21 +156,67 @@ class BinaryLoss(Loss):
     label_domain: str = "01"
 
     label_range: ClassVar[Interval] = Interval(0.0, 1.0)
-
-    def __post_init__(self) -> None:
-        """Check the label domain and every parameter."""
-        if self.label_domain not in ("01", "pm1"):
-            raise ValueError(f"{self.name}: label_domain is {self.label_domain!r}; allowed: '01' or 'pm1'.")
-        super().__post_init__()
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"label_domain": ("01", "pm1")}
 
 
-def _evaluate(loss: Loss, label: Any, prediction: Mapping[str, Any], outputs: int) -> tuple[Any, ...]:
-    from fastloss_kernels.cpu.pointwise import evaluate_arrays
+@dataclass(frozen=True)
+class ListLoss(Loss):
+    """A loss of a list of candidates: one value a list, gradient and hessian (its diagonal) lists as long.
 
+    `rows` and `saturated` hold formulas of whole lists (`ListRow`); a saturated one is
+    ``test(score, label, parameters) -> bool``. A masked candidate has the score NaN, in the spaces logit, logprob and
+    margin also −∞; its gradient and hessian are 0.
+
+    Calling a loss evaluates lists: 2-D arrays, Arrow or Polars list columns, or sequences of arrays. A list that is
+    null, empty or wholly masked, that holds a NaN, or that lacks what the loss needs has the value NaN.
+
+    Attributes
+    ----------
+    label_kind : {"list", "index"}
+        Whether the label is a list with one number for each candidate, or the index of the right one.
+    """
+
+    label_kind: ClassVar[str] = "list"
+
+    @property
+    def needs(self) -> str:
+        """What a list must hold: a "candidate"; also a "positive" label, or a "pair" of different labels."""
+        return "candidate"
+
+    def __call__(self, label: Any, **prediction: Any) -> Any:
+        """Return the loss of each list, float64 of shape ``(n_lists,)``."""
+        return _evaluate_lists(self, label, prediction, derivatives=False)[0]
+
+    def gradient(self, label: Any, **prediction: Any) -> Any:
+        """Return the derivative of each list's loss by each of its scores, in the form of the prediction."""
+        return _evaluate_lists(self, label, prediction, derivatives=True)[1]
+
+    def gradient_hessian(self, label: Any, **prediction: Any) -> Any:
+        """Return the first and the second derivative of each list's loss by each of its scores."""
+        return _evaluate_lists(self, label, prediction, derivatives=True)[1:]
+
+
+def _one_prediction(loss: Loss, prediction: Mapping[str, Any]) -> tuple[str, Any]:
     if len(prediction) != 1 or next(iter(prediction)) not in loss.rows:
         given = ", ".join(prediction) or "none"
         raise TypeError(
             f"{loss.name} takes one prediction, as {' or '.join(f'{s}=' for s in loss.rows)}; got {given}."
         )
     ((space, score),) = prediction.items()
+    return space, score
+
+
+def _evaluate_lists(
+    loss: ListLoss, label: Any, prediction: Mapping[str, Any], *, derivatives: bool
+) -> tuple[Any, ...]:
+    from fastloss_kernels.cpu.lists import evaluate_lists
+
+    space, score = _one_prediction(loss, prediction)
+    return evaluate_lists(loss, space, label, score, derivatives=derivatives)
+
+
+def _evaluate(loss: Loss, label: Any, prediction: Mapping[str, Any], outputs: int) -> tuple[Any, ...]:
+    from fastloss_kernels.cpu.pointwise import evaluate_arrays
+
+    space, score = _one_prediction(loss, prediction)
     return evaluate_arrays(loss, space, label, score, outputs)

@@ -1,0 +1,275 @@
+"""Loops of a list formula over ragged lists: the value alone, or value, gradients and hessians; serial and parallel.
+
+Lists lie one after the other in arrays of candidates; ``offsets`` int64 ``(n_lists + 1,)`` says where each begins. A
+label that is an index has a list of length 1.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numba import prange
+
+from fastloss_kernels.cpu.pointwise import may_run_parallel, require_range
+from fastloss_kernels.jit import compile_cpu
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastloss_kernels.losses.form import ListLoss, ListRow
+
+# Lists of about so many candidates are one thread's work at a time.
+_PARALLEL_BLOCKS_PER_ARRAY = 64
+
+
+@functools.cache
+def make_list_value(row: ListRow) -> Callable[..., None]:
+    """Make ``value(score, score_offsets, label, label_offsets, lists, parameters, scratch, value_out)``.
+
+    Scores and labels float64 of all candidates; `lists` int64 ``(n,)`` the numbers of the lists to evaluate, and
+    `value_out` float64 ``(n,)`` their values, in that order; `scratch` float64 ``(2, longest list)``.
+    """
+
+    def value(score, score_offsets, label, label_offsets, lists, parameters, scratch, value_out):
+        for i in range(lists.shape[0]):
+            k = lists[i]
+            start, stop = score_offsets[k], score_offsets[k + 1]
+            value_out[i] = row(
+                score[start:stop],
+                label[label_offsets[k] : label_offsets[k + 1]],
+                parameters,
+                scratch[0, : stop - start],
+                scratch[1, : stop - start],
+                False,
+            )
+
+    return compile_cpu(value, formulas=(row,))
+
+
+@functools.cache
+def make_list_value_gradient_hessian(row: ListRow, parallel: bool = False) -> Callable[..., None]:
+    """Make ``value_gradient_hessian(…, lists, parameters, value_out, gradient_out, hessian_out)``.
+
+    As `make_list_value`; `gradient_out` and `hessian_out` are float64 of all candidates, and those of lists that are
+    not evaluated stay as they are.
+    """
+
+    def value_gradient_hessian(
+        score, score_offsets, label, label_offsets, lists, parameters, value_out, gradient_out, hessian_out
+    ):
+        for i in range(lists.shape[0]):
+            k = lists[i]
+            start, stop = score_offsets[k], score_offsets[k + 1]
+            value_out[i] = row(
+                score[start:stop],
+                label[label_offsets[k] : label_offsets[k + 1]],
+                parameters,
+                gradient_out[start:stop],
+                hessian_out[start:stop],
+                True,
+            )
+
+    def value_gradient_hessian_parallel(
+        score, score_offsets, label, label_offsets, lists, parameters, value_out, gradient_out, hessian_out
+    ):
+        n_lists = lists.shape[0]
+        for b in prange(_PARALLEL_BLOCKS_PER_ARRAY):
+            first = n_lists * b // _PARALLEL_BLOCKS_PER_ARRAY
+            last = n_lists * (b + 1) // _PARALLEL_BLOCKS_PER_ARRAY
+            for i in range(first, last):
+                k = lists[i]
+                start, stop = score_offsets[k], score_offsets[k + 1]
+                value_out[i] = row(
+                    score[start:stop],
+                    label[label_offsets[k] : label_offsets[k + 1]],
+                    parameters,
+                    gradient_out[start:stop],
+                    hessian_out[start:stop],
+                    True,
+                )
+
+    function = value_gradient_hessian_parallel if parallel else value_gradient_hessian
+    return compile_cpu(function, parallel=parallel, formulas=(row,))
+
+
+@functools.cache
+def make_list_flag(test: Callable[..., bool]) -> Callable[..., None]:
+    """Make ``flag(score, score_offsets, label, label_offsets, lists, parameters, flag_out)`` of a list test."""
+
+    def flag(score, score_offsets, label, label_offsets, lists, parameters, flag_out):
+        for i in range(lists.shape[0]):
+            k = lists[i]
+            flag_out[i] = test(
+                score[score_offsets[k] : score_offsets[k + 1]],
+                label[label_offsets[k] : label_offsets[k + 1]],
+                parameters,
+            )
+
+    return compile_cpu(flag, formulas=(test,))
+
+
+# What a list may be: fit for the loss, or why not.
+USABLE, EMPTY, MASKED, NO_POSITIVE, NO_PAIR, TWO_INFINITIES, NO_SUCH_INDEX = range(7)
+NEEDS = {"candidate": 0, "positive": 1, "pair": 2}
+
+
+@functools.cache
+def make_classify() -> Callable[..., None]:
+    """Make ``classify(score, score_offsets, label, label_offsets, lists, lowest, needs, is_index, class_out)``.
+
+    `class_out` int8 ``(n,)`` receives `USABLE` or why a list is not; a score above `lowest` is not masked (NaN is not
+    above); `needs` is one of `NEEDS`. The label of an index has one number, else one for each candidate.
+    """
+
+    def classify(score, score_offsets, label, label_offsets, lists, lowest, needs, is_index, class_out):
+        for i in range(lists.shape[0]):
+            k = lists[i]
+            start, stop = score_offsets[k], score_offsets[k + 1]
+            shift = label_offsets[k] - start
+            present = False
+            positive = False
+            infinite = False
+            two_infinite = False
+            low = np.inf
+            high = -np.inf
+            for j in range(start, stop):
+                x = score[j]
+                two_infinite |= infinite & (x == np.inf)
+                infinite |= x == np.inf
+                here = x > lowest
+                present |= here
+                if is_index or needs == 0:
+                    continue
+                y = label[j + shift]
+                positive |= y > 0.0
+                low = min(low, y if here else np.inf)
+                high = max(high, y if here else -np.inf)
+            found = USABLE
+            if stop == start:
+                found = EMPTY
+            elif not present:
+                found = MASKED
+            elif two_infinite:
+                found = TWO_INFINITIES
+            elif is_index:
+                y = label[label_offsets[k]]
+                found = USABLE if (y == np.floor(y)) & (y >= 0.0) & (y < stop - start) else NO_SUCH_INDEX
+            elif needs == 1 and not positive:
+                found = NO_POSITIVE
+            elif needs == 2 and not low < high:
+                found = NO_PAIR
+            class_out[i] = found
+
+    return compile_cpu(classify)
+
+
+def lowest_masked(space: str) -> float:
+    """Return the score up to which a candidate is masked: −∞, where that stands for the probability 0."""
+    return float("-inf") if space in ("logit", "logprob", "margin") else float(np.nextafter(-np.inf, 0.0))
+
+
+class Lists(NamedTuple):
+    """Lists of numbers, one after the other.
+
+    Attributes
+    ----------
+    values : numpy.ndarray of float64, shape (n_candidates,)
+        NaN where masked.
+    offsets : numpy.ndarray of int64, shape (n_lists + 1,)
+    void : numpy.ndarray of bool, shape (n_lists,)
+        Lists that are null or hold a NaN of their own.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+    void: np.ndarray
+
+    @property
+    def n_lists(self) -> int:
+        """How many lists there are."""
+        return len(self.offsets) - 1
+
+
+def lists_of(given: Any) -> Lists:
+    """Read a 2-D array, or a sequence of arrays (None for a null list), as lists; NaN voids its list."""
+    if isinstance(given, Lists):
+        return given
+    if isinstance(given, np.ndarray) and given.ndim == 2:
+        n_lists, length = given.shape
+        values = np.ascontiguousarray(given, dtype=np.float64)
+        offsets = np.arange(0, n_lists * length + 1, length) if length else np.zeros(n_lists + 1, dtype=np.int64)
+        return Lists(values.reshape(-1), offsets.astype(np.int64), np.isnan(values).any(axis=1))
+    arrays = [None if entry is None else np.asarray(entry, dtype=np.float64) for entry in given]
+    if any(array is not None and array.ndim != 1 for array in arrays):
+        raise ValueError("Lists are needed: a 2-D array, a list column, or a sequence of 1-D arrays.")
+    filled = [np.empty(0) if array is None else array for array in arrays]
+    offsets = np.zeros(len(filled) + 1, dtype=np.int64)
+    np.cumsum([len(array) for array in filled], out=offsets[1:])
+    void = np.array([array is None or bool(np.isnan(array).any()) for array in arrays], dtype=np.bool_)
+    return Lists(np.concatenate([*filled, np.empty(0)]), offsets, void)
+
+
+def evaluate_lists(loss: ListLoss, space: str, label: Any, score: Any, *, derivatives: bool) -> tuple[Any, ...]:
+    """Evaluate a loss on lists: values float64 ``(n_lists,)`` and, if asked, gradients and hessians.
+
+    Gradients and hessians have the form of the scores: a 2-D array, or a list of arrays. Lists that are void, or lack
+    what the loss needs, have NaN.
+
+    Raises
+    ------
+    ValueError
+        If the lists of label and score differ in number or length, or a number lies outside its domain.
+    """
+    scores = lists_of(score)
+    is_index = loss.label_kind == "index"
+    labels = _indices_of(loss, label) if is_index else lists_of(label)
+    if labels.n_lists != scores.n_lists:
+        raise ValueError(f"label has {labels.n_lists} rows and {space} has {scores.n_lists}; they must be equal.")
+    usable = ~(labels.void | scores.void)
+    different = usable & (np.diff(labels.offsets) != np.diff(scores.offsets))
+    if different.any() and not is_index:
+        k = int(different.argmax())
+        lengths = [int(lists.offsets[k + 1] - lists.offsets[k]) for lists in (labels, scores)]
+        raise ValueError(f"List {k} has {lengths[0]} labels and {lengths[1]} candidates; they must be equal.")
+    require_range(space, scores.values, loss.prediction_range(space))
+    if not is_index:
+        require_range("label", labels.values, loss.label_range)
+    lists = np.flatnonzero(usable)
+    arrays = (scores.values, scores.offsets, labels.values, labels.offsets)
+    classes = np.empty(len(lists), dtype=np.int8)
+    make_classify()(*arrays, lists, lowest_masked(space), NEEDS[loss.needs], is_index, classes)
+    if (classes == NO_SUCH_INDEX).any():
+        k = int(lists[(classes == NO_SUCH_INDEX).argmax()])
+        n_candidates = int(scores.offsets[k + 1] - scores.offsets[k])
+        raise ValueError(
+            f"label of list {k} is {float(labels.values[k])!r}; allowed: the index of one of its "
+            f"{n_candidates} candidates, from 0."
+        )
+    lists = lists[classes == USABLE]
+    values = np.full(scores.n_lists, np.nan)
+    found = np.empty(len(lists))
+    parameters = loss.parameters(space)
+    if not derivatives:
+        longest = int(np.diff(scores.offsets).max(initial=0))
+        make_list_value(loss.rows[space])(*arrays, lists, parameters, np.empty((2, longest)), found)
+        values[lists] = found
+        return (values,)
+    gradient, hessian = np.full(len(scores.values), np.nan), np.full(len(scores.values), np.nan)
+    kernel = make_list_value_gradient_hessian(loss.rows[space], may_run_parallel(len(scores.values)))
+    kernel(*arrays, lists, parameters, found, gradient, hessian)
+    values[lists] = found
+    if isinstance(score, np.ndarray) and score.ndim == 2:
+        return values, gradient.reshape(score.shape), hessian.reshape(score.shape)
+    parts = scores.offsets[1:-1]
+    return values, np.split(gradient, parts), np.split(hessian, parts)
+
+
+def _indices_of(loss: ListLoss, label: Any) -> Lists:
+    indices = np.array(label, dtype=np.float64)
+    if indices.ndim != 1:
+        raise ValueError(f"{loss.name} reads one index for each list; label has the shape {indices.shape}.")
+    ignored = getattr(loss, "ignore_class", None)
+    void = np.isnan(indices) | (False if ignored is None else indices == ignored)
+    return Lists(indices, np.arange(len(indices) + 1), void)

@@ -1,0 +1,105 @@
+"""What formulas of lists are made of: the highest score, sums that no order can change, the exponentials of a softmax.
+
+A list reaches a formula as slices of float64 arrays, one element a candidate. A score that is NaN marks a masked
+candidate; so does −∞ in spaces where it stands for the probability 0.
+"""
+
+from __future__ import annotations
+
+from fastloss_kernels.arithmetic import two_sum
+from fastloss_kernels.elementary import exp
+from fastloss_kernels.jit import exact_add, float64_bits, float64_from_bits, fma, formula
+
+LOWEST_KEY = -(2**63)
+MAGNITUDE_BITS = 0x7FFF_FFFF_FFFF_FFFF
+EXPONENT_FIELD = 0x7FF0_0000_0000_0000
+# Terms of 2^1000 and more, infinities and NaN are added as they come.
+LARGE_EXPONENT_FIELD = (1000 + 1023) << 52
+# The sum of so many multiples of 2⁻³¹ of the largest term is exact.
+LONGEST_SUM = 1 << 20
+
+
+@formula
+def highest_score(score) -> float:
+    """Return the largest number of a list, −∞ where there is none: NaN is passed over.
+
+    Over bit patterns in the order of the numbers, since a maximum of integers is a vector instruction.
+    """
+    best = LOWEST_KEY
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        bits = float64_bits(x)
+        key = bits ^ ((bits >> 63) & MAGNITUDE_BITS)
+        key = key if x > float("-inf") else LOWEST_KEY
+        best = max(best, key)
+    found = float64_from_bits(best ^ ((best >> 63) & MAGNITUDE_BITS))
+    return float("-inf") if best == LOWEST_KEY else found
+
+
+@formula
+def first_position(score, x: float) -> int:
+    """Return where a list first holds a number; its length where it does not."""
+    n = score.shape[0]
+    position = n
+    for j in range(n):
+        position = min(position, j if score[j] == x else n)
+    return position
+
+
+@formula
+def sum_of_block(terms) -> tuple[float, float]:
+    """Compute the sum of at most `LONGEST_SUM` terms as large + small, in any order the same.
+
+    Each term is cut at 2⁻³¹ and at 2⁻⁶² of the largest one, so that both sums are exact; what is left is dropped.
+    """
+    largest = 0
+    for j in range(terms.shape[0]):
+        largest = max(largest, float64_bits(abs(float(terms[j]))))
+    large = 0.0
+    small = 0.0
+    if largest >= LARGE_EXPONENT_FIELD:
+        for j in range(terms.shape[0]):
+            large += float(terms[j])
+        return large, small
+    scale = float64_from_bits(largest & EXPONENT_FIELD)
+    first_cut = scale * (1.5 * 2.0**21)
+    second_cut = scale * (1.5 * 2.0**-10)
+    for j in range(terms.shape[0]):
+        x = float(terms[j])
+        first = (x + first_cut) - first_cut
+        second = ((x - first) + second_cut) - second_cut
+        large = exact_add(large, first)
+        small = exact_add(small, second)
+    return large, small
+
+
+@formula
+def sum_parts(terms) -> tuple[float, float]:
+    """Compute the sum of a list as large + small."""
+    n = terms.shape[0]
+    if n <= LONGEST_SUM:
+        return sum_of_block(terms)
+    large = 0.0
+    small = 0.0
+    for start in range(0, n, LONGEST_SUM):
+        block, block_small = sum_of_block(terms[start : min(start + LONGEST_SUM, n)])
+        large, lost = two_sum(large, block)
+        small += lost + block_small
+    return large, small
+
+
+@formula
+def exponentials(score, highest: float, top: int, out) -> tuple[float, float]:
+    """Fill `out` with e^(s − highest), 0 at `top` and where masked; return their sum as large + small.
+
+    The highest candidate stays out of the sum, so that log1p of it keeps a tail's digits; its exponential is 1. What
+    the difference loses in rounding is multiplied on: far from the highest score it would be many units.
+    """
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        difference, lost = two_sum(x, -highest)
+        e = exp(difference)
+        better = fma(e, lost, e)
+        e = better if difference > -800.0 else 0.0
+        out[j] = 0.0 if j == top else e
+    return sum_parts(out)

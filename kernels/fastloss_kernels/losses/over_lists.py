@@ -1,0 +1,115 @@
+"""A pointwise loss over list columns: each candidate is a row of its own, and a list has the mean or the sum of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastloss_kernels.jit import divide, formula
+from fastloss_kernels.lists import sum_parts
+from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss, ListRow, Loss, Row, RowTest
+
+
+@functools.cache
+def make_list_row(row: Row, mean: bool) -> ListRow:
+    """Make the mean or the sum of a row formula over the unmasked candidates of a list."""
+
+    @formula
+    def list_row(score, label, parameters, gradient, hessian, derivatives):
+        count = 0
+        for j in range(score.shape[0]):
+            x = float(score[j])
+            value = row(x, float(label[j]), parameters)[0]
+            gradient[j] = value if x == x else 0.0
+            count += x == x
+        total, small = sum_parts(gradient)
+        divisor = float(count) if mean else 1.0
+        if derivatives:
+            for j in range(score.shape[0]):
+                x = float(score[j])
+                _, slope, curvature = row(x, float(label[j]), parameters)
+                gradient[j] = divide(slope, divisor) if x == x else 0.0
+                hessian[j] = divide(curvature, divisor) if x == x else 0.0
+        return divide(total + small, divisor)
+
+    return list_row
+
+
+@functools.cache
+def make_list_test(test: RowTest) -> Callable[..., bool]:
+    """Make the test whether any unmasked candidate of a list passes a row test."""
+
+    @formula
+    def list_test(score, label, parameters):
+        found = False
+        for j in range(score.shape[0]):
+            x = float(score[j])
+            found |= test(x, float(label[j]), parameters) & (x == x)
+        return found
+
+    return list_test
+
+
+@dataclass(frozen=True)
+class OverLists(ListLoss):
+    """A pointwise loss of the candidates of each list.
+
+    Parameters
+    ----------
+    loss : Loss
+        A pointwise loss.
+    list_reduction : {"row", "element"}
+        The mean in the list, as Keras has it; or the sum, which an evaluation then divides by all candidates of all
+        lists, as PyTorch has it.
+    """
+
+    loss: Loss
+    list_reduction: str = "row"
+
+    choices = {"list_reduction": ("row", "element")}
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The name of the loss."""
+        return self.loss.name
+
+    @property
+    def label(self) -> str:
+        """The label of the loss."""
+        return self.loss.label
+
+    @property
+    def formula(self) -> str:  # type: ignore[override]
+        """The formula of the loss."""
+        return self.loss.formula
+
+    @property
+    def label_domain(self) -> str:
+        """The label domain of the loss."""
+        return getattr(self.loss, "label_domain", "01")
+
+    @property
+    def label_range(self) -> Interval:  # type: ignore[override]
+        """The labels of the loss."""
+        return self.loss.label_range
+
+    @property
+    def rows(self) -> Mapping[str, ListRow]:  # type: ignore[override]
+        """The loss's formulas, over lists."""
+        mean = self.list_reduction == "row"
+        return {space: make_list_row(row, mean) for space, row in self.loss.rows.items()}
+
+    @property
+    def saturated(self) -> Mapping[str, Callable[..., Any]]:  # type: ignore[override]
+        """The loss's tests, over lists."""
+        return {space: make_list_test(test) for space, test in self.loss.saturated.items()}
+
+    def prediction_range(self, space: str) -> Interval:
+        """Return the predictions of the loss."""
+        return self.loss.prediction_range(space)
+
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
+        """Return the parameters of the loss."""
+        return self.loss.parameters(space, epsilon)

@@ -1,0 +1,183 @@
+"""Cross-entropy of a list, for labels of any kind: from logits, probabilities and log-probabilities."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fastloss_kernels.arithmetic import multiply_parts, two_sum
+from fastloss_kernels.elementary import log, log1p
+from fastloss_kernels.jit import divide, fma, formula
+from fastloss_kernels.lists import exponentials, first_position, highest_score, sum_parts
+
+if TYPE_CHECKING:
+    from fastloss_kernels.losses.form import ListRow
+
+LOWEST = -sys.float_info.max
+
+# label_at(label, j) -> the label of candidate j.
+LabelAt = Callable[..., float]
+
+
+@formula
+def dense_label(label, j: int) -> float:
+    """Return the label of candidate j from a list of labels."""
+    return float(label[j])
+
+
+@formula
+def index_label(label, j: int) -> float:
+    """Return 1 for the candidate that the label points at, and 0 for others."""
+    return 1.0 if j == float(label[0]) else 0.0
+
+
+@formula
+def count_present(score, low: float) -> int:
+    """Count the candidates of a list whose score is above a number, or is it; NaN is not."""
+    count = 0
+    for j in range(score.shape[0]):
+        count += 1 if float(score[j]) >= low else 0
+    return count
+
+
+@functools.cache
+def make_logit_row(label_at: LabelAt) -> ListRow:
+    """Make the cross-entropy of logits: Σ y·(m − s) + Σy·log1p(Σ′ e^(s − m)), m the highest and Σ′ over all others.
+
+    The gradient is p·Σy − y, and at the highest candidate, where that cancels, p·(Σ′y − y·Σ′e^(s − m)). Parameters are
+    1 − smoothing, smoothing, and whether labels are divided by their sum.
+    """
+
+    @formula
+    def row(score, label, parameters, gradient, hessian, derivatives):
+        scale, smoothing, normalized = parameters
+        highest = highest_score(score)
+        top = first_position(score, highest)
+        rest, rest_small = exponentials(score, highest, top, gradient)
+        shift = 0.0
+        if smoothing != 0.0:
+            shift = smoothing / count_present(score, LOWEST)
+        at_top = 0.0
+        others = 0.0
+        others_small = 0.0
+        distance = 0.0
+        distance_small = 0.0
+        for j in range(score.shape[0]):
+            given = label_at(label, j)
+            # Where most labels are 0, passing over them costs less than arithmetic with all.
+            if given == 0.0 and shift == 0.0:
+                continue
+            x = float(score[j])
+            if not x > float("-inf"):
+                distance = float("inf") if given * scale > 0.0 else distance
+                continue
+            y = fma(given, scale, shift)
+            if j == top:
+                at_top = y
+                continue
+            others, lost = two_sum(others, y)
+            others_small += lost
+            difference, difference_small = two_sum(highest, -x)
+            term, term_small = multiply_parts(y, difference, difference_small)
+            distance, lost = two_sum(distance, term)
+            distance_small += lost + term_small
+        others += others_small
+        labels = at_top + others
+        unlikely = rest + rest_small
+        likely = divide(1.0, 1.0 + unlikely)
+        log_total = fma(rest_small, likely, log1p(rest))
+        # What an infinite distance lost is no number.
+        distance_small = distance_small if distance < float("inf") else 0.0
+        value = distance + fma(labels, log_total, distance_small)
+        if normalized != 0.0:
+            value = divide(value, labels)
+            scale = divide(scale, labels)
+            shift = divide(shift, labels)
+            at_top = divide(at_top, labels)
+            others = divide(others, labels)
+            labels = 1.0
+        if derivatives:
+            for j in range(score.shape[0]):
+                e = gradient[j]
+                p = e * likely
+                slope = fma(p, labels, -fma(label_at(label, j), scale, shift))
+                curvature = labels * (p * ((1.0 + (unlikely - e)) * likely))
+                masked = not float(score[j]) > float("-inf")
+                gradient[j] = 0.0 if masked else slope
+                hessian[j] = 0.0 if masked else curvature
+            gradient[top] = likely * fma(-at_top, unlikely, others)
+            hessian[top] = labels * (likely * (unlikely * likely))
+        return value
+
+    return row
+
+
+@functools.cache
+def make_probability_row(label_at: LabelAt, logarithmic: bool) -> ListRow:
+    """Make the cross-entropy of probabilities −Σ y·log p, or of log-probabilities, each logarithm clipped at log ε.
+
+    Parameters are those of `make_logit_row`, and then ε and −log ε.
+    """
+
+    @formula
+    def row(score, label, parameters, gradient, hessian, derivatives):
+        scale, smoothing, normalized, epsilon, ceiling = parameters
+        shift = 0.0
+        if smoothing != 0.0:
+            shift = smoothing / count_present(score, LOWEST if logarithmic else 0.0)
+        if normalized != 0.0:
+            for j in range(score.shape[0]):
+                masked = not float(score[j]) >= float("-inf")
+                gradient[j] = label_at(label, j) * scale + (0.0 if masked else shift)
+            labels, labels_small = sum_parts(gradient)
+            labels += labels_small
+            scale = divide(scale, labels)
+            shift = divide(shift, labels)
+        for j in range(score.shape[0]):
+            x = float(score[j])
+            masked = not x >= float("-inf")
+            y = fma(label_at(label, j), scale, 0.0 if masked else shift)
+            x = (float("-inf") if logarithmic else 0.0) if masked else x
+            cost = -x if logarithmic else -log(x)
+            cost = ceiling if cost > ceiling else cost
+            term = y * cost
+            hessian[j] = 0.0 if y == 0.0 else term
+        value, value_small = sum_parts(hessian)
+        if derivatives:
+            for j in range(score.shape[0]):
+                x = float(score[j])
+                masked = not x >= float("-inf")
+                y = fma(label_at(label, j), scale, shift)
+                y = 0.0 if masked else y
+                p = epsilon if x < epsilon else x
+                slope = -y if logarithmic else divide(-y, p)
+                curvature = 0.0 if logarithmic else divide(-slope, p)
+                # 0/0 stands where a probability of 0 is not asked for.
+                gradient[j] = 0.0 if y == 0.0 else slope
+                hessian[j] = 0.0 if y == 0.0 else curvature
+        return value + value_small
+
+    return row
+
+
+@functools.cache
+def make_saturated_row(label_at: LabelAt, space: str) -> Callable[..., bool]:
+    """Make the test whether a list's cross-entropy is clipped or infinite: ``saturated(score, label, parameters)``."""
+
+    @formula
+    def saturated(score, label, parameters):
+        found = False
+        for j in range(score.shape[0]):
+            x = float(score[j])
+            if space == "logit":
+                impossible = not x > float("-inf")
+            elif space == "prob":
+                impossible = not (x >= parameters[3] and x > 0.0)
+            else:
+                impossible = not (-x <= parameters[4] and x > float("-inf"))
+            found |= impossible and label_at(label, j) * parameters[0] > 0.0
+        return found
+
+    return saturated
