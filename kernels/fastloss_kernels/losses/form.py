@@ -10,8 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 
 Row = Callable[..., tuple[float, float, float]]
 RowTest = Callable[..., bool]
-# list_row(score, label, parameters, gradient, hessian, derivatives) -> value: score and label are float64 slices of one
-# list, and so are gradient and hessian, which also serve as scratch; they are results only where derivatives is true.
+# list_row(score, label, parameters, gradient, hessian, derivatives) -> value. Score and label are float64 slices of
+# one list, and so are gradient and hessian: scratch at first, and results only where derivatives is true.
 ListRow = Callable[..., float]
 
 # Spaces a prediction column may be declared in, with the closed interval of its values.

@@ -1,4 +1,4 @@
-"""A pointwise loss over list columns: each candidate is a row of its own, and a list has the mean or the sum of them."""
+"""A pointwise loss over list columns: each candidate is a row, and a list has the mean or the sum of its rows."""
 
 from __future__ import annotations
 
