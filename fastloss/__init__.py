@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastloss import losses
     from fastloss.api import evaluate, score
     from fastloss.errors import DataError, FastlossError, ReadError, SchemaError, UsageError
+    from fastloss.objectives import objective
     from fastloss.plan import Plan, Prediction, logit, logprob, make_plan, margin, prob, value
     from fastloss.result import Result, Value
     from fastloss.scan import Progress
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "fastloss.api": ("evaluate", "score"),
     "fastloss.errors": ("DataError", "FastlossError", "ReadError", "SchemaError", "UsageError"),
+    "fastloss.objectives": ("objective",),
     "fastloss.plan": ("Plan", "Prediction", "logit", "logprob", "make_plan", "margin", "prob", "value"),
     "fastloss.result": ("Result", "Value"),
     "fastloss.scan": ("Progress",),
@@ -48,6 +50,7 @@ __all__ = [
     "losses",
     "make_plan",
     "margin",
+    "objective",
     "prob",
     "score",
     "value",
