@@ -27,6 +27,7 @@ def evaluate(
     metrics: Sequence[object] | Loss | str | None = None,
     by: Sequence[str | Sequence[str]] | str | None = (),
     label_domain: Literal["01", "pm1"] = "01",
+    list_reduction: Literal["row", "element"] = "row",
     saturation: Literal["clip", "exact", "error"] = "clip",
     on_bad_row: Literal["raise", "drop"] = "raise",
     on_bad_file: Literal["raise", "skip"] = "raise",
@@ -46,7 +47,8 @@ def evaluate(
         A Parquet file, a glob, a folder (hive partitions become columns), a list of these, an ``s3://`` or ``gs://``
         URL, an Arrow table or reader, a Polars frame or lazy frame.
     label : str
-        The label column: numbers or booleans.
+        The label column: numbers or booleans; beside lists of predictions, lists of labels or the index of the right
+        candidate, from 0.
     predictions : mapping of str to Prediction, optional
         Models by name, each a column with its space: ``{"a": fastloss.logit("score_a")}``.
     logit, prob, logprob, margin, value : str or mapping of str to str, optional
@@ -60,6 +62,9 @@ def evaluate(
         Slices: a column, or several columns for their cross. A null key is a slice of its own.
     label_domain : {"01", "pm1"}
         ``"pm1"`` for labels −1 and +1: they count as 0 and 1 in every metric.
+    list_reduction : {"row", "element"}
+        How a loss of single rows is taken over list columns: the mean in each list, then over lists; or the mean over
+        all candidates of all lists.
     saturation : {"clip", "exact", "error"}
         What to do where a probability rules out an outcome that happened: clip it at 1e-12, keep the infinite loss,
         or stop. Infinite logits are not clipped: their loss stays infinite. How many rows this concerns is part of
@@ -117,6 +122,7 @@ def evaluate(
         metrics=metrics,
         by=by,
         label_domain=label_domain,
+        list_reduction=list_reduction,
         saturation=saturation,
         on_bad_row=on_bad_row,
         on_bad_file=on_bad_file,
@@ -153,6 +159,7 @@ def score(
     compression: Literal["zstd", "snappy", "lz4", "gzip", "brotli", "none"] = "zstd",
     overwrite: bool = False,
     label_domain: Literal["01", "pm1"] = "01",
+    list_reduction: Literal["row", "element"] = "row",
     saturation: Literal["clip", "exact", "error"] = "clip",
     on_bad_row: Literal["raise", "drop"] = "raise",
     on_bad_file: Literal["raise", "skip"] = "raise",
@@ -235,6 +242,7 @@ def score(
         compression=compression,
         overwrite=overwrite,
         label_domain=label_domain,
+        list_reduction=list_reduction,
         saturation=saturation,
         on_bad_row=on_bad_row,
         on_bad_file=on_bad_file,

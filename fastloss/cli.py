@@ -86,6 +86,8 @@ class Request:
         Slice by a column, or by the cross of several: country,device. Repeat it for more groupings.
     label_domain
         pm1 for labels -1 and +1.
+    list_reduction
+        A loss of single rows over list columns: the mean in each list, then over lists (row), or over all candidates.
     saturation
         Where a probability rules out what happened: clip it at 1e-12, keep the infinite loss, or stop. It is counted.
     on_bad_row
@@ -112,6 +114,7 @@ class Request:
     metric: Annotated[list[str] | None, Parameter(name=("--metric", "-m"), group=_QUESTION)] = None
     by: Annotated[list[str] | None, _Question] = None
     label_domain: Annotated[Literal["01", "pm1"], _Question] = "01"
+    list_reduction: Annotated[Literal["row", "element"], _Question] = "row"
     saturation: Annotated[Literal["clip", "exact", "error"], _Question] = "clip"
     on_bad_row: Annotated[Literal["raise", "drop"], _Reading] = "raise"
     on_bad_file: Annotated[Literal["raise", "skip"], _Reading] = "raise"
@@ -136,6 +139,7 @@ class Request:
             metrics=None if self.metric is None else [name for text in self.metric for name in split_names(text)],
             by=[_grouping(text) for text in self.by or []],
             label_domain=self.label_domain,
+            list_reduction=self.list_reduction,
             saturation=self.saturation,
             on_bad_row=self.on_bad_row,
             on_bad_file=self.on_bad_file,

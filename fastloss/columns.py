@@ -7,7 +7,7 @@ its decimal text, which Arrow parses with correct rounding. (Arrow's own cast fr
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ _EXACT_POWER_OF_TEN = 22
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 CodeArray = npt.NDArray[np.int32]
+IntegerArray = npt.NDArray[np.int64]
 Numbers = npt.NDArray[Any]
 
 
@@ -148,6 +149,94 @@ def _numbers(column: pa.Array, name: str) -> tuple[Numbers, BoolArray | None]:
     values = values if valid is None else np.where(valid, values, values.dtype.type(0))
     _check_exact(values, name)
     return values, valid
+
+
+def is_list_type(data_type: pa.DataType) -> bool:
+    """Tell whether a column of this type holds lists, of any of Arrow's five kinds."""
+    return bool(
+        pa.types.is_list(data_type)
+        or pa.types.is_large_list(data_type)
+        or pa.types.is_fixed_size_list(data_type)
+        or pa.types.is_list_view(data_type)
+        or pa.types.is_large_list_view(data_type)
+    )
+
+
+def check_list_type(name: str, data_type: pa.DataType) -> None:
+    """Check that a column of this type holds lists of numbers.
+
+    Raises
+    ------
+    SchemaError
+        If it is no list, or one of anything but numbers.
+    """
+    if not is_list_type(data_type):
+        raise SchemaError(f"column {name!r} has type {data_type}; a list of numbers is needed.")
+    check_numeric_type(name, data_type.value_type)
+
+
+class ListColumn(NamedTuple):
+    """A column of lists: its numbers, one list after the other, and where each list begins.
+
+    Attributes
+    ----------
+    values : numpy.ndarray of float64, shape (n_elements,), read-only
+        0 where an element is null.
+    offsets : numpy.ndarray of int64, shape (n_rows + 1,)
+        List i is ``values[offsets[i]:offsets[i + 1]]``; a null list is empty.
+    valid : numpy.ndarray of bool, shape (n_rows,), or None
+        Which lists are not null; None if all.
+    elements_valid : numpy.ndarray of bool, shape (n_elements,), or None
+        Which elements are not null; None if all.
+    """
+
+    values: Float64Array
+    offsets: IntegerArray
+    valid: BoolArray | None
+    elements_valid: BoolArray | None
+
+    @property
+    def lengths(self) -> IntegerArray:
+        """The number of elements of each list."""
+        return np.diff(self.offsets)
+
+    def rows_of(self, elements: BoolArray) -> BoolArray:
+        """Tell which lists hold a marked element; `elements` is bool ``(n_elements,)``."""
+        marked = np.zeros(len(self.offsets) - 1, dtype=np.bool_)
+        marked[np.searchsorted(self.offsets, np.flatnonzero(elements), side="right") - 1] = True
+        return marked
+
+
+def to_lists(column: pa.Array, name: str) -> ListColumn:
+    """Return a list column's numbers as float64, and where each list begins.
+
+    Arrow's own buffer is returned where it serves: float64 elements without nulls, in lists that follow each other.
+
+    Parameters
+    ----------
+    column : pyarrow.Array, shape (n_rows,)
+        list, large_list, fixed_size_list, list_view or large_list_view of what `to_numbers` reads; slices and offsets
+        are respected, and what lies under a null list is not looked at.
+    name : str
+        The column, for messages.
+
+    Raises
+    ------
+    SchemaError
+        If the column does not hold lists of numbers.
+    DataError
+        As `to_numbers`.
+    """
+    check_list_type(name, column.type)
+    valid = _validity(column)
+    offsets = np.zeros(len(column) + 1, dtype=np.int64)
+    if len(column):
+        lengths = pc.list_value_length(column)
+        np.cumsum((pc.fill_null(lengths, 0) if lengths.null_count else lengths).to_numpy(), out=offsets[1:])
+    numbers, elements_valid = to_numbers(column.flatten(), name)
+    values = numbers.astype(np.float64, copy=False)
+    values.flags.writeable = False
+    return ListColumn(values, offsets, valid, elements_valid)
 
 
 def encode_keys(column: pa.Array, name: str) -> tuple[CodeArray, list[Any]]:

@@ -14,14 +14,17 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from fastloss.columns import check_key_type, check_numeric_type
+from fastloss.columns import check_key_type, check_list_type, check_numeric_type, is_list_type
 from fastloss.errors import ReadError, SchemaError, UsageError, nearest_names
 from fastloss.metrics.form import LABEL, ROWS, WEIGHT, Metric, Term
+from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import default_metrics, parse_metric, split_names
 from fastloss.sources import Source, SourceSummary, open_source
 from fastloss.sources.base import ReadOptions
 from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS
+from fastloss_kernels.losses import ListLoss
 from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval
+from fastloss_kernels.losses.over_lists import OverLists
 
 Space = Literal["logit", "prob", "logprob", "margin", "value"]
 SPACES: tuple[Space, ...] = ("logit", "prob", "logprob", "margin", "value")
@@ -110,6 +113,10 @@ class Plan:
     groupings : tuple of tuple of str
         The slice keys of each grouping that is summed; ``((),)`` when there are no slices. The total is read from
         the first.
+    lists : bool
+        Whether predictions are lists; labels then are lists too, or indices into them.
+    label_is_index : bool
+        Whether labels are indices into lists.
     keep : tuple of str
         Columns that are read only to be passed on.
     """
@@ -120,6 +127,7 @@ class Plan:
     metrics: tuple[Metric, ...]
     by: tuple[tuple[str, ...], ...]
     label_domain: Literal["01", "pm1"]
+    list_reduction: Literal["row", "element"]
     saturation: Literal["clip", "exact", "error"]
     on_bad_row: Literal["raise", "drop"]
     execution: Execution
@@ -130,6 +138,8 @@ class Plan:
     prediction_ranges: tuple[Interval, ...]
     terms: tuple[tuple[int, Term], ...]
     counts: tuple[tuple[int, Term], ...]
+    lists: bool = False
+    label_is_index: bool = False
     keep: tuple[str, ...] = ()
 
     @property
@@ -197,6 +207,7 @@ class Plan:
             "metrics": [metric.label for metric in self.metrics],
             "by": [list(keys) for keys in self.by],
             "label_domain": self.label_domain,
+            **({"list_reduction": self.list_reduction} if self.lists else {}),
             "saturation": self.saturation,
             "on_bad_row": self.on_bad_row,
         }
@@ -222,6 +233,7 @@ def make_plan(
     by: Sequence[str | Sequence[str]] | str | None = (),
     keep: Sequence[str] = (),
     label_domain: str = "01",
+    list_reduction: str = "row",
     saturation: str = "clip",
     on_bad_row: str = "raise",
     on_bad_file: str = "raise",
@@ -242,19 +254,12 @@ def make_plan(
     models = _models(predictions, spaces)
     given = split_names(metrics) if isinstance(metrics, str) else metrics
     given = given if given is None or isinstance(given, list | tuple) else [given]
-    chosen = default_metrics(m.space for m in models) if given is None else [parse_metric(m) for m in given]
-    if not chosen:
+    named = None if given is None else [parse_metric(m) for m in given]
+    if named is not None and not named:
         raise UsageError("No metric was asked for; name at least one, such as 'log_loss'.")
-    chosen = list({metric.label: metric for metric in chosen}.values())
+    reduction = _one_of("list_reduction", list_reduction, ("row", "element"))
     groupings = _groupings(by)
-    domain = _label_domain(_one_of("label_domain", label_domain, ("01", "pm1")), chosen)
-    for metric in chosen:
-        for model in models:
-            if model.space not in metric.spaces:
-                raise UsageError(
-                    f"{metric.label} reads {' or '.join(f'{s}=' for s in metric.spaces)}; "
-                    f"the prediction {model.column!r} was declared {model.space}=."
-                )
+    _check_spaces(named or [], models)
     keys = list(dict.fromkeys(key for grouping in groupings for key in grouping))
     for column in (label, weight, *(m.column for m in models)):
         if column is not None and not isinstance(column, str):
@@ -275,7 +280,14 @@ def make_plan(
     options = _read_options(execution, len(columns), groupings)
     with suggesting_to_skip(execution.on_bad_file):
         source = open_source(log, options)
-    types = _check_columns(source.schema, numeric, keys, keep)
+    types = _check_columns(source.schema, numeric, keys, keep, weight)
+    lists, label_is_index = _shapes(source.schema, label, models)
+    if named is None:
+        named = default_metrics((m.space for m in models), "index" if label_is_index else "list" if lists else "row")
+        _check_spaces(named, models)
+    chosen = [_over_columns(metric, label, models, lists, label_is_index, reduction) for metric in named]
+    chosen = list({metric.label: metric for metric in chosen}.values())
+    domain = _label_domain(_one_of("label_domain", label_domain, ("01", "pm1")), chosen)
     with suggesting_to_skip(execution.on_bad_file):
         summary = source.summary(columns, options)
     plan = Plan(
@@ -285,6 +297,7 @@ def make_plan(
         metrics=tuple(chosen),
         by=groupings,
         label_domain=domain,
+        list_reduction=reduction,
         saturation=_one_of("saturation", saturation, ("clip", "exact", "error")),
         on_bad_row=_one_of("on_bad_row", on_bad_row, ("raise", "drop")),
         execution=execution,
@@ -295,6 +308,8 @@ def make_plan(
         prediction_ranges=tuple(_intersection(m.prediction_range(model.space) for m in chosen) for model in models),
         terms=_terms(models, chosen, weighted=weight is not None),
         counts=_counts(models, chosen),
+        lists=lists,
+        label_is_index=label_is_index,
         keep=tuple(keep),
     )
     while plan.memory_bound > memory_bytes and threads is None and plan.execution.threads > 1:
@@ -434,8 +449,70 @@ def _counts(models: Sequence[Model], metrics: Sequence[Metric]) -> tuple[tuple[i
     return tuple(counts)
 
 
+def _check_spaces(metrics: Sequence[Metric], models: Sequence[Model]) -> None:
+    for metric in metrics:
+        for model in models:
+            if model.space not in metric.spaces:
+                raise UsageError(
+                    f"{metric.label} reads {' or '.join(f'{s}=' for s in metric.spaces)}; "
+                    f"the prediction {model.column!r} was declared {model.space}=."
+                )
+
+
+def _shapes(schema: pa.Schema, label: str, models: Sequence[Model]) -> tuple[bool, bool]:
+    """Return whether predictions are lists, and whether labels are indices into them."""
+    shapes = {model.column: is_list_type(schema.field(model.column).type) for model in models}
+    if len(set(shapes.values())) > 1:
+        of_lists = next(column for column, is_list in shapes.items() if is_list)
+        of_numbers = next(column for column, is_list in shapes.items() if not is_list)
+        raise SchemaError(
+            f"column {of_lists!r} holds lists and column {of_numbers!r} numbers; evaluate them one after the other."
+        )
+    lists = any(shapes.values())
+    label_is_list = is_list_type(schema.field(label).type)
+    if label_is_list and not lists:
+        column = next(iter(shapes))
+        raise SchemaError(
+            f"the label column {label!r} holds lists, and the prediction column {column!r} has type "
+            f"{schema.field(column).type}; both must hold lists, or both numbers."
+        )
+    return lists, lists and not label_is_list
+
+
+def _over_columns(
+    metric: Metric, label: str, models: Sequence[Model], lists: bool, label_is_index: bool, list_reduction: str
+) -> Metric:
+    """Return a metric as it applies to columns of this shape, or refuse what does not apply."""
+    loss = getattr(metric, "loss", None)
+    column = models[0].column
+    if not lists:
+        if isinstance(loss, ListLoss):
+            raise UsageError(f"{metric.label} reads lists of predictions, and column {column!r} holds numbers.")
+        return metric
+    if not isinstance(metric, MeanLoss) or loss is None:
+        raise UsageError(f"{metric.label} reads one number a row, and column {column!r} holds lists; name losses.")
+    if isinstance(loss, ListLoss) and label_is_index and loss.label_kind != "index":
+        raise UsageError(
+            f"{metric.label} reads a label for each candidate, and the label column {label!r} holds numbers; "
+            "for the index of the right candidate use 'sparse_categorical_crossentropy'."
+        )
+    if isinstance(loss, ListLoss) and not label_is_index and loss.label_kind == "index":
+        raise UsageError(
+            f"{metric.label} reads the index of the right candidate, and the label column {label!r} holds lists; "
+            "for a label of each candidate use 'categorical_crossentropy'."
+        )
+    if isinstance(loss, ListLoss):
+        return metric
+    if label_is_index:
+        raise UsageError(
+            f"{metric.label} reads a label for each candidate, and the label column {label!r} holds numbers, column "
+            f"{column!r} lists; both must hold lists."
+        )
+    return MeanLoss(OverLists(loss, list_reduction))
+
+
 def _check_columns(
-    schema: pa.Schema, numeric: Sequence[str], keys: Sequence[str], keep: Sequence[str]
+    schema: pa.Schema, numeric: Sequence[str], keys: Sequence[str], keep: Sequence[str], weight: str | None
 ) -> dict[str, str]:
     for column in (*numeric, *keys, *keep):
         if not isinstance(column, str):
@@ -445,7 +522,10 @@ def _check_columns(
         if schema.names.count(column) > 1:
             raise SchemaError(f"The log has {schema.names.count(column)} columns called {column!r}; rename them.")
     for column in numeric:
-        check_numeric_type(column, schema.field(column).type)
+        kind = schema.field(column).type
+        if is_list_type(kind) and column == weight:
+            raise SchemaError(f"the weight column {column!r} has type {kind}; one number a row is needed.")
+        (check_list_type if is_list_type(kind) else check_numeric_type)(column, kind)
     for key in keys:
         check_key_type(key, schema.field(key).type)
     return {column: str(schema.field(column).type) for column in dict.fromkeys((*numeric, *keys))}

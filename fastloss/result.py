@@ -51,7 +51,7 @@ class Value:
     reason: str | None
     n: int
     weight: float
-    evidence: Mapping[str, float | int]
+    evidence: Mapping[str, float | int | str]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the value as a flat dict."""
@@ -184,7 +184,8 @@ class Result:
         columns["n"] = pa.array([v.n for v in self.values], pa.int64())
         columns["weight"] = pa.array([v.weight for v in self.values], pa.float64(), from_pandas=False)
         for name in evidence:
-            kind = pa.int64() if name in integers else pa.float64()
+            words = any(isinstance(v.evidence.get(name), str) for v in self.values)
+            kind = pa.string() if words else pa.int64() if name in integers else pa.float64()
             columns[name] = pa.array([v.evidence.get(name) for v in self.values], kind)
         return pa.table(columns)
 

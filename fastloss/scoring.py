@@ -756,9 +756,8 @@ class _RowScorer:
             counts.saturated += int(np.count_nonzero(flag))
             if self._plan.saturation == "error" and flag.any():
                 row = int(flag.argmax())
-                raise self._saturation_error(
-                    task, first_row + row, self._model, self._loss.name, float(score[row]), float(label[row])
-                )
+                found = f" ({self._model.space} {float(score[row])!r} at label {float(label[row])!r})"
+                raise self._saturation_error(task, first_row + row, self._model, self._loss.name, found)
         # Their own memory, since they live on until they are written.
         values = [np.empty(n_rows) for _ in LOSS_COLUMNS]
         self._kernel(score, label, self._parameters, *values)

@@ -31,13 +31,14 @@ LAYERS: dict[str, set[str]] = {
     "report": {"_version", "errors", "metrics", "plan", "scan"},
     "result": {"_version", "errors", "states", "metrics", "plan", "scan", "report"},
     "losses": set(),
+    "objectives": {"errors", "metrics"},
     "scoring": {"_version", "errors", "sources", "states", "metrics", "plan", "engine", "scan"},
     "api": {"plan", "scan", "engine", "result", "scoring"},
     "demo": {"errors", "api", "plan", "result", "report"},
     "doctor": {"_version", "errors", "api", "plan", "result", "report"},
     "cli": {"_version", "errors", "api", "plan", "metrics", "scan", "result", "report", "demo", "doctor"},
     "__main__": {"cli"},
-    "__init__": {"_version", "errors", "api", "plan", "result", "scan", "scoring", "losses"},
+    "__init__": {"_version", "errors", "api", "plan", "result", "scan", "scoring", "losses", "objectives"},
 }
 OUTSIDE = {
     # Top-level package -> the parts that may import it, at any depth.

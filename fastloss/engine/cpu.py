@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +12,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fastloss.columns import Numbers, encode_keys, to_numbers
+from fastloss.engine import lists as list_engine
+from fastloss.engine.lists import ListBatch, ListChecks, pieces
+from fastloss.engine.selection import Mask, Selection
 from fastloss.errors import DataError, UsageError
-from fastloss.metrics.form import LABEL, WEIGHT, Term
+from fastloss.metrics.form import CANDIDATES, LABEL, WEIGHT, Term
 from fastloss.plan import Model, Plan
 from fastloss.sources.base import Task
 from fastloss.states.evaluation import EvaluationState
@@ -26,7 +29,6 @@ from fastloss_kernels.losses.form import SPACES, UNSATURATED, Interval, Row
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 # What kernels are compiled for as it stands; other types are widened to float64 first.
 _KERNEL_TYPES = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.int8))
@@ -34,18 +36,32 @@ _LARGEST = float(np.finfo(np.float64).max)
 _SMALLEST = 5e-324
 # A cross of keys with more combinations than this many times the batch is numbered by sorting.
 _DENSE_FACTOR = 4
+# What a loop over rows reads first: score and label, or the arrays of lists, the rows and scratch.
+Inputs = tuple[Any, ...]
 # The owner of the sums over rows that all models use alike.
 _ALL_MODELS = -1
 
 
+# What is wrong with a list as a whole.
+_LIST_FAULTS = {
+    "different_lengths": "has a list of another length than the label's; allowed: a label for each candidate",
+    "two_infinite_predictions": "has two candidates at infinity; allowed: one, whose probability then is 1",
+    "list_too_long": "has a list of more candidates than max_pairs allows; raise max_pairs or shorten the lists",
+}
+
+
 class CheckedBatch(NamedTuple):
-    """The numbers of a batch, and which of its rows each model may use (None: all)."""
+    """The numbers of a batch, and which of its rows each model may use (None: all).
+
+    Where predictions are lists, `lists` has them for each model; `label` and `scores` are empty then.
+    """
 
     label: Numbers
     weight: Numbers | None
     scores: list[Numbers]
     keep: list[Mask | None]
     may_saturate: list[bool]
+    lists: list[ListBatch] | None = None
 
 
 class _TermWork(NamedTuple):
@@ -91,6 +107,7 @@ class CpuEngine:
             low, high = 2.0 * label_range.low - 1.0, 2.0 * label_range.high - 1.0
             label_range = Interval(low, high, *label_range[2:4], without_zero=True)
         self._label_range = label_range
+        self._list_checks = ListChecks(plan, label_range, self._count_outside) if plan.lists else None
 
     def _term_works(self, index: int, model: Model) -> list[_TermWork]:
         works = []
@@ -99,19 +116,29 @@ class CpuEngine:
                 continue
             row: Row | None = None
             parameters: tuple[float, ...] = ()
+            if term == CANDIDATES:
+                works.append(_TermWork(column, None, None, ()))
+                continue
             if term.quantity == "prediction":
                 row = MEAN_ROWS.get(model.space)
             elif term.quantity == "loss" and term.loss is not None:
                 row, parameters = term.loss.rows[model.space], term.loss.parameters(model.space, self._plan.epsilon)
             else:
                 continue
-            values = None if row is None else pointwise.make_value(row)
-            total = None if row is None else sums.make_add_values(row)
+            make_values: Callable[[Any], Callable[..., None]] = (
+                list_engine.make_values if self._plan.lists else pointwise.make_value
+            )
+            values = None if row is None else make_values(row)
+            total = None if row is None or self._plan.lists else sums.make_add_values(row)
             works.append(_TermWork(column, values, total, parameters))
         return works
 
     def _saturation_works(self, index: int, model: Model) -> list[_SaturationWork]:
         works = []
+        make_flag = list_engine.make_flag if self._plan.lists else pointwise.make_flag
+        make_value: Callable[[Any], Callable[..., None]] = (
+            list_engine.make_values if self._plan.lists else pointwise.make_value
+        )
         for number, (owner, term) in enumerate(self._plan.counts):
             loss = term.loss
             if owner == index and term.quantity == "saturated_rows" and loss is not None:
@@ -120,9 +147,9 @@ class CpuEngine:
                         saturated_count=number,
                         infinite_count=self._plan.counts.index((index, Term("infinite_rows", loss))),
                         weight_column=self._columns.get((index, Term("saturated_weight", loss))),
-                        test=pointwise.make_flag(loss.saturated[model.space]),
+                        test=make_flag(loss.saturated[model.space]),
                         parameters=loss.parameters(model.space, self._plan.epsilon),
-                        value=pointwise.make_value(loss.rows[model.space]),
+                        value=make_value(loss.rows[model.space]),
                         exact_parameters=loss.parameters(model.space, 0.0),
                         loss=loss.name,
                     )
@@ -146,7 +173,7 @@ class CpuEngine:
         """
         state = self.identity()
         rows_since_carry = 0
-        for batch in task.read():
+        for batch in self.pieces(task):
             # What overflows is counted as infinite, and says so in the result.
             with np.errstate(all="ignore"):
                 self._add_batch(state, batch, task)
@@ -158,6 +185,14 @@ class CpuEngine:
         if self._plan.on_bad_row == "raise":
             self.refuse_bad_rows(state.ledger)
         return state
+
+    def pieces(self, task: Task) -> Iterator[pa.RecordBatch]:
+        """Return a task's batches, those of lists cut so that a piece has no more candidates than a batch has rows."""
+        for batch in task.read():
+            if self._plan.lists:
+                yield from pieces(batch, self._plan.execution.batch_rows)
+            else:
+                yield batch
 
     def check_state(self, state: EvaluationState) -> None:
         """Refuse slices that would outgrow the memory."""
@@ -197,7 +232,7 @@ class CpuEngine:
         """Read a batch's numbers, and count in the ledger each row that cannot be used."""
         plan = self._plan
         n_rows = batch.num_rows
-        usable = _Selection(ledger, task, ledger.n_read)
+        usable = Selection(ledger, task, ledger.n_read)
         ledger.n_read += n_rows
         numbers: dict[str, tuple[Numbers, Mask | None]] = {}
 
@@ -214,6 +249,9 @@ class CpuEngine:
             weight, valid = column(plan.weight)
             usable.drop_null(valid, Cause("null_weight", plan.weight, "weight"))
             self._check_weight(usable, weight, plan.weight)
+        if self._list_checks is not None:
+            lists = self._list_checks.check(usable, batch)
+            return CheckedBatch(np.empty(0), weight, [], lists.keep, lists.may_saturate, lists.lists)
         label, valid = column(plan.label)
         usable.drop_null(valid, Cause("null_label", plan.label, "label"))
         n_nan, n_outside = self._count_outside(label, *self._label_range.bounds)
@@ -221,8 +259,8 @@ class CpuEngine:
         self._drop_outside(usable, label, Cause("outside_domain", plan.label, "label"), n_outside, self._label_range)
 
         scores, selections, may_saturate = [], [], []
-        of_column: dict[str, _Selection] = {}
-        of_space: dict[tuple[str, str], _Selection] = {}
+        of_column: dict[str, Selection] = {}
+        of_space: dict[tuple[str, str], Selection] = {}
         for model, allowed in zip(plan.models, plan.prediction_ranges, strict=True):
             score, valid = column(model.column)
             scores.append(score)
@@ -246,7 +284,7 @@ class CpuEngine:
         plan = self._plan
         n_rows = batch.num_rows
         first_row = state.ledger.n_read
-        label, weight, scores, keep, may_saturate = self.check_batch(state.ledger, batch, task)
+        label, weight, scores, keep, may_saturate, lists = self.check_batch(state.ledger, batch, task)
         keys = {key: encode_keys(batch.column(key), key) for key in plan.keys}
         alike = all(mask is keep[0] for mask in keep)
         cells: _Cells | None = None
@@ -254,20 +292,25 @@ class CpuEngine:
             if cells is None or not alike:
                 cells = _Cells(self, state, keys, keep[index], n_rows)
                 used_weight = None if weight is None else cells.arrange(weight, "used weight")
-                used_label = cells.arrange(label, "used label")
-                if plan.label_domain == "pm1":
+                used_label = label if lists is not None else cells.arrange(label, "used label")
+                if plan.label_domain == "pm1" and lists is None:
                     used_label = self.as_float64(0.5 * used_label.astype(np.float64) + 0.5, "used label")
                 self._add_shared(cells, _ALL_MODELS if alike else index, used_label, used_weight)
             cells.count(index)
-            used_score = cells.arrange(scores[index], "used score")
-            self._add_model(cells, index, used_score, used_label, used_weight)
+            if lists is None:
+                inputs: Inputs = (cells.arrange(scores[index], "used score"), used_label)
+            else:
+                longest = lists[index].longest
+                scratch = self.buffer("scratch", 2 * longest).reshape(2, longest)
+                inputs = (*lists[index], cells.rows, scratch)
+            self._add_model(cells, index, inputs, used_weight, None if lists is None else lists[index])
             if may_saturate[index]:
-                self._add_saturated(cells, index, used_score, used_label, used_weight, task, first_row)
+                self._add_saturated(cells, index, inputs, used_weight, task, first_row)
 
     def _add_shared(self, cells: _Cells, index: int, label: Numbers, weight: Numbers | None) -> None:
         # With a single model its rows are those that all models use alike.
         owner = index if len(self._plan.models) > 1 else _ALL_MODELS
-        terms = self.buffer("terms", len(label))
+        terms = self.buffer("terms", cells.n_used)
         if weight is not None:
             np.copyto(terms, weight)
             cells.add(terms, self._columns[owner, WEIGHT])
@@ -275,50 +318,53 @@ class CpuEngine:
             np.copyto(terms, label)
             cells.add(terms if weight is None else np.multiply(terms, weight, out=terms), self._columns[owner, LABEL])
 
-    def _add_model(self, cells: _Cells, index: int, score: Numbers, label: Numbers, weight: Numbers | None) -> None:
-        terms = self.buffer("terms", len(score))
+    def _add_model(
+        self, cells: _Cells, index: int, inputs: Inputs, weight: Numbers | None, lists: ListBatch | None
+    ) -> None:
+        terms = self.buffer("terms", cells.n_used)
         for column, values, total, parameters in self._terms[index]:
             if total is not None and weight is None and (accumulator := cells.only_accumulator(column)) is not None:
-                total(score, label, parameters, accumulator)
+                total(*inputs, parameters, accumulator)
                 continue
-            if values is None:
-                np.copyto(terms, score)
+            if values is not None:
+                values(*inputs, parameters, terms)
+            elif lists is not None:
+                lists.count_candidates(cells.rows, terms)
             else:
-                values(score, label, parameters, terms)
+                np.copyto(terms, inputs[0])
             cells.add(terms if weight is None else np.multiply(terms, weight, out=terms), column)
 
     def _add_saturated(
         self,
         cells: _Cells,
         index: int,
-        score: Numbers,
-        label: Numbers,
+        inputs: Inputs,
         weight: Numbers | None,
         task: Task,
         first_row: int,
     ) -> None:
         for work in self._saturations[index]:
-            flag = np.empty(len(score), dtype=np.bool_)
-            work.test(score, label, work.parameters, flag)
+            flag = np.empty(cells.n_used, dtype=np.bool_)
+            work.test(*inputs, work.parameters, flag)
             if not flag.any():
                 continue
             if self._plan.saturation == "error":
                 at, row = cells.first_row(flag)
-                found = float(score[at]), float(label[at])
-                raise saturation_error(task, first_row + row, self._plan.models[index], work.loss, *found)
+                found = "" if self._plan.lists else _at(self._plan.models[index], inputs[0], inputs[1], at)
+                raise saturation_error(task, first_row + row, self._plan.models[index], work.loss, found)
             cells.count_flagged(flag, work.saturated_count)
-            exact = self.buffer("terms", len(score))
-            work.value(score, label, work.exact_parameters, exact)
+            exact = self.buffer("terms", cells.n_used)
+            work.value(*inputs, work.exact_parameters, exact)
             cells.count_flagged(np.isinf(exact), work.infinite_count)
             if work.weight_column is not None and weight is not None:
                 cells.add(np.multiply(flag, weight, out=exact), work.weight_column)
 
-    def _drop_nan(self, selection: _Selection, values: Numbers, column: str, role: str, n_nan: int) -> None:
+    def _drop_nan(self, selection: Selection, values: Numbers, column: str, role: str, n_nan: int) -> None:
         if n_nan:
             selection.drop(np.isnan(values), Cause("nan", column, role), values)
 
     def _drop_outside(
-        self, selection: _Selection, values: Numbers, cause: Cause, n_outside: int, allowed: Interval
+        self, selection: Selection, values: Numbers, cause: Cause, n_outside: int, allowed: Interval
     ) -> None:
         if n_outside:
             # NumPy would round a Python float to the column's float32 before it compares.
@@ -327,7 +373,7 @@ class CpuEngine:
         if allowed.without_zero:
             selection.drop(values == 0.0, cause, values)
 
-    def _check_weight(self, selection: _Selection, weight: Numbers, name: str) -> None:
+    def _check_weight(self, selection: Selection, weight: Numbers, name: str) -> None:
         n_nan, n_outside = self._count_outside(weight, _SMALLEST, _LARGEST)
         self._drop_nan(selection, weight, name, "weight", n_nan)
         if n_outside:
@@ -345,6 +391,8 @@ class CpuEngine:
 
     def _describe(self, cause: Cause, place: Location, count: int) -> str:
         role, hint = cause.role, ""
+        if cause.name in _LIST_FAULTS:
+            return self._ending(f"{place.describe()}: column {cause.column!r} {_LIST_FAULTS[cause.name]}.", count)
         if role == "weight":
             allowed = "finite numbers from 0"
         elif role == "label":
@@ -358,11 +406,12 @@ class CpuEngine:
             allowed = self._plan.prediction_ranges[index].describe(role)
             if role == "prob":
                 hint = " If these are logits, declare them logit=."
-        return (
-            f"{place.describe()}: {role} column {cause.column!r} is {place.value!r}; allowed: {allowed}.{hint} "
-            f"{count:,} bad row{'s' if count > 1 else ''} in this part; "
-            "on_bad_row='drop' leaves such rows out and counts them."
-        )
+        text = f"{place.describe()}: {role} column {cause.column!r} is {place.value!r}; allowed: {allowed}.{hint}"
+        return self._ending(text, count)
+
+    def _ending(self, text: str, count: int) -> str:
+        rows = f"{count:,} bad row{'s' if count > 1 else ''} in this part"
+        return f"{text} {rows}; on_bad_row='drop' leaves such rows out and counts them."
 
 
 def _read_only(values: Floats) -> Floats:
@@ -372,47 +421,19 @@ def _read_only(values: Floats) -> Floats:
     return view
 
 
-def saturation_error(task: Task, row: int, model: Model, loss: str, score: float, label: float) -> DataError:
+def _at(model: Model, score: Numbers, label: Numbers, row: int) -> str:
+    return f" ({model.space} {float(score[row])!r} at label {float(label[row])!r})"
+
+
+def saturation_error(task: Task, row: int, model: Model, loss: str, found: str) -> DataError:
     """Return the error of a saturated row, counted from the task's first, where the plan forbids it."""
     place = Location(task.index, task.first_row + row, task.origin, task.row_group, None).describe()
     # An infinite logit is never clipped.
     choices = "'exact'" if model.space == "logit" else "'clip' or 'exact'"
     return DataError(
-        f"{place}: column {model.column!r} rules out an outcome that happened, so {loss} is infinite there "
-        f"({model.space} {score!r} at label {label!r}); use saturation={choices}."
+        f"{place}: column {model.column!r} rules out an outcome that happened, so {loss} is infinite there"
+        f"{found}; use saturation={choices}."
     )
-
-
-class _Selection:
-    """Which rows of a batch are still in use; drops are counted in the ledger as they happen."""
-
-    def __init__(self, ledger: Ledger, task: Task, first_row: int, keep: Mask | None = None) -> None:
-        self._ledger = ledger
-        self._task = task
-        self._first_row = first_row
-        self.keep = keep
-
-    def copy(self) -> _Selection:
-        return _Selection(self._ledger, self._task, self._first_row, self.keep)
-
-    def drop_null(self, valid: Mask | None, cause: Cause) -> None:
-        """Leave out the rows that are not valid."""
-        if valid is not None:
-            self.drop(~valid, cause, None)
-
-    def drop(self, unwanted: Mask, cause: Cause, values: Numbers | None) -> None:
-        """Leave out rows, and count those that were still in use."""
-        if self.keep is not None:
-            unwanted = unwanted & self.keep
-        count = int(np.count_nonzero(unwanted))
-        if count == 0:
-            return
-        row = int(unwanted.argmax())
-        found = None if values is None else float(values[row])
-        task = self._task
-        place = Location(task.index, task.first_row + self._first_row + row, task.origin, task.row_group, found)
-        self._ledger.drop(cause, count, place)
-        self.keep = ~unwanted if self.keep is None else self.keep & ~unwanted
 
 
 class _Cells:
@@ -428,7 +449,8 @@ class _Cells:
     ) -> None:
         self._engine = engine
         self._rows: Integers | None = None if keep is None else np.flatnonzero(keep)
-        self._n_used = n_rows if self._rows is None else len(self._rows)
+        self._n_rows = n_rows
+        self.n_used = n_rows if self._rows is None else len(self._rows)
         # Each grouping with the order of its cells (None: as the rows stand), where each begins, and its row.
         self._sorted: list[tuple[CellSums, tuple[Integers | None, Integers, Integers] | None]] = []
         for number, (grouping, columns) in enumerate(zip(state.groupings, engine._plan.groupings, strict=True)):
@@ -437,11 +459,11 @@ class _Cells:
                 self._sorted.append((grouping, None))
                 continue
             codes, n_codes, name_of = _number_cells([keys[c] for c in columns], self._rows)
-            order: Integers | None = np.empty(self._n_used, dtype=np.int64)
+            order: Integers | None = np.empty(self.n_used, dtype=np.int64)
             starts = np.empty(n_codes + 1, dtype=np.int64)
             engine.sort_by_cell(codes, n_codes, order, starts)
             present = np.flatnonzero(np.diff(starts))
-            starts = np.append(starts[present], self._n_used)
+            starts = np.append(starts[present], self.n_used)
             names = [name_of(code) for code in present.tolist()]
             if number == 0:
                 self._rows = order if self._rows is None else self._rows[order]
@@ -450,12 +472,17 @@ class _Cells:
             self._sorted.append((grouping, (order, starts, rows)))
         engine.check_state(state)
 
+    @property
+    def rows(self) -> Integers:
+        """The used rows of the batch, in this order."""
+        return np.arange(self._n_rows) if self._rows is None else self._rows
+
     def arrange(self, values: Numbers, name: str) -> Numbers:
         """Return the used rows' values in this order; in a buffer of that name, unless that is how they stand."""
         if self._rows is None:
             return values
         wide = values if values.dtype == np.float64 else self._engine.as_float64(values, "unordered")
-        out = self._engine.buffer(name, self._n_used)
+        out = self._engine.buffer(name, self.n_used)
         self._engine.take_rows(wide, self._rows, out)
         return _read_only(out)
 
@@ -463,7 +490,7 @@ class _Cells:
         """Count the used rows of each cell for a model."""
         for grouping, cells in self._sorted:
             if cells is None:
-                grouping.counts[0, model] += self._n_used
+                grouping.counts[0, model] += self.n_used
             else:
                 _, starts, rows = cells
                 grouping.counts[rows, model] += np.diff(starts)

@@ -15,12 +15,22 @@ from fastloss_kernels.losses.form import Interval
 class Term:
     """A quantity that is summed over the rows of one model: w, w·label, w·predicted mean, w·loss; or rows counted.
 
+    `candidates` is w times the unmasked candidates of a row's list.
+
     The saturated quantities are of rows whose loss was clipped or is infinite, `infinite_rows` of those whose loss
     would be infinite if nothing were clipped.
     """
 
     quantity: Literal[
-        "rows", "weight", "label", "prediction", "loss", "saturated_rows", "saturated_weight", "infinite_rows"
+        "rows",
+        "weight",
+        "label",
+        "prediction",
+        "loss",
+        "candidates",
+        "saturated_rows",
+        "saturated_weight",
+        "infinite_rows",
     ]
     loss: Loss | None = None
 
@@ -34,6 +44,7 @@ ROWS = Term("rows")
 WEIGHT = Term("weight")
 LABEL = Term("label")
 PREDICTION = Term("prediction")
+CANDIDATES = Term("candidates")
 
 
 class Sums(Protocol):
@@ -63,7 +74,7 @@ class Reading:
 
     value: float | None
     reason: str | None = None
-    evidence: Mapping[str, float | int] = field(default_factory=dict)
+    evidence: Mapping[str, float | int | str] = field(default_factory=dict)
 
 
 ANY_LABEL = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)

@@ -6,11 +6,23 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fastloss.metrics.form import ANY_LABEL, BINARY_LABEL, LABEL, PREDICTION, WEIGHT, Metric, Reading, Sums, Term
+from fastloss.metrics.form import (
+    ANY_LABEL,
+    BINARY_LABEL,
+    CANDIDATES,
+    LABEL,
+    PREDICTION,
+    WEIGHT,
+    Metric,
+    Reading,
+    Sums,
+    Term,
+)
 from fastloss_kernels.elementary import log, log1p
 from fastloss_kernels.exact_sum import ExactSum
 from fastloss_kernels.losses import BinaryCrossentropy, Loss, MeanSquaredError
 from fastloss_kernels.losses.form import SPACES, Interval
+from fastloss_kernels.losses.over_lists import OverLists
 
 PROBABILITY_SPACES = ("logit", "prob", "logprob")
 MEAN_SPACES = (*PROBABILITY_SPACES, "value")
@@ -18,7 +30,7 @@ MEAN_SPACES = (*PROBABILITY_SPACES, "value")
 
 @dataclass(frozen=True)
 class MeanLoss:
-    """The weighted mean of a loss, Σw·l / Σw."""
+    """The weighted mean of a loss, Σw·l / Σw; of a pointwise loss over all candidates of lists, Σw·l / Σw·n."""
 
     loss: Loss
 
@@ -47,12 +59,14 @@ class MeanLoss:
 
     def terms(self, space: str) -> tuple[Term, ...]:
         """Return the loss, the weight and, where the loss can saturate in this space, how much did."""
-        terms = (WEIGHT, Term("loss", self.loss))
+        terms = (WEIGHT, *((self._divisor,) if self._divisor != WEIGHT else ()), Term("loss", self.loss))
         return (*terms, *_saturation(self.loss)) if space in self.loss.saturated else terms
 
     def read(self, sums: Sums) -> Reading:
         """Divide the two sums and round once."""
-        evidence: dict[str, float | int] = {}
+        evidence: dict[str, float | int | str] = {}
+        if isinstance(self.loss, OverLists):
+            evidence["list_reduction"] = self.loss.list_reduction
         if sums.space in self.loss.saturated:
             rows, weight, infinite = _saturation(self.loss)
             evidence["n_saturated"] = sums.count(rows)
@@ -60,14 +74,19 @@ class MeanLoss:
             evidence["n_infinite"] = sums.count(infinite)
         if sums.n == 0:
             return Reading(None, "no_rows", evidence)
-        return _finite(sums[Term("loss", self.loss)] / sums[WEIGHT], evidence)
+        return _finite(sums[Term("loss", self.loss)] / sums[self._divisor], evidence)
+
+    @property
+    def _divisor(self) -> Term:
+        by_element = isinstance(self.loss, OverLists) and self.loss.list_reduction == "element"
+        return CANDIDATES if by_element else WEIGHT
 
 
 def _saturation(loss: Loss) -> tuple[Term, Term, Term]:
     return Term("saturated_rows", loss), Term("saturated_weight", loss), Term("infinite_rows", loss)
 
 
-def _finite(value: float, evidence: Mapping[str, float | int] | None = None) -> Reading:
+def _finite(value: float, evidence: Mapping[str, float | int | str] | None = None) -> Reading:
     """Return a quotient of sums as a reading, with the reason where some term is infinite."""
     if math.isfinite(value):
         return Reading(value, None, evidence or {})

@@ -117,7 +117,14 @@ def _header(result: Result) -> str:
         part = "" if skipped["row_group"] is None else f", row group {skipped['row_group']}"
         lost = "" if skipped["rows"] is None else f" ({_count(skipped['rows'], 'row')})"
         lines.append(f"skipped {printable(skipped['file'])}{part}{lost}: {printable(skipped['cause'])}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_list_reductions(result)])
+
+
+def _list_reductions(result: Result) -> list[str]:
+    """Say how losses of single rows were taken over lists."""
+    found = {str(value.evidence["list_reduction"]) for value in result.values if "list_reduction" in value.evidence}
+    said = {"row": "the mean in each list, then over lists", "element": "the mean over all candidates of all lists"}
+    return [f"list_reduction {name}: {said[name]}" for name in sorted(found)]
 
 
 def _count(n: int, what: str) -> str:

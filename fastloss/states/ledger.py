@@ -30,7 +30,15 @@ class Cause(NamedTuple):
 
 
 # A bad row stops the evaluation unless the user chose to drop it; other causes are counted and skipped.
-BAD_CAUSES = ("nan", "outside_domain", "negative_weight", "infinite_weight")
+BAD_CAUSES = (
+    "nan",
+    "outside_domain",
+    "negative_weight",
+    "infinite_weight",
+    "different_lengths",
+    "two_infinite_predictions",
+    "list_too_long",
+)
 
 
 @dataclass

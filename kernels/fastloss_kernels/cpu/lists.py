@@ -119,8 +119,7 @@ NEEDS = {"candidate": 0, "positive": 1, "pair": 2}
 def make_classify() -> Callable[..., None]:
     """Make ``classify(score, score_offsets, label, label_offsets, lists, lowest, needs, is_index, class_out)``.
 
-    `class_out` int8 ``(n,)`` receives `USABLE` or why a list is not; a score above `lowest` is not masked (NaN is not
-    above); `needs` is one of `NEEDS`. The label of an index has one number, else one for each candidate.
+    `class_out` int8 ``(n,)`` receives `USABLE` or why a list is not; a score below `lowest`, or NaN, is masked; `needs` is one of `NEEDS`. The label of an index has one number, else one for each candidate.
     """
 
     def classify(score, score_offsets, label, label_offsets, lists, lowest, needs, is_index, class_out):
@@ -138,7 +137,7 @@ def make_classify() -> Callable[..., None]:
                 x = score[j]
                 two_infinite |= infinite & (x == np.inf)
                 infinite |= x == np.inf
-                here = x > lowest
+                here = x >= lowest
                 present |= here
                 if is_index or needs == 0:
                     continue
@@ -163,11 +162,6 @@ def make_classify() -> Callable[..., None]:
             class_out[i] = found
 
     return compile_cpu(classify)
-
-
-def lowest_masked(space: str) -> float:
-    """Return the score up to which a candidate is masked: −∞, where that stands for the probability 0."""
-    return float("-inf") if space in ("logit", "logprob", "margin") else float(np.nextafter(-np.inf, 0.0))
 
 
 class Lists(NamedTuple):
@@ -239,7 +233,7 @@ def evaluate_lists(loss: ListLoss, space: str, label: Any, score: Any, *, deriva
     lists = np.flatnonzero(usable)
     arrays = (scores.values, scores.offsets, labels.values, labels.offsets)
     classes = np.empty(len(lists), dtype=np.int8)
-    make_classify()(*arrays, lists, lowest_masked(space), NEEDS[loss.needs], is_index, classes)
+    make_classify()(*arrays, lists, loss.lowest_score(space), NEEDS[loss.needs], is_index, classes)
     if (classes == NO_SUCH_INDEX).any():
         k = int(lists[(classes == NO_SUCH_INDEX).argmax()])
         n_candidates = int(scores.offsets[k + 1] - scores.offsets[k])

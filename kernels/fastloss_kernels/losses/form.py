@@ -183,6 +183,10 @@ class ListLoss(Loss):
         """What a list must hold: a "candidate"; also a "positive" label, or a "pair" of different labels."""
         return "candidate"
 
+    def lowest_score(self, space: str) -> float:
+        """Return the lowest score of a candidate that is not masked: −∞ stands for the probability 0 in some spaces."""
+        return -sys.float_info.max if space in ("logit", "logprob", "margin") else float("-inf")
+
     def __call__(self, label: Any, **prediction: Any) -> Any:
         """Return the loss of each list, float64 of shape ``(n_lists,)``."""
         return _evaluate_lists(self, label, prediction, derivatives=False)[0]

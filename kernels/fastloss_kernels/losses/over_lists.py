@@ -106,6 +106,10 @@ class OverLists(ListLoss):
         """The loss's tests, over lists."""
         return {space: make_list_test(test) for space, test in self.loss.saturated.items()}
 
+    def lowest_score(self, space: str) -> float:
+        """Return −∞, which is a prediction like others."""
+        return float("-inf")
+
     def prediction_range(self, space: str) -> Interval:
         """Return the predictions of the loss."""
         return self.loss.prediction_range(space)

@@ -1,0 +1,229 @@
+"""List columns end to end: every Arrow kind, masks, bad lists, both reductions, and what no layout may change."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import fastloss as fl
+from fastloss.columns import to_lists
+
+KINDS = {
+    "list": pa.list_(pa.float64()),
+    "large_list": pa.large_list(pa.float64()),
+    "list_view": pa.list_view(pa.float64()),
+    "large_list_view": pa.large_list_view(pa.float64()),
+}
+SCORES = [[1.0, 2.0, 3.0], [0.5, -0.5], [4.0], [2.0, 1.0, 0.0, -1.0]]
+LABELS = [[0.0, 1.0, 0.0], [1.0, 0.0], [1.0], [0.0, 0.0, 0.5, 0.5]]
+
+
+def crossentropy(score: list[float], label: list[float]) -> float:
+    total = math.log(sum(math.exp(s - max(score)) for s in score))
+    return sum(y * (max(score) + total - s) for s, y in zip(score, label, strict=True))
+
+
+def random_log(n_rows: int, seed: int = 0) -> pa.Table:
+    random = np.random.default_rng(seed)
+    lengths = random.integers(1, 30, n_rows)
+    scores = [random.normal(size=n).tolist() for n in lengths]
+    labels = [np.eye(n)[random.integers(n)].tolist() for n in lengths]
+    return pa.table(
+        {
+            "y": pa.array(labels, pa.list_(pa.float32())),
+            "s": pa.array(scores, pa.list_(pa.float64())),
+            "i": [int(np.argmax(label)) for label in labels],
+            "w": random.integers(0, 4, n_rows) / 4,
+            "k": random.integers(0, 3, n_rows),
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_list_gives_the_same(kind: str) -> None:
+    expected = math.fsum(crossentropy(s, y) for s, y in zip(SCORES, LABELS, strict=True)) / len(SCORES)
+    columns = {"y": pa.array(LABELS, KINDS[kind]), "s": pa.array(SCORES, KINDS[kind])}
+    result = fl.evaluate(pa.table(columns), label="y", logit="s")
+    assert result["categorical_crossentropy"] == pytest.approx(expected, rel=1e-15)
+    # A slice has a first offset that is not zero.
+    sliced = fl.evaluate(pa.table(columns).slice(1), label="y", logit="s")
+    rest = math.fsum(crossentropy(s, y) for s, y in zip(SCORES[1:], LABELS[1:], strict=True)) / 3
+    assert sliced["categorical_crossentropy"] == pytest.approx(rest, rel=1e-15)
+
+
+def test_lists_of_a_fixed_size() -> None:
+    scores, labels = [[1.0, 2.0], None, [0.0, 5.0]], [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+    table = pa.table({"y": pa.array(labels, pa.list_(pa.int8(), 2)), "s": pa.array(scores, pa.list_(pa.float32(), 2))})
+    result = fl.evaluate(table, label="y", logit="s")
+    expected = (crossentropy([1.0, 2.0], [1.0, 0.0]) + crossentropy([0.0, 5.0], [0.0, 1.0])) / 2
+    assert result["categorical_crossentropy"] == pytest.approx(expected, rel=1e-15)
+    assert [(d["cause"], d["rows"]) for d in result.rows["dropped"]] == [("null_prediction", 1)]
+
+
+def test_what_lies_under_a_null_list_is_not_looked_at() -> None:
+    values = pa.array([1.0, math.nan, 2.0, 3.0])
+    column = pa.ListArray.from_arrays(pa.array([0, 2, 4], pa.int32()), values, mask=pa.array([True, False]))
+    lists = to_lists(column, "s")
+    assert lists.values.tolist() == [2.0, 3.0]
+    assert lists.offsets.tolist() == [0, 0, 2]
+    assert lists.valid is not None
+    assert lists.valid.tolist() == [False, True]
+
+
+def test_lists_that_have_no_loss_are_counted_by_cause() -> None:
+    scores = [[1.0, 2.0], [], None, [1.0, 2.0], [None, -math.inf], [1.0, None], [1.0, 2.0]]
+    labels = [[1.0, 0.0], [], [1.0], [0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [None, 1.0]]
+    result = fl.evaluate(pa.table({"y": labels, "s": scores}), label="y", logit="s")
+    found = {(d["cause"], d["column"]): d["rows"] for d in result.rows["dropped"]}
+    assert found == {
+        ("empty_list", "s"): 1,
+        ("null_prediction", "s"): 1,
+        ("no_positive", "s"): 1,
+        ("all_masked", "s"): 1,
+    }
+    # A single candidate that is not masked is certain.
+    assert result["categorical_crossentropy"] == pytest.approx(crossentropy([1.0, 2.0], [1.0, 0.0]) / 3, rel=1e-15)
+
+
+@pytest.mark.parametrize("masked", [None, -math.inf])
+def test_a_positive_label_of_a_masked_candidate_is_infinite_and_counted(masked: float | None) -> None:
+    table = pa.table({"y": [[1.0, 0.0], [0.0, 1.0]], "s": [[1.0, 2.0], [0.0, masked]]})
+    result = fl.evaluate(table, label="y", logit="s")
+    (value,) = result.values
+    assert value.value == math.inf
+    assert (value.n, value.evidence["n_saturated"], value.evidence["n_infinite"]) == (2, 1, 1)
+    with pytest.raises(fl.DataError, match="row 1: column 's' rules out"):
+        fl.evaluate(table, label="y", logit="s", saturation="error")
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        ([[1.0, math.nan]], [[1.0, 0.0]], "row 0: logit column 's' is nan"),
+        ([[1.0], [1.0, 2.0]], [[1.0], [1.0]], "row 1: column 's' has a list of another length"),
+        ([[math.inf, math.inf, 0.0]], [[1.0, 0.0, 0.0]], "row 0: column 's' has two candidates at infinity"),
+        ([[1.0, 2.0]], [[1.0, -1.0]], "row 0: label column 'y' is -1.0; allowed: label >= 0"),
+        ([[1.0, 2.0]], [[1.0, math.nan]], "row 0: label column 'y' is nan"),
+    ],
+)
+def test_a_bad_list_stops_or_is_dropped(scores: list[list[float]], labels: list[list[float]], message: str) -> None:
+    good = pa.table({"y": [*labels, [0.0, 1.0]], "s": [*scores, [1.0, 1.0]]})
+    with pytest.raises(fl.DataError, match=message):
+        fl.evaluate(good, label="y", logit="s")
+    result = fl.evaluate(good, label="y", logit="s", on_bad_row="drop")
+    used = 2 if len(scores) == 2 else 1
+    assert result.rows["used"] == used
+    if used == 1:
+        assert result["categorical_crossentropy"] == pytest.approx(math.log(2), rel=1e-15)
+
+
+def test_an_index_label_must_point_at_a_candidate() -> None:
+    table = pa.table({"i": [0, 2, -1], "s": [[1.0, 2.0], [1.0, 2.0], [3.0]]})
+    with pytest.raises(fl.DataError, match=r"row 1: label column 'i' is 2\.0"):
+        fl.evaluate(table, label="i", logit="s")
+    ignoring = fl.losses.SparseCategoricalCrossentropy(ignore_class=-1)
+    result = fl.evaluate(table.slice(0, 1), label="i", logit="s", metrics=[ignoring])
+    assert result[ignoring.label] == pytest.approx(crossentropy([1.0, 2.0], [1.0, 0.0]), rel=1e-15)
+    dropped = fl.evaluate(table, label="i", logit="s", metrics=[ignoring], on_bad_row="drop").rows["dropped"]
+    assert {d["cause"]: d["rows"] for d in dropped} == {"ignored_class": 1, "outside_domain": 1}
+
+
+def test_index_and_one_hot_labels_agree_to_the_bit() -> None:
+    log = random_log(500)
+    dense = fl.evaluate(log, label="y", logit="s", weight="w", by="k")
+    sparse = fl.evaluate(log, label="i", logit="s", weight="w", by="k")
+    assert [v.value for v in dense.values] == [v.value for v in sparse.values]
+
+
+def test_pointwise_losses_over_lists_by_row_and_by_element() -> None:
+    # The worked example of SEMANTICS part 1: row means 1.1 and 1.5.
+    scores = [[0.6, 0.4], [0.4, 0.6, 0.9]]
+    labels = [[0.0, 1.0], [0.0, 0.0, 1.0]]
+    table = pa.table({"y": labels, "s": scores, "w": [1.0, 3.0]})
+    elements = [[1.6, 0.6], [1.4, 1.6, 0.1]]
+    by_row = fl.evaluate(table, label="y", margin="s", metrics=["hinge"])
+    assert by_row["hinge"] == pytest.approx((1.1 + 3.1 / 3) / 2, rel=1e-15)
+    by_element = fl.evaluate(table, label="y", margin="s", metrics=["hinge"], list_reduction="element")
+    assert by_element["hinge"] == pytest.approx(sum(map(sum, elements)) / 5, rel=1e-15)
+    weighted = fl.evaluate(table, label="y", margin="s", metrics=["hinge"], list_reduction="element", weight="w")
+    assert weighted["hinge"] == pytest.approx((2.2 + 3 * 3.1) / (2 + 9), rel=1e-15)
+    assert [r.values[0].evidence["list_reduction"] for r in (by_row, by_element)] == ["row", "element"]
+    assert "list_reduction element: the mean over all candidates of all lists" in str(by_element)
+    assert by_element.to_polars()["list_reduction"].to_list() == ["element"]
+
+
+@pytest.mark.parametrize(
+    ("name", "space"), [("log_loss", "logit"), ("mean_squared_error", "value"), ("huber", "value")]
+)
+def test_lists_of_one_row_are_the_rows(name: str, space: str) -> None:
+    random = np.random.default_rng(5)
+    label, score = random.random(1000), random.normal(size=1000)
+    rows = pa.table({"y": label, "s": score})
+    lists = pa.table({"y": label.reshape(-1, 1).tolist(), "s": score.reshape(-1, 1).tolist()})
+    expected = fl.evaluate(rows, label="y", metrics=[name], **{space: "s"})
+    for reduction in ("row", "element"):
+        found = fl.evaluate(lists, label="y", metrics=[name], list_reduction=reduction, **{space: "s"})
+        assert found[name] == expected[name]
+
+
+def test_masked_candidates_take_no_part_in_a_mean() -> None:
+    table = pa.table({"y": [[1.0, 0.0, None]], "s": [[1.0, None, 3.0]]})
+    result = fl.evaluate(table, label="y", value="s", metrics=["mean_squared_error"])
+    assert result["mean_squared_error"] == 0.0
+    # Minus infinity is a logit like others for a loss of rows: certain, and right for the label 0.
+    table = pa.table({"y": [[1.0, 0.0]], "s": [[0.0, -math.inf]]})
+    assert fl.evaluate(table, label="y", logit="s", metrics=["log_loss"])["log_loss"] == math.log(2) / 2
+
+
+def test_no_layout_changes_a_bit(tmp_path: Path) -> None:
+    log = random_log(3000, seed=3)
+    expected = fl.evaluate(
+        log, label="y", logit="s", weight="w", by="k", metrics=["categorical_crossentropy", "log_loss"]
+    )
+    shuffled = log.take(np.random.default_rng(1).permutation(log.num_rows))
+    for number, (table, rows) in enumerate([(log, 10_000), (log, 700), (shuffled, 64)]):
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(table, path, row_group_size=rows)
+        for options in ({}, {"threads": 3, "batch_rows": 7}, {"batch_rows": 1}, {"reader": "polars"}):
+            found = fl.evaluate(
+                path,
+                label="y",
+                logit="s",
+                weight="w",
+                by="k",
+                metrics=["categorical_crossentropy", "log_loss"],
+                **options,
+            )
+            assert [v.value for v in found.values] == [v.value for v in expected.values], (number, options)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"label": "y", "logit": "w"}, "both must hold lists, or both numbers"),
+        ({"label": "i", "logit": "s", "metrics": ["categorical_crossentropy"]}, "sparse_categorical_crossentropy"),
+        (
+            {"label": "y", "logit": "s", "metrics": ["sparse_categorical_crossentropy"]},
+            "use 'categorical_crossentropy'",
+        ),
+        ({"label": "y", "logit": "s", "metrics": ["ctr"]}, "ctr reads one number a row"),
+        ({"label": "w", "logit": "s", "metrics": ["log_loss"]}, "both must hold lists"),
+        ({"label": "w", "logit": "k", "metrics": ["categorical_crossentropy"]}, "column 'k' holds numbers"),
+        ({"label": "y", "logit": "s", "weight": "y"}, "one number a row is needed"),
+        ({"label": "y", "logit": "s", "list_reduction": "all"}, "'row' or 'element'"),
+        ({"label": "y", "logit": {"a": "s", "b": "w"}}, "column 's' holds lists and column 'w' numbers"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_a_row_is_read(request_: dict[str, object], message: str) -> None:
+    with pytest.raises((fl.UsageError, fl.SchemaError), match=message):
+        fl.make_plan(random_log(3), **request_)
+
+
+def test_lists_of_text_are_refused() -> None:
+    with pytest.raises(fl.SchemaError, match="numbers are needed"):
+        fl.make_plan(pa.table({"y": [[1.0]], "s": [["a"]]}), label="y", logit="s")
