@@ -10,6 +10,7 @@ from fastloss.errors import UsageError, nearest_names
 from fastloss.metrics.form import Metric
 from fastloss.metrics.means import ALIASES, MEAN_METRICS, MeanLoss
 from fastloss_kernels.losses import LOSSES, Loss
+from fastloss_kernels.losses.define import DEFINED
 
 _LOSSES = {name: loss for loss in LOSSES for name in (loss.name, *loss.aliases, loss.__name__)}
 _METRICS: dict[str, Metric] = {metric.label: metric for metric in MEAN_METRICS}
@@ -18,7 +19,7 @@ _METRICS |= {alias: _METRICS[name] for alias, name in ALIASES.items()}
 
 def known_names() -> list[str]:
     """Return every name and alias that `parse_metric` knows."""
-    return [*_LOSSES, *_METRICS]
+    return [*_LOSSES, *_METRICS, *DEFINED]
 
 
 def parse_metric(given: object) -> Metric:
@@ -30,6 +31,8 @@ def parse_metric(given: object) -> Metric:
         If the name or a parameter is unknown, a parameter is outside its range, or the text is no call.
     """
     if isinstance(given, Loss):
+        if given.name in _METRICS:
+            raise UsageError(f"The loss {given.name!r} has the name of a metric; define it with another name=.")
         return MeanLoss(given)
     if not isinstance(given, str):
         raise UsageError(f"A metric is {given!r}; allowed: a name such as 'log_loss', or a loss of fastloss.losses.")
@@ -38,9 +41,9 @@ def parse_metric(given: object) -> Metric:
         if parameters:
             raise UsageError(f"{name} takes no parameters; got {', '.join(parameters)}.")
         return _METRICS[name]
-    if name not in _LOSSES:
+    loss = _LOSSES.get(name) or DEFINED.get(name)
+    if loss is None:
         raise UsageError(f"No metric or loss is called {name!r}. {nearest_names(name, known_names())}")
-    loss = _LOSSES[name]
     known = [field.name for field in fields(loss)]
     unknown = [parameter for parameter in parameters if parameter not in known]
     if unknown:

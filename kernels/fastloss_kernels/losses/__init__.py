@@ -6,9 +6,11 @@ from fastloss_kernels.losses.binary_crossentropy import BinaryCrossentropy as Bi
 from fastloss_kernels.losses.binary_focal_crossentropy import BinaryFocalCrossentropy as BinaryFocalCrossentropy
 from fastloss_kernels.losses.brier_score import BrierScore as BrierScore
 from fastloss_kernels.losses.categorical_crossentropy import CategoricalCrossentropy as CategoricalCrossentropy
+from fastloss_kernels.losses.define import define as define
 from fastloss_kernels.losses.expectile import Expectile as Expectile
 from fastloss_kernels.losses.exponential import Exponential as Exponential
 from fastloss_kernels.losses.form import BinaryLoss as BinaryLoss
+from fastloss_kernels.losses.form import Interval as Interval
 from fastloss_kernels.losses.form import ListLoss as ListLoss
 from fastloss_kernels.losses.form import Loss as Loss
 from fastloss_kernels.losses.gamma import Gamma as Gamma
