@@ -91,6 +91,12 @@ class CpuEngine:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self._make_values: Callable[..., Callable[..., None]] = (
+            list_engine.make_values if plan.lists else pointwise.make_value
+        )
+        self._make_flag: Callable[..., Callable[..., None]] = (
+            list_engine.make_flag if plan.lists else pointwise.make_flag
+        )
         self._columns = {key: column for column, key in enumerate(plan.terms)}
         self._terms = [self._term_works(index, model) for index, model in enumerate(plan.models)]
         self._saturations = [self._saturation_works(index, model) for index, model in enumerate(plan.models)]
@@ -125,20 +131,13 @@ class CpuEngine:
                 row, parameters = term.loss.rows[model.space], term.loss.parameters(model.space, self._plan.epsilon)
             else:
                 continue
-            make_values: Callable[[Any], Callable[..., None]] = (
-                list_engine.make_values if self._plan.lists else pointwise.make_value
-            )
-            values = None if row is None else make_values(row)
+            values = None if row is None else self._make_values(row)
             total = None if row is None or self._plan.lists else sums.make_add_values(row)
             works.append(_TermWork(column, values, total, parameters))
         return works
 
     def _saturation_works(self, index: int, model: Model) -> list[_SaturationWork]:
         works = []
-        make_flag = list_engine.make_flag if self._plan.lists else pointwise.make_flag
-        make_value: Callable[[Any], Callable[..., None]] = (
-            list_engine.make_values if self._plan.lists else pointwise.make_value
-        )
         for number, (owner, term) in enumerate(self._plan.counts):
             loss = term.loss
             if owner == index and term.quantity == "saturated_rows" and loss is not None:
@@ -147,9 +146,9 @@ class CpuEngine:
                         saturated_count=number,
                         infinite_count=self._plan.counts.index((index, Term("infinite_rows", loss))),
                         weight_column=self._columns.get((index, Term("saturated_weight", loss))),
-                        test=make_flag(loss.saturated[model.space]),
+                        test=self._make_flag(loss.saturated[model.space]),
                         parameters=loss.parameters(model.space, self._plan.epsilon),
-                        value=make_value(loss.rows[model.space]),
+                        value=self._make_values(loss.rows[model.space]),
                         exact_parameters=loss.parameters(model.space, 0.0),
                         loss=loss.name,
                     )

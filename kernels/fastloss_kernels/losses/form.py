@@ -184,7 +184,7 @@ class ListLoss(Loss):
         return "candidate"
 
     def lowest_score(self, space: str) -> float:
-        """Return the lowest score of a candidate that is not masked: −∞ stands for the probability 0 in some spaces."""
+        """Return the lowest score that is not masked: in some spaces −∞ is, since it stands for the probability 0."""
         return -sys.float_info.max if space in ("logit", "logprob", "margin") else float("-inf")
 
     def __call__(self, label: Any, **prediction: Any) -> Any:
