@@ -173,8 +173,8 @@ def score(
     """Write the loss, gradient and hessian of every row to Parquet, beside the columns to keep.
 
     The outputs have the kept columns, then ``loss``, ``gradient`` and ``hessian`` (by the prediction, in its own
-    space), float64. Row i of an output belongs to row i of its input; it is null where the label or the prediction
-    is null.
+    space), float64; beside lists of predictions the derivatives are lists as long, the hessian its diagonal. Row i of
+    an output belongs to row i of its input; it is null where the row has no loss, as where the label is null.
 
     Parameters
     ----------
@@ -202,6 +202,9 @@ def score(
         are, so that a run that was stopped goes on where it was; any other file in the way is an error.
     label_domain, saturation
         As in `evaluate`; a clipped loss is clipped in its row.
+    list_reduction : {"row", "element"}
+        A loss of single rows over list columns: the mean in each list; or the sum, whose derivatives are those of each
+        candidate alone.
     on_bad_row : {"raise", "drop"}
         Stop at a NaN or a value outside its domain; or give the row nulls and count it.
     on_bad_file : {"raise", "skip"}

@@ -312,6 +312,7 @@ def write_scores(
     keep: Annotated[list[str] | None, _Columns] = None,
     top: Annotated[int | None, _Question] = None,
     label_domain: Annotated[Literal["01", "pm1"], _Question] = "01",
+    list_reduction: Annotated[Literal["row", "element"], _Question] = "row",
     saturation: Annotated[Literal["clip", "exact", "error"], _Question] = "clip",
     on_bad_row: Annotated[Literal["raise", "drop"], _Reading] = "raise",
     on_bad_file: Annotated[Literal["raise", "skip"], _Reading] = "raise",
@@ -352,6 +353,9 @@ def write_scores(
         Write only the rows with the largest losses of the whole log, this many.
     label_domain
         pm1 for labels -1 and +1.
+    list_reduction
+        A loss of single rows over list columns: the mean in each list (row), or the sum, whose gradient is that of
+        each candidate alone (element).
     saturation
         Where a probability rules out what happened: clip it at 1e-12, keep the infinite loss, or stop. It is counted.
     on_bad_row
@@ -395,6 +399,7 @@ def write_scores(
             compression=compression,
             overwrite=overwrite,
             label_domain=label_domain,
+            list_reduction=list_reduction,
             saturation=saturation,
             on_bad_row=on_bad_row,
             on_bad_file=on_bad_file,

@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +44,10 @@ from fastloss.sources.base import ReadOptions, Task
 from fastloss.sources.listing import LogFile, list_files
 from fastloss.states.ledger import Cause, Ledger, Location
 from fastloss_kernels.losses import Loss
+
+if TYPE_CHECKING:
+    from fastloss.engine.lists import ListBatch
+    from fastloss.engine.selection import Mask
 
 LOSS_COLUMNS = ("loss", "gradient", "hessian")
 PLACE_COLUMNS = ("file", "row_group", "row")
@@ -224,7 +228,8 @@ def make_score_plan(
         outputs = [Output(target, (), (), None, plan.source.tasks(plan.columns, options), 0, None)]
     inputs = {_identity(file.path): file.origin for output in outputs for file in output.inputs if file.is_local}
     outputs = [_look_at(output, inputs, overwrite=overwrite) for output in outputs]
-    return ScorePlan(plan, metric.loss, tuple(outputs), top, compression, options, flush_bytes)
+    (over_columns,) = plan.metrics
+    return ScorePlan(plan, _loss_metric(over_columns).loss, tuple(outputs), top, compression, options, flush_bytes)
 
 
 def _prediction(given: dict[Space, Any]) -> dict[str, Prediction]:
@@ -239,7 +244,7 @@ def _prediction(given: dict[Space, Any]) -> dict[str, Prediction]:
 
 
 def _loss_metric(given: object) -> MeanLoss:
-    metric: Metric = parse_metric(given)
+    metric: Metric = given if isinstance(given, MeanLoss) else parse_metric(given)
     if not isinstance(metric, MeanLoss):
         raise UsageError(f"{metric.label} has no value of a single row; name a loss: 'fastloss losses' lists them.")
     return metric
@@ -259,7 +264,9 @@ def _kept_columns(keep: Sequence[str] | str, taken: Sequence[str]) -> tuple[str,
 
 
 def _asked(plan: Plan, top: int | None, compression: str) -> dict[str, Any]:
-    return {**plan.asked(), "keep": list(plan.keep), "top": top, "compression": compression}
+    # A defined loss may change under its name; its source tells one formula from another.
+    sources = [_loss_metric(metric).loss.source for metric in plan.metrics]
+    return {**plan.asked(), "source": sources, "keep": list(plan.keep), "top": top, "compression": compression}
 
 
 def _target(out: str | os.PathLike[str]) -> Path:
@@ -605,7 +612,7 @@ class _Run:
             try:
                 for task in output.tasks:
                     of_task = Counts()
-                    for batch in task.read():
+                    for batch in scorer.batches(task):
                         check()
                         writer.add(batch, scorer.score(batch, task, of_task))
                     scorer.refuse_bad_rows(of_task)
@@ -630,7 +637,7 @@ class _Run:
             of_task = Counts()
             found = _Best(best.n_rows, self._plan.keep)
             try:
-                for batch in task.read():
+                for batch in scorer.batches(task):
                     check()
                     row = task.first_row + of_task.ledger.n_read
                     values = scorer.score(batch, task, of_task)
@@ -648,7 +655,7 @@ class _Run:
             self._advance(task, of_task.ledger.n_read)
 
         _in_threads(iter(output.tasks), look, threads)
-        table = best.table(self._plan.source.schema)
+        table = best.table(self._plan.source.schema, value_types(self._plan))
         self._check_unchanged(output)
         with _whole_file(output.path) as sink:
             writer = pq.ParquetWriter(sink, table.schema, compression=self._score_plan.compression)
@@ -717,11 +724,18 @@ def _in_threads(units: Iterator[_Unit], work: Callable[[_Unit, Callable[[], None
         raise min(failures, key=lambda failure: failure[0])[1]
 
 
+def value_types(plan: Plan) -> list[pa.DataType]:
+    """Return the types of `LOSS_COLUMNS`: numbers, and lists of them for the derivatives by a list of predictions."""
+    derivative = pa.large_list(pa.float64()) if plan.lists else pa.float64()
+    return [pa.float64(), derivative, derivative]
+
+
 class _RowScorer:
     """Evaluates the loss of every row of a batch; safe to call from several threads at once."""
 
     def __init__(self, score_plan: ScorePlan) -> None:
         from fastloss.engine.cpu import CpuEngine, saturation_error
+        from fastloss_kernels.cpu.lists import make_list_flag, make_list_value_gradient_hessian
         from fastloss_kernels.cpu.pointwise import make_flag, make_value_gradient_hessian
 
         plan, loss = score_plan.plan, score_plan.loss
@@ -732,8 +746,18 @@ class _RowScorer:
         (self._model,) = plan.models
         space = self._model.space
         self._parameters = loss.parameters(space, plan.epsilon)
-        self._kernel = make_value_gradient_hessian(loss.rows[space])
-        self._saturated = make_flag(loss.saturated[space]) if space in loss.saturated else None
+        test: Any = loss.saturated.get(space)
+        row: Any = loss.rows[space]
+        self._kernel: Callable[..., None] = (
+            make_list_value_gradient_hessian if plan.lists else make_value_gradient_hessian
+        )(row)
+        self._saturated: Callable[..., None] | None = None
+        if test is not None:
+            self._saturated = (make_list_flag if plan.lists else make_flag)(test)
+
+    def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
+        """Return a task's batches, short enough where they hold lists."""
+        return self._engine.pieces(task)
 
     def score(self, batch: pa.RecordBatch, task: Task, counts: Counts) -> list[pa.Array]:
         """Return loss, gradient and hessian of each row, null where the row cannot be used."""
@@ -741,6 +765,8 @@ class _RowScorer:
         first_row = counts.ledger.n_read
         checked = self._engine.check_batch(counts.ledger, batch, task)
         (keep,), (may_saturate,) = checked.keep, checked.may_saturate
+        if checked.lists is not None:
+            return self._score_lists(checked.lists[0], keep, may_saturate, task, first_row, n_rows, counts)
         # In writable arrays, as the losses themselves use: a kernel is compiled anew for another layout.
         score = self._engine.buffer(("row", "score"), n_rows)
         label = self._engine.buffer(("row", "label"), n_rows)
@@ -764,6 +790,38 @@ class _RowScorer:
         mask = None if keep is None else ~keep
         return [pa.array(column, pa.float64(), mask=mask, from_pandas=False) for column in values]
 
+    def _score_lists(
+        self,
+        lists: ListBatch,
+        keep: Mask | None,
+        may_saturate: bool,
+        task: Task,
+        first_row: int,
+        n_rows: int,
+        counts: Counts,
+    ) -> list[pa.Array]:
+        used = np.arange(n_rows) if keep is None else np.flatnonzero(keep)
+        if may_saturate and self._saturated is not None:
+            flag = np.empty(len(used), dtype=np.bool_)
+            self._saturated(*lists, used, self._parameters, flag)
+            counts.saturated += int(np.count_nonzero(flag))
+            if self._plan.saturation == "error" and flag.any():
+                row = first_row + int(used[flag.argmax()])
+                raise self._saturation_error(task, row, self._model, self._loss.name, "")
+        of_used = np.empty(len(used))
+        derivatives = [np.zeros(len(lists.score)) for _ in LOSS_COLUMNS[1:]]
+        self._kernel(*lists, used, self._parameters, of_used, *derivatives)
+        values = of_used
+        mask = None
+        if keep is not None:
+            mask = ~keep
+            values = np.zeros(n_rows)
+            values[used] = of_used
+        offsets = pa.array(lists.score_offsets, pa.int64())
+        loss = pa.array(values, pa.float64(), mask=mask, from_pandas=False)
+        null = None if mask is None else pa.array(mask)
+        return [loss, *(pa.LargeListArray.from_arrays(offsets, pa.array(d), mask=null) for d in derivatives)]
+
     def refuse_bad_rows(self, counts: Counts) -> None:
         """Raise a DataError if a task holds a bad row and the plan does not drop bad rows."""
         if self._plan.on_bad_row == "raise":
@@ -777,6 +835,7 @@ class _Writer:
         self._sink = sink
         self._keep = score_plan.plan.keep
         self._logged = [score_plan.plan.source.schema.field(name).type for name in self._keep]
+        self._value_types = value_types(score_plan.plan)
         self._compression = score_plan.compression
         self._flush_bytes = score_plan.flush_bytes
         self._is_stream = is_stream
@@ -794,7 +853,7 @@ class _Writer:
         kept = [_as_type(batch.column(name), schema.field(name).type) for name in self._keep]
         self._waiting.append(pa.RecordBatch.from_arrays([*kept, *values], schema=schema))
         self._waiting_rows += batch.num_rows
-        self._waiting_bytes += sum(map(self._held_bytes, self._keep, kept)) + 25 * batch.num_rows
+        self._waiting_bytes += sum(map(self._held_bytes, self._keep, kept)) + sum(value.nbytes for value in values)
         if self._waiting_bytes > self._flush_bytes or (
             self._is_stream and self._waiting_rows >= _STREAM_ROW_GROUP_ROWS
         ):
@@ -828,7 +887,7 @@ class _Writer:
                 pa.field(name, _declared_type(kind, logged))
                 for name, kind, logged in zip(self._keep, types, self._logged, strict=True)
             ]
-            values = [pa.field(name, pa.float64()) for name in LOSS_COLUMNS]
+            values = [pa.field(name, kind) for name, kind in zip(LOSS_COLUMNS, self._value_types, strict=True)]
             self._schema = pa.schema([*fields, *values])
             self._declared = pa.schema([*declared, *values])
             self._writer = pq.ParquetWriter(
@@ -918,14 +977,14 @@ class _Best:
         """Add the rows of another."""
         self._hold(other._tables)
 
-    def table(self, schema: pa.Schema) -> pa.Table:
+    def table(self, schema: pa.Schema, of_values: Sequence[pa.DataType]) -> pa.Table:
         """Return the rows, the hardest first."""
         self._prune()
         names = [*self._keep, *LOSS_COLUMNS, *PLACE_COLUMNS]
         if self._tables:
             return self._tables[0].drop_columns(["task"]).rename_columns(names)
         kept = [_plain(pa.array([], schema.field(name).type)) for name in self._keep]
-        types = [*[pa.float64()] * len(LOSS_COLUMNS), pa.string(), pa.int64(), pa.int64()]
+        types = [*of_values, pa.string(), pa.int64(), pa.int64()]
         return pa.table([*kept, *(pa.array([], kind) for kind in types)], names=names)
 
     def _hold(self, tables: Sequence[pa.Table]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 from dataclasses import fields
+from typing import Literal
 
 from fastloss.errors import UsageError, nearest_names
 from fastloss.metrics.form import Metric
@@ -80,10 +81,19 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for name in names if name.strip()]
 
 
-def default_metrics(spaces: Iterable[str]) -> list[Metric]:
-    """Return what a user of these prediction spaces most likely wants to see."""
+def default_metrics(spaces: Iterable[str], shape: Literal["row", "list", "index"] = "row") -> list[Metric]:
+    """Return what a user of these prediction spaces most likely wants to see.
+
+    Predictions are one number a row, or lists beside lists of labels, or lists beside an index.
+    """
     given = set(spaces)
-    if given <= {"logit", "prob", "logprob"}:
+    if shape == "index":
+        names = ["sparse_categorical_crossentropy"]
+    elif shape == "list" and given <= {"logit", "prob", "logprob"}:
+        names = ["categorical_crossentropy"]
+    elif shape == "list" and given == {"value"}:
+        names = ["mean_squared_error", "mean_absolute_error"]
+    elif given <= {"logit", "prob", "logprob"}:
         names = ["log_loss", "normalized_entropy", "brier_score", "calibration", "ctr", "mean_prediction"]
     elif given == {"value"}:
         names = ["mean_squared_error", "root_mean_squared_error", "mean_absolute_error", "mean_prediction"]

@@ -86,6 +86,11 @@ class OverLists(ListLoss):
         return self.loss.formula
 
     @property
+    def source(self) -> str:  # type: ignore[override]
+        """The source of the loss."""
+        return self.loss.source
+
+    @property
     def label_domain(self) -> str:
         """The label domain of the loss."""
         return getattr(self.loss, "label_domain", "01")
