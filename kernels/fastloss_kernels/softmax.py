@@ -124,12 +124,13 @@ def make_probability_row(label_at: LabelAt, logarithmic: bool) -> ListRow:
     @formula
     def row(score, label, parameters, gradient, hessian, derivatives):
         scale, smoothing, normalized, epsilon, ceiling = parameters
+        lowest = LOWEST if logarithmic else 0.0
         shift = 0.0
         if smoothing != 0.0:
-            shift = smoothing / count_present(score, LOWEST if logarithmic else 0.0)
+            shift = smoothing / count_present(score, lowest)
         if normalized != 0.0:
             for j in range(score.shape[0]):
-                masked = not float(score[j]) >= float("-inf")
+                masked = not float(score[j]) >= lowest
                 gradient[j] = label_at(label, j) * scale + (0.0 if masked else shift)
             labels, labels_small = sum_parts(gradient)
             labels += labels_small
@@ -137,7 +138,7 @@ def make_probability_row(label_at: LabelAt, logarithmic: bool) -> ListRow:
             shift = divide(shift, labels)
         for j in range(score.shape[0]):
             x = float(score[j])
-            masked = not x >= float("-inf")
+            masked = not x >= lowest
             y = fma(label_at(label, j), scale, 0.0 if masked else shift)
             x = (float("-inf") if logarithmic else 0.0) if masked else x
             cost = -x if logarithmic else -log(x)
@@ -148,7 +149,7 @@ def make_probability_row(label_at: LabelAt, logarithmic: bool) -> ListRow:
         if derivatives:
             for j in range(score.shape[0]):
                 x = float(score[j])
-                masked = not x >= float("-inf")
+                masked = not x >= lowest
                 y = fma(label_at(label, j), scale, shift)
                 y = 0.0 if masked else y
                 p = epsilon if x < epsilon else x
@@ -168,16 +169,23 @@ def make_saturated_row(label_at: LabelAt, space: str) -> Callable[..., bool]:
 
     @formula
     def saturated(score, label, parameters):
+        lowest = 0.0 if space == "prob" else LOWEST
         found = False
+        certain = False
+        asked_elsewhere = False
         for j in range(score.shape[0]):
             x = float(score[j])
+            masked = not x >= lowest
+            asked = label_at(label, j) * parameters[0] > 0.0 or (parameters[1] > 0.0 and not masked)
             if space == "logit":
-                impossible = not x > float("-inf")
+                impossible = masked
+                certain |= x == float("inf")
+                asked_elsewhere |= asked and x < float("inf")
             elif space == "prob":
                 impossible = not (x >= parameters[3] and x > 0.0)
             else:
                 impossible = not (-x <= parameters[4] and x > float("-inf"))
-            found |= impossible and label_at(label, j) * parameters[0] > 0.0
-        return found
+            found |= impossible and asked
+        return found or (certain and asked_elsewhere)
 
     return saturated

@@ -1,0 +1,518 @@
+"""Every list loss in every space: against its oracle in ULPs, as plain Python to the bit, and its derivatives."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import mpmath
+import numpy as np
+import pytest
+from mpmath import mpf
+
+from fastloss_kernels.cpu import lists as cpu_lists
+from fastloss_kernels.losses import (
+    LIST_LOSSES,
+    CategoricalCrossentropy,
+    ListLoss,
+    SparseCategoricalCrossentropy,
+)
+from tests.oracles.list_losses import LIST_ORACLES, LISTS, LONG_DIGITS, PRECISION_DIGITS, Lists
+from tests.test_losses import ulp_error
+
+INF, NAN = math.inf, math.nan
+HARD = ("one-hot", "index")
+VALUE_ULP = {True: 2.0, False: 4.0}
+DERIVATIVE_ULP = 4.0
+# Of sums of rounded terms of both signs.
+PARTS_ULP = 6.0
+OUTPUTS = ("value", "gradient", "hessian")
+
+# Every loss as it comes, and those whose parameters change the formula or its accuracy.
+INSTANCES: list[ListLoss] = [loss() for loss in LIST_LOSSES] + [
+    CategoricalCrossentropy(label_smoothing=0.1),
+    SparseCategoricalCrossentropy(label_smoothing=0.1),
+]
+CASES = [pytest.param(loss, space, id=f"{loss.label}-{space}") for loss in INSTANCES for space in loss.rows]
+
+
+class Case(NamedTuple):
+    """One list, and what kind of labels it has."""
+
+    kind: str
+    score: list[float]
+    label: list[float]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Lists
+
+
+EXTREME_LOGITS: list[list[float]] = [
+    [0.0],
+    [-800.0],
+    [0.0, 0.0],
+    [1e-300, -1e-300],
+    [5e-324, -5e-324, 0.0],
+    [800.0, -800.0],
+    [1000.0, 999.0, 0.0, 0.0],
+    [-1000.0, -999.0, -1745.0],
+    [700.0, 0.0, -700.0, 5.0, 690.0],
+    [745.1, 0.0, 1.0],
+    [36.7, 0.0, 0.0, -1.0],
+    [1e8 + 0.25, 1e8, 1e8 - 2.0, 1e8 + 1.0],
+    [-1e8, -1e8 + 0.125, -1e8 - 3.0],
+    [1e300, -1e300, 0.0],
+    [8e307, -8e307],
+    [0.1, 0.1, 0.1, -30.0, -60.0],
+]
+EXTREMES: dict[str, list[list[float]]] = {
+    "logit": [*EXTREME_LOGITS, [INF, 0.0, 1.0], [3.0, INF]],
+    "margin": EXTREME_LOGITS,
+    "value": EXTREME_LOGITS,
+    "prob": [
+        [1.0],
+        [0.0],
+        [0.0, 1.0],
+        [1e-300, 1.0 - 2**-53],
+        [0.0, 1e-300, 1e-12, 0.5, 0.5],
+        [9e-13, 1.1e-12, 5e-324, 0.75, 0.25],
+        [1 / 3, 1 / 3, 1 / 3],
+        [1e-7, 1.0 - 1e-7],
+    ],
+    "logprob": [
+        [0.0],
+        [-0.0, -800.0],
+        [-5e-324, -1e-300, -27.6, -27.7, -0.7],
+        [-1e-12, -28.0],
+        [-1e300, -0.1, -2.5],
+        [-1.0986122886681098] * 3,
+    ],
+}
+MASKED: dict[str, list[list[float]]] = {
+    "logit": [[NAN, 1.0, 2.0], [-INF, 0.5, -INF], [NAN, -INF, 3.0, -1.0, 2.0], [NAN, 800.0, -800.0]],
+    "margin": [[NAN, 1.0, 2.0], [-INF, 0.5, -INF], [NAN, -INF, 3.0, -1.0, 2.0]],
+    "value": [[NAN, 1.0, 2.0], [0.5, NAN, NAN], [3.0, -1.0, NAN, 2.0, NAN]],
+    "prob": [[NAN, 0.25, 0.75], [0.5, NAN, NAN], [0.25, 0.125, NAN, 0.5, NAN]],
+    "logprob": [[NAN, -0.3, -1.5], [-0.5, NAN, -INF], [-1.0, -2.0, NAN, -0.75, -INF]],
+}
+
+
+def declared(loss: ListLoss) -> Lists:
+    return LISTS.get(type(loss).__name__, Lists())
+
+
+def random_scores(space: str, length: int, random: np.random.Generator) -> list[float]:
+    if space in ("prob", "logprob"):
+        p = random.dirichlet(np.full(length, 0.7)) if length > 1 else np.array([0.8])
+        p = np.maximum(p, 1e-10)
+        return (np.log(p) if space == "logprob" else p).tolist()
+    return random.normal(0.5, 3.0, length).tolist()
+
+
+def labels_of(kind: str, length: int, random: np.random.Generator) -> list[float]:
+    if kind == "index":
+        return [float(random.integers(length))]
+    label = np.zeros(length)
+    if kind == "one-hot":
+        label[random.integers(length)] = 1.0
+    elif kind == "multi-hot":
+        label[random.choice(length, min(length, 2 + length // 20), replace=False)] = 1.0
+    elif kind == "soft":
+        label = np.where(random.random(length) < 0.4, 0.0, random.random(length))
+    elif kind == "distribution":
+        label = random.dirichlet(np.full(length, 0.7)) if length > 1 else np.ones(1)
+        label = np.where(label < 1e-10, 0.0, label)
+    elif kind == "graded":
+        label = random.integers(0, 5, length).astype(np.float64)
+    else:
+        assert kind == "vector"
+        label = random.normal(0.0, 2.0, length)
+    return label.tolist()
+
+
+def with_labels(loss: ListLoss, scores: list[list[float]], random: np.random.Generator) -> list[Case]:
+    """Give every list of scores labels of each kind."""
+    return [Case(kind, s, labels_of(kind, len(s), random)) for s in scores for kind in declared(loss).labels]
+
+
+def arrays_of(cases: Sequence[Case]) -> tuple[np.ndarray, ...]:
+    def flatten(lists: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
+        offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+        return np.array([x for entry in lists for x in entry], dtype=np.float64), offsets
+
+    return (*flatten([case.score for case in cases]), *flatten([case.label for case in cases]))
+
+
+def usable(loss: ListLoss, space: str, cases: list[Case]) -> list[Case]:
+    """The lists that the loss is defined for."""
+    allowed = loss.prediction_range(space)
+    cases = [case for case in cases if all(math.isnan(x) or x in allowed for x in case.score)]
+    cases = [case for case in cases if all(y in loss.label_range for y in case.label)]
+    classes = np.empty(len(cases), dtype=np.int8)
+    lowest, needs = loss.lowest_score(space), cpu_lists.NEEDS[loss.needs]
+    lists = np.arange(len(cases))
+    cpu_lists.make_classify()(*arrays_of(cases), lists, lowest, needs, loss.label_kind == "index", classes)
+    return [case for case, found in zip(cases, classes, strict=True) if found == cpu_lists.USABLE]
+
+
+@functools.cache
+def short_lists(loss: ListLoss, space: str) -> list[Case]:
+    """Lists of length 1, 2, 5 and 50, extremes, and masked candidates."""
+    random = np.random.default_rng(11)
+    scores = [random_scores(space, n, random) for n in (1, 2, 2, 5, 5, 5, 50)]
+    return usable(loss, space, with_labels(loss, [*scores, *EXTREMES[space], *MASKED[space]], random))
+
+
+class Found(NamedTuple):
+    """What a kernel gave for some lists."""
+
+    value: np.ndarray
+    gradient: list[np.ndarray]
+    hessian: list[np.ndarray]
+
+
+def evaluate(loss: ListLoss, space: str, cases: Sequence[Case], parallel: bool = False) -> Found:
+    score, offsets, label, label_offsets = arrays_of(cases)
+    value, gradient, hessian = np.empty(len(cases)), np.full(len(score), -7.0), np.full(len(score), -7.0)
+    kernel = cpu_lists.make_list_value_gradient_hessian(loss.rows[space], parallel)
+    arrays = (score, offsets, label, label_offsets, np.arange(len(cases)), loss.parameters(space))
+    kernel(*arrays, value, gradient, hessian)
+    return Found(value, np.split(gradient, offsets[1:-1]), np.split(hessian, offsets[1:-1]))
+
+
+def evaluate_values(loss: ListLoss, space: str, cases: Sequence[Case]) -> np.ndarray:
+    score, offsets, label, label_offsets = arrays_of(cases)
+    value = np.empty(len(cases))
+    scratch = np.full((2, max(len(case.score) for case in cases)), NAN)
+    kernel = cpu_lists.make_list_value(loss.rows[space])
+    kernel(score, offsets, label, label_offsets, np.arange(len(cases)), loss.parameters(space), scratch, value)
+    return value
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Equal bit for bit; every NaN is the same, and so are both zeros."""
+    return np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The oracle
+
+
+def exact_outputs(
+    loss: Any, space: str, score: Sequence[Any], label: Sequence[Any]
+) -> tuple[Any, list[Any], list[Any]]:
+    oracle = LIST_ORACLES[type(loss).__name__ if isinstance(loss, ListLoss) else loss.class_name][space]
+    numbers = [None if isinstance(x, float) and math.isnan(x) else mpf(x) for x in score]
+    return oracle(numbers, [mpf(y) for y in label], loss)
+
+
+def flat(outputs: tuple[Any, list[Any], list[Any]]) -> list[Any]:
+    return [outputs[0], *outputs[1], *outputs[2]]
+
+
+def changed(loss: ListLoss, **parameters: Any) -> Any:
+    """What an oracle reads of a loss with other parameters, which may be mpmath numbers."""
+    given = {field.name: getattr(loss, field.name) for field in fields(loss)}
+    return SimpleNamespace(**{**given, **parameters, "class_name": type(loss).__name__})
+
+
+def is_linear(loss: ListLoss, space: str) -> bool:
+    """Tell whether the definition without smoothing is linear in the labels, from itself."""
+    if loss.label_kind == "index":
+        return True
+    if 2.0 not in loss.label_range:
+        return False
+    score = [0.5, 0.25, 0.125] if space == "prob" else [-0.5, -0.25, -1.0]
+    plain = changed(loss, label_smoothing=0.0)
+    with mpmath.workdps(PRECISION_DIGITS):
+        labels = ([1.0, 0.5, 0.0], [2.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0])
+        once, twice, first, second = (exact_outputs(plain, space, score, label)[0] for label in labels)
+        tiny = mpf(10) ** -300
+        return bool(abs(twice - 2 * once) < tiny and abs(first + second / 2 - once) < tiny)
+
+
+def scales_of_parts(loss: ListLoss, space: str, case: Case, exact: list[Any]) -> list[Any]:
+    """The largest term of each output that one label's part of a linear loss adds."""
+    n = len(case.score)
+    is_index = loss.label_kind == "index"
+    labels = [float(k == case.label[0]) for k in range(n)] if is_index else case.label
+    smoothing = getattr(loss, "label_smoothing", 0.0)
+    plain = changed(loss, label_smoothing=0.0)
+    scales = [abs(x) for x in exact]
+    for k, y in enumerate(labels):
+        weight = (1 - smoothing) * y + smoothing / n
+        if weight > 0.0:
+            one = [k] if is_index else [float(j == k) for j in range(n)]
+            part = flat(exact_outputs(plain, space, case.score, one))
+            scales = [max(scale, abs(x) * weight) for scale, x in zip(scales, part, strict=True)]
+    return scales
+
+
+def scales_of_movement(loss: ListLoss, space: str, case: Case, exact: list[Any]) -> list[Any]:
+    """How far each output moves per relative change of a score, a label or a parameter, at least its own size.
+
+    Numbers are moved one by one in short lists, in long ones all at once with random signs. At least 1e-300: below it
+    a float64 has fewer digits.
+    """
+    step = mpf(10) ** -60
+    score = [x if math.isnan(x) else mpf(x) for x in case.score]
+    label = [mpf(y) for y in case.label]
+    n_scores = len(score)
+    random = np.random.default_rng(5)
+    n = n_scores + (0 if loss.label_kind == "index" else len(label))
+    directions = np.eye(n) if n <= 12 else random.choice([-1.0, 1.0], (8, n))
+    given = {field.name: getattr(loss, field.name) for field in fields(loss)}
+    numbers = {name: mpf(number) for name, number in given.items() if isinstance(number, float)}
+    moved = [
+        flat(exact_outputs(changed(loss, **{k: v * (1 + step)}), space, score, label)) for k, v in numbers.items()
+    ]
+    for direction in directions:
+        signs = [mpf(sign) for sign in direction] + [mpf(0)] * len(label)
+        moved_score = [x if isinstance(x, float) else x * (1 + s * step) for x, s in zip(score, signs, strict=False)]
+        moved_label = [y * (1 + s * step) for y, s in zip(label, signs[n_scores:], strict=False)]
+        moved.append(flat(exact_outputs(loss, space, moved_score, moved_label)))
+    scales = []
+    for i, x in enumerate(exact):
+        changes = [abs(other[i] - x) / step for other in moved if abs(x) < mpmath.inf]
+        scales.append(max([mpf(10) ** -300, abs(x), *changes]))
+    return scales
+
+
+def scales_of(loss: ListLoss, space: str, case: Case, exact: list[Any], cancels: bool) -> list[Any]:
+    """What each output's error is measured by where terms of both signs add up to it."""
+    n = len(case.score)
+    if n > 50:
+        # Parts would take as many oracles as there are candidates.
+        return [abs(exact[0]), *[max(map(abs, exact[1 : n + 1]))] * n, *[max(map(abs, exact[n + 1 :]))] * n]
+    if not cancels and is_linear(loss, space):
+        return scales_of_parts(loss, space, case, exact)
+    return scales_of_movement(loss, space, case, exact)
+
+
+def assert_near_the_oracle(loss: ListLoss, space: str, cases: list[Case]) -> None:
+    found = evaluate(loss, space, cases)
+    cancelling = [(space, output) in declared(loss).cancelling for output in OUTPUTS]
+    for i, case in enumerate(cases):
+        exact = flat(exact_outputs(loss, space, case.score, case.label))
+        n = len(case.score)
+        hard = case.kind in HARD and not getattr(loss, "label_smoothing", 0.0)
+        scales = exact if hard and not any(cancelling) else scales_of(loss, space, case, exact, any(cancelling))
+        numbers = [found.value[i], *found.gradient[i], *found.hessian[i]]
+        for j, (number, x) in enumerate(zip(numbers, exact, strict=True)):
+            output = 0 if j == 0 else 1 + (j > n)
+            bound, scale = PARTS_ULP, abs(scales[j])
+            if not cancelling[output] and (hard or output == 0):
+                bound, scale = DERIVATIVE_ULP if output else VALUE_ULP[hard], abs(x)
+            error = ulp_error(float(number), x, scale)
+            assert error <= bound, (
+                f"{OUTPUTS[output]} {(j - 1) % n}: {number!r} is {error:.3g} ULP from {mpmath.nstr(x, 20)}; "
+                f"{case.kind}, {space} {case.score[:6]}, label {case.label[:6]}, {n} candidates"
+            )
+
+
+@pytest.mark.parametrize(("loss", "space"), CASES)
+def test_against_the_oracle(loss: ListLoss, space: str) -> None:
+    cases = short_lists(loss, space)
+    assert len(cases) > 10
+    with mpmath.workdps(PRECISION_DIGITS):
+        assert_near_the_oracle(loss, space, cases)
+
+
+@pytest.mark.parametrize(("loss", "space"), CASES)
+def test_long_lists_against_the_oracle(loss: ListLoss, space: str) -> None:
+    random = np.random.default_rng(12)
+    cases = with_labels(loss, [random_scores(space, declared(loss).longest, random)], random)
+    with mpmath.workdps(LONG_DIGITS):
+        assert_near_the_oracle(loss, space, usable(loss, space, cases))
+
+
+def test_every_list_loss_has_an_oracle_for_every_space() -> None:
+    needed: dict[str, set[str]] = {}
+    for loss in INSTANCES:
+        needed.setdefault(type(loss).__name__, set()).update(loss.rows)
+    assert needed == {name: set(oracles) for name, oracles in LIST_ORACLES.items()}
+    assert set(LISTS) <= set(LIST_ORACLES)
+
+
+@pytest.mark.parametrize(("loss", "space"), CASES)
+def test_derivatives_agree_with_differences(loss: ListLoss, space: str) -> None:
+    random = np.random.default_rng(13)
+    checked, kinks = 0, 0
+    scores = [random_scores(space, 5, random) for _ in range(3)]
+    # Probabilities not so small that a step is a large part of them.
+    scores = [[0.1 + 0.5 * x for x in score] if space == "prob" else score for score in scores]
+    for case in usable(loss, space, with_labels(loss, scores, random)):
+        (gradient,), (hessian,) = evaluate(loss, space, [case])[1:]
+        for j in range(5):
+            slopes, curves = [], []
+            for step in (1e-3, 5e-4):
+                moved = [
+                    case._replace(score=[x + k * step * (i == j) for i, x in enumerate(case.score)])
+                    for k in (-2, -1, 1, 2)
+                ]
+                found = evaluate(loss, space, moved)
+                v, g = found.value, [entry[j] for entry in found.gradient]
+                slopes.append((v[0] - 8 * v[1] + 8 * v[2] - v[3]) / (12 * step))
+                curves.append((g[0] - 8 * g[1] + 8 * g[2] - g[3]) / (12 * step))
+            close = 1e-6 * max(1.0, abs(slopes[0]), abs(curves[0]))
+            if abs(slopes[0] - slopes[1]) > close or abs(curves[0] - curves[1]) > close:
+                kinks += 1  # A kink in between: estimates of two steps differ.
+                continue
+            checked += 1
+            assert slopes[1] == pytest.approx(gradient[j], rel=1e-7, abs=1e-8), (case, j)
+            assert curves[1] == pytest.approx(hessian[j], rel=1e-6, abs=1e-7), (case, j)
+    assert checked > 4 * kinks
+    assert checked >= 5
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Bits
+
+
+@pytest.mark.parametrize(("loss", "space"), CASES)
+def test_plain_python_gives_the_same_bits(loss: ListLoss, space: str) -> None:
+    cases = short_lists(loss, space)
+    compiled = evaluate(loss, space, cases)
+    with np.errstate(all="ignore"):
+        for i, case in enumerate(cases):
+            gradient, hessian = np.full((2, len(case.score)), -7.0)
+            arrays = (np.array(case.score), np.array(case.label), loss.parameters(space), gradient, hessian)
+            value = loss.rows[space](*arrays, True)
+            assert same_bits(value, compiled.value[i]), case
+            assert same_bits(gradient, compiled.gradient[i]), case
+            assert same_bits(hessian, compiled.hessian[i]), case
+            assert same_bits(loss.rows[space](*arrays, False), value), case
+
+
+@pytest.mark.parametrize(("loss", "space"), CASES)
+def test_every_driver_place_and_order_gives_the_same_bits(loss: ListLoss, space: str) -> None:
+    random = np.random.default_rng(14)
+    lengths = random.integers(1, 40, 200)
+    cases = usable(loss, space, with_labels(loss, [random_scores(space, int(n), random) for n in lengths], random))
+    cases += short_lists(loss, space)
+    found = evaluate(loss, space, cases)
+    assert same_bits(evaluate_values(loss, space, cases), found.value)
+    parallel = evaluate(loss, space, cases, parallel=True)
+    assert same_bits(parallel.value, found.value)
+    order = random.permutation(len(cases))
+    shuffled = evaluate(loss, space, [cases[i] for i in order])
+    assert same_bits(shuffled.value, found.value[order])
+    for output in ("gradient", "hessian"):
+        serial = getattr(found, output)
+        assert same_bits(np.concatenate(getattr(parallel, output)), np.concatenate(serial))
+        assert same_bits(np.concatenate(getattr(shuffled, output)), np.concatenate([serial[i] for i in order]))
+
+
+@pytest.mark.parametrize(("loss", "space"), CASES)
+def test_finite_lists_never_give_nan_and_masked_candidates_have_no_slope(loss: ListLoss, space: str) -> None:
+    cases = short_lists(loss, space)
+    found = evaluate(loss, space, cases)
+    lowest = loss.lowest_score(space)
+    for i, case in enumerate(cases):
+        assert not np.isnan([found.value[i], *found.gradient[i], *found.hessian[i]]).any(), case
+        masked = ~(np.array(case.score) >= lowest)
+        assert not found.gradient[i][masked].any(), case
+        assert not found.hessian[i][masked].any(), case
+
+
+@pytest.mark.parametrize(("loss", "space"), CASES)
+def test_a_masked_candidate_is_as_good_as_absent(loss: ListLoss, space: str) -> None:
+    if loss.label_kind == "index":
+        pytest.skip("an index counts masked candidates")
+    random = np.random.default_rng(15)
+    cases = usable(loss, space, with_labels(loss, [random_scores(space, 6, random) for _ in range(5)], random))
+    marks = [NAN] if loss.lowest_score(space) > -INF else [NAN, -INF]
+    absent = evaluate(loss, space, cases)
+    for mark in marks:
+        masked = [
+            Case(c.kind, [mark, *c.score[:4], mark, *c.score[4:]], [0, *c.label[:4], 0, *c.label[4:]]) for c in cases
+        ]
+        found = evaluate(loss, space, masked)
+        np.testing.assert_allclose(found.value, absent.value, rtol=1e-15)
+        for output in ("gradient", "hessian"):
+            for with_mask, without in zip(getattr(found, output), getattr(absent, output), strict=True):
+                np.testing.assert_allclose(np.delete(with_mask, [0, 5]), without, rtol=1e-15)
+
+
+@pytest.mark.parametrize(("loss", "space"), CASES)
+def test_doubled_labels_double_a_linear_loss(loss: ListLoss, space: str) -> None:
+    if loss.label_kind == "index" or getattr(loss, "label_smoothing", 0.0) or not is_linear(loss, space):
+        pytest.skip("not linear in the labels")
+    cases = [case for case in short_lists(loss, space) if max(case.label) < 1e300]
+    found = evaluate(loss, space, cases)
+    doubled = evaluate(loss, space, [case._replace(label=[2 * y for y in case.label]) for case in cases])
+    with np.errstate(over="ignore"):
+        assert same_bits(doubled.value, 2 * found.value)
+    for output in ("gradient", "hessian"):
+        once, twice = np.concatenate(getattr(found, output)), np.concatenate(getattr(doubled, output))
+        normal = np.abs(once) > 1e-300
+        assert same_bits(twice[normal], 2 * once[normal])
+
+
+@pytest.mark.parametrize(("loss", "space"), [case for case in CASES if case.values[1] in ("logit", "margin", "value")])
+def test_shifts_that_a_loss_does_not_see_change_no_bit(loss: ListLoss, space: str) -> None:
+    random = np.random.default_rng(16)
+    score = (random.integers(-40, 40, 7) / 4).tolist()
+    with mpmath.workdps(PRECISION_DIGITS):
+        for kind in declared(loss).labels:
+            label = labels_of(kind, len(score), random)
+            here, there = (exact_outputs(loss, space, [x + by for x in score], label)[0] for by in (0.0, 1.0))
+            if abs(here - there) > mpf(10) ** -300:
+                pytest.skip("the loss depends on more than differences")
+    cases = usable(loss, space, with_labels(loss, [score, score[:2], score[2:4]], random))
+    found = evaluate(loss, space, cases)
+    for offset in (1e8, -1e8, 2.0**40, -(2.0**40)):
+        # Quarters of integers: the shifted scores are exact.
+        shifted = evaluate(loss, space, [case._replace(score=[x + offset for x in case.score]) for case in cases])
+        assert same_bits(shifted.value, found.value)
+        for output in ("gradient", "hessian"):
+            assert same_bits(np.concatenate(getattr(shifted, output)), np.concatenate(getattr(found, output)))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Calls with arrays
+
+
+def is_saturated(loss: ListLoss, space: str, cases: Sequence[Case]) -> list[bool]:
+    score, offsets, label, label_offsets = arrays_of(cases)
+    flags = np.zeros(len(cases), dtype=np.bool_)
+    kernel = cpu_lists.make_list_flag(loss.saturated[space])
+    kernel(score, offsets, label, label_offsets, np.arange(len(cases)), loss.parameters(space), flags)
+    return flags.tolist()
+
+
+@pytest.mark.parametrize(("loss", "space"), CASES)
+def test_saturation_is_where_clipping_changes_the_loss(loss: ListLoss, space: str) -> None:
+    if space not in loss.saturated:
+        pytest.skip("never saturates")
+    cases = short_lists(loss, space)
+    flags = is_saturated(loss, space, cases)
+    value = evaluate(loss, space, cases).value
+    unclipped = []
+    for case in cases:
+        gradient, hessian = np.empty((2, len(case.score)))
+        arrays = (np.array(case.score), np.array(case.label), loss.parameters(space, 0.0), gradient, hessian)
+        with np.errstate(all="ignore"):
+            unclipped.append(loss.rows[space](*arrays, False))
+    assert flags == [bool(math.isinf(v) or v != u) for v, u in zip(value, unclipped, strict=True)]
+
+
+@pytest.mark.parametrize(("loss", "space"), CASES)
+def test_float32_columns_equal_float64_columns_of_the_same_numbers(loss: ListLoss, space: str) -> None:
+    random = np.random.default_rng(17)
+    cases = usable(loss, space, with_labels(loss, [random_scores(space, 6, random) for _ in range(4)], random))
+    score = np.array([case.score for case in cases], dtype=np.float32)
+    label = np.array([case.label for case in cases], dtype=np.float32)
+    if loss.label_kind == "index":
+        label = label[:, 0].astype(np.int32)
+    narrow = [loss(label, **{space: score}), *loss.gradient_hessian(label, **{space: score})]
+    wide_score = score.astype(np.float64)
+    wide = [loss(label.astype(np.float64), **{space: wide_score})]
+    wide += loss.gradient_hessian(label.astype(np.float64), **{space: wide_score})
+    for one, other in zip(narrow, wide, strict=True):
+        assert same_bits(one, other)
