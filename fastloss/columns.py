@@ -239,6 +239,28 @@ def to_lists(column: pa.Array, name: str) -> ListColumn:
     return ListColumn(values, offsets, valid, elements_valid)
 
 
+def read_lists(given: object) -> ListColumn | None:
+    """Read a list column of any library that speaks Arrow, or return None for anything else."""
+    column: Any = given
+    if not isinstance(given, pa.Array | pa.ChunkedArray):
+        if hasattr(given, "__arrow_c_stream__"):
+            column = pa.chunked_array(given)
+        elif hasattr(given, "__arrow_c_array__"):
+            column = pa.array(given)
+        else:
+            return None
+    if not is_list_type(column.type):
+        return None
+    return to_lists(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column, "list")
+
+
+def lists_like(given: Any, lists: ListColumn, values: Float64Array) -> Any:
+    """Return numbers for the elements of a list column as a list column, of Polars for Polars, else of Arrow."""
+    mask = None if lists.valid is None else pa.array(~lists.valid)
+    column = pa.LargeListArray.from_arrays(pa.array(lists.offsets), pa.array(values), mask=mask)
+    return type(given)(column) if type(given).__module__.startswith("polars.") else column
+
+
 def encode_keys(column: pa.Array, name: str) -> tuple[CodeArray, list[Any]]:
     """Return a key column as codes, and the distinct values that the codes index.
 

@@ -30,7 +30,7 @@ LAYERS: dict[str, set[str]] = {
     "scan": {"errors", "sources", "states", "plan"},
     "report": {"_version", "errors", "metrics", "plan", "scan"},
     "result": {"_version", "errors", "states", "metrics", "plan", "scan", "report"},
-    "losses": set(),
+    "losses": {"columns"},
     "objectives": {"errors", "metrics"},
     "scoring": {"_version", "errors", "sources", "states", "metrics", "plan", "engine", "scan"},
     "api": {"plan", "scan", "engine", "result", "scoring"},

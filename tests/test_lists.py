@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -227,3 +228,41 @@ def test_what_does_not_fit_is_refused_before_a_row_is_read(request_: dict[str, o
 def test_lists_of_text_are_refused() -> None:
     with pytest.raises(fl.SchemaError, match="numbers are needed"):
         fl.make_plan(pa.table({"y": [[1.0]], "s": [["a"]]}), label="y", logit="s")
+
+
+@pytest.mark.parametrize("form", ["arrow", "chunked", "polars", "numpy", "arrays", "pandas"])
+def test_array_calls_take_list_columns_of_every_library(form: str) -> None:
+    scores = [[1.0, 2.0, 3.0], [0.5, -0.5, 0.0]]
+    labels = [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+    make = {
+        "arrow": lambda rows: pa.array(rows, pa.list_(pa.float32())),
+        "chunked": lambda rows: pa.chunked_array([pa.array(rows[:1]), pa.array(rows[1:])]),
+        "polars": lambda rows: pl.Series(rows),
+        "numpy": np.array,
+        "arrays": lambda rows: [np.array(row) for row in rows],
+        "pandas": lambda rows: pytest.importorskip("pandas").Series(rows),
+    }[form]
+    loss = fl.losses.CategoricalCrossentropy()
+    expected = [crossentropy(s, y) for s, y in zip(scores, labels, strict=True)]
+    assert loss(make(labels), logit=make(scores)).tolist() == pytest.approx(expected, rel=1e-15)
+    gradient, hessian = loss.gradient_hessian(make(labels), logit=make(scores))
+    kinds = {"arrow": pa.Array, "chunked": pa.Array, "polars": pl.Series, "numpy": np.ndarray, "pandas": pa.Array}
+    assert isinstance(gradient, kinds.get(form, list))
+    plain = loss.gradient(np.array(labels), logit=np.array(scores))
+    assert [list(row) for row in getattr(gradient, "to_pylist", lambda: gradient)()] == plain.tolist()
+    assert len(hessian) == 2
+
+
+def test_array_calls_on_lists_that_have_no_loss() -> None:
+    score = pa.array([[1.0, None], [None, None], None, [math.nan, 1.0], [1.0, 2.0], []])
+    label = pa.array([[1.0, 0.0], [1.0, 0.0], [1.0], [1.0, 0.0], [None, 1.0], []])
+    loss = fl.losses.CategoricalCrossentropy()
+    found = loss(label, logit=score)
+    assert found[[0, 4]].tolist() == [0.0, 0.0]
+    assert np.isnan(found[[1, 2, 3, 5]]).all()
+    assert loss.gradient(label, logit=score).to_pylist()[2] is None
+    with pytest.raises(ValueError, match="List 0 has 1 labels and 2 candidates"):
+        loss(pa.array([[1.0]]), logit=pa.array([[1.0, 2.0]]))
+    with pytest.raises(ValueError, match="OverLists"):
+        fl.losses.Hinge()(label, margin=score)
+    assert fl.losses.OverLists(fl.losses.Hinge())([[1.0, 0.0]], margin=[[0.5, 0.5]]).tolist() == [1.0]

@@ -7,6 +7,7 @@ label that is an index has a list of length 1.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,10 +15,9 @@ from numba import prange
 
 from fastloss_kernels.cpu.pointwise import may_run_parallel, require_range
 from fastloss_kernels.jit import compile_cpu
+from fastloss_kernels.losses.form import LIST_READERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fastloss_kernels.losses.form import ListLoss, ListRow
 
 # Lists of about so many candidates are one thread's work at a time.
@@ -175,11 +175,14 @@ class Lists(NamedTuple):
     offsets : numpy.ndarray of int64, shape (n_lists + 1,)
     void : numpy.ndarray of bool, shape (n_lists,)
         Lists that are null or hold a NaN of their own.
+    like : callable
+        ``like(values) -> lists``: numbers for the same candidates in the form in which these lists were given.
     """
 
     values: np.ndarray
     offsets: np.ndarray
     void: np.ndarray
+    like: Callable[[np.ndarray], Any]
 
     @property
     def n_lists(self) -> int:
@@ -189,13 +192,16 @@ class Lists(NamedTuple):
 
 def lists_of(given: Any) -> Lists:
     """Read a 2-D array, or a sequence of arrays (None for a null list), as lists; NaN voids its list."""
-    if isinstance(given, Lists):
-        return given
+    for reader in LIST_READERS:
+        if (found := reader(given)) is not None:
+            return Lists(*found)
     if isinstance(given, np.ndarray) and given.ndim == 2:
         n_lists, length = given.shape
         values = np.ascontiguousarray(given, dtype=np.float64)
         offsets = np.arange(0, n_lists * length + 1, length) if length else np.zeros(n_lists + 1, dtype=np.int64)
-        return Lists(values.reshape(-1), offsets.astype(np.int64), np.isnan(values).any(axis=1))
+        shape = given.shape
+        void = np.isnan(values).any(axis=1)
+        return Lists(values.reshape(-1), offsets.astype(np.int64), void, lambda found: found.reshape(shape))
     arrays = [None if entry is None else np.asarray(entry, dtype=np.float64) for entry in given]
     if any(array is not None and array.ndim != 1 for array in arrays):
         raise ValueError("Lists are needed: a 2-D array, a list column, or a sequence of 1-D arrays.")
@@ -203,14 +209,15 @@ def lists_of(given: Any) -> Lists:
     offsets = np.zeros(len(filled) + 1, dtype=np.int64)
     np.cumsum([len(array) for array in filled], out=offsets[1:])
     void = np.array([array is None or bool(np.isnan(array).any()) for array in arrays], dtype=np.bool_)
-    return Lists(np.concatenate([*filled, np.empty(0)]), offsets, void)
+    parts = offsets[1:-1]
+    return Lists(np.concatenate([*filled, np.empty(0)]), offsets, void, lambda found: np.split(found, parts))
 
 
 def evaluate_lists(loss: ListLoss, space: str, label: Any, score: Any, *, derivatives: bool) -> tuple[Any, ...]:
     """Evaluate a loss on lists: values float64 ``(n_lists,)`` and, if asked, gradients and hessians.
 
-    Gradients and hessians have the form of the scores: a 2-D array, or a list of arrays. Lists that are void, or lack
-    what the loss needs, have NaN.
+    Gradients and hessians have the form of the scores: a 2-D array, a list of arrays, a list column. Lists
+    that are void, or lack what the loss needs, have NaN.
 
     Raises
     ------
@@ -230,6 +237,7 @@ def evaluate_lists(loss: ListLoss, space: str, label: Any, score: Any, *, deriva
         raise ValueError(f"List {k} has {lengths[0]} labels and {lengths[1]} candidates; they must be equal.")
     require_range(space, scores.values, loss.prediction_range(space))
     if not is_index:
+        labels, scores = _masked_alike(labels, scores)
         require_range("label", labels.values, loss.label_range)
     lists = np.flatnonzero(usable)
     arrays = (scores.values, scores.offsets, labels.values, labels.offsets)
@@ -255,10 +263,21 @@ def evaluate_lists(loss: ListLoss, space: str, label: Any, score: Any, *, deriva
     kernel = make_list_value_gradient_hessian(loss.rows[space], may_run_parallel(len(scores.values)))
     kernel(*arrays, lists, parameters, found, gradient, hessian)
     values[lists] = found
-    if isinstance(score, np.ndarray) and score.ndim == 2:
-        return values, gradient.reshape(score.shape), hessian.reshape(score.shape)
-    parts = scores.offsets[1:-1]
-    return values, np.split(gradient, parts), np.split(hessian, parts)
+    return values, scores.like(gradient), scores.like(hessian)
+
+
+def _masked_alike(labels: Lists, scores: Lists) -> tuple[Lists, Lists]:
+    """Mask the candidates whose label is masked."""
+    elements = np.flatnonzero(np.isnan(labels.values))
+    rows = np.searchsorted(labels.offsets, elements, side="right") - 1
+    used = ~(labels.void | scores.void)[rows]
+    elements, rows = elements[used], rows[used]
+    if len(elements) == 0:
+        return labels, scores
+    label_values, score_values = labels.values.copy(), scores.values.copy()
+    label_values[elements] = 0.0
+    score_values[elements - labels.offsets[rows] + scores.offsets[rows]] = np.nan
+    return labels._replace(values=label_values), scores._replace(values=score_values)
 
 
 def _indices_of(loss: ListLoss, label: Any) -> Lists:
@@ -267,4 +286,4 @@ def _indices_of(loss: ListLoss, label: Any) -> Lists:
         raise ValueError(f"{loss.name} reads one index for each list; label has the shape {indices.shape}.")
     ignored = getattr(loss, "ignore_class", None)
     void = np.isnan(indices) | (False if ignored is None else indices == ignored)
-    return Lists(indices, np.arange(len(indices) + 1), void)
+    return Lists(indices, np.arange(len(indices) + 1), void, lambda found: found)

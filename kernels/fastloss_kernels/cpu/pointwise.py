@@ -99,8 +99,7 @@ def evaluate_arrays(loss: Loss, space: str, label: Any, score: Any, outputs: int
     ValueError
         If the shapes differ, or a label or prediction lies outside its domain.
     """
-    labels = np.asarray(label, dtype=np.float64)
-    scores = np.asarray(score, dtype=np.float64)
+    labels, scores = _numbers("label", label), _numbers(space, score)
     if labels.shape != scores.shape:
         raise ValueError(f"label has shape {labels.shape} and {space} has shape {scores.shape}; they must be equal.")
     require_range(space, scores, loss.prediction_range(space))
@@ -115,6 +114,15 @@ def evaluate_arrays(loss: Loss, space: str, label: Any, score: Any, outputs: int
     kernel = make(loss.rows[space], may_run_parallel(flat_score.size))
     kernel(flat_score, flat_label, loss.parameters(space), *results)
     return tuple(result.reshape(labels.shape) for result in results)
+
+
+def _numbers(name: str, given: Any) -> np.ndarray:
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} does not hold one number a row; of lists, OverLists(loss) takes the mean or the sum."
+        ) from None
 
 
 def _kernel_array(values: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ from fastloss_kernels.losses.mean_squared_logarithmic_error import (
     MeanSquaredLogarithmicError as MeanSquaredLogarithmicError,
 )
 from fastloss_kernels.losses.modified_huber import ModifiedHuber as ModifiedHuber
+from fastloss_kernels.losses.over_lists import OverLists as OverLists
 from fastloss_kernels.losses.pinball import Pinball as Pinball
 from fastloss_kernels.losses.poisson import Poisson as Poisson
 from fastloss_kernels.losses.poly1 import Poly1 as Poly1
@@ -44,7 +45,7 @@ from fastloss_kernels.losses.zero_one import ZeroOne as ZeroOne
 LOSSES: tuple[type[Loss], ...] = tuple(
     loss
     for loss in list(globals().values())
-    if isinstance(loss, type) and issubclass(loss, Loss) and "name" in vars(loss)
+    if isinstance(loss, type) and issubclass(loss, Loss) and isinstance(vars(loss).get("name"), str)
 )
 POINTWISE_LOSSES: tuple[type[Loss], ...] = tuple(loss for loss in LOSSES if not issubclass(loss, ListLoss))
 LIST_LOSSES: tuple[type[ListLoss], ...] = tuple(loss for loss in LOSSES if issubclass(loss, ListLoss))

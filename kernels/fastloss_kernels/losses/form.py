@@ -14,6 +14,10 @@ RowTest = Callable[..., bool]
 # one list, and so are gradient and hessian: scratch at first, and results only where derivatives is true.
 ListRow = Callable[..., float]
 
+# Readers of lists, tried before those of NumPy arrays: reader(given) -> the fields of `cpu.lists.Lists`, or None for
+# what it does not know. This package knows no Arrow; who does adds a reader of its columns.
+LIST_READERS: list[Callable[[Any], tuple[Any, ...] | None]] = []
+
 # Spaces a prediction column may be declared in, with the closed interval of its values.
 SPACES: dict[str, tuple[float, float]] = {
     "logit": (float("-inf"), float("inf")),
