@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from fastloss_kernels.links import MEAN_ROWS
-from fastloss_kernels.losses import POINTWISE_LOSSES
+from fastloss_kernels.losses import POINTWISE_LOSSES, ListLoss
 from fastloss_kernels.losses.form import SPACES
+from tests import test_list_losses
 
 ROOT = Path(__file__).parents[1]
 # Two blocks of thirteen threads: fewer threads than rows, and a number of rows that they do not divide.
@@ -47,6 +48,9 @@ def all_cases() -> dict[str, Case]:
 
 
 CASES = all_cases()
+LIST_CASES: dict[str, tuple[ListLoss, str]] = {
+    f"{loss.label}-{space}": (loss, space) for loss in test_list_losses.INSTANCES for space in loss.rows
+}
 
 
 def rows_of(space: str) -> tuple[np.ndarray, np.ndarray]:
@@ -74,6 +78,40 @@ def run_kernels(pointwise: Any, launch: Callable[..., Any], name: str) -> dict[s
     if test is not None:
         results["flag"] = np.zeros(len(score), dtype=np.bool_)
         launch(pointwise.make_flag(test))(score, label, parameters, results["flag"])
+    return results
+
+
+def lists_of(name: str) -> list[test_list_losses.Case]:
+    """Lists of a case: hostile, masked and random ones of a few candidates."""
+    return [case for case in test_list_losses.short_lists(*LIST_CASES[name]) if len(case.score) <= 5]
+
+
+def run_list_kernels(lists: Any, launch: Callable[..., Any], name: str) -> dict[str, np.ndarray]:
+    """Run every kernel of a case of lists for the device; `launch` turns a kernel into something to call."""
+    loss, space = LIST_CASES[name]
+    cases = lists_of(name)
+    arrays = (*test_list_losses.arrays_of(cases), np.arange(len(cases)), loss.parameters(space))
+    value, alone = np.full((2, len(cases)), -7.0)
+    gradient, hessian, *scratch = np.full((4, len(arrays[0])), -7.0)
+    row = loss.rows[space]
+    launch(lists.make_list_value_gradient_hessian(row))(*arrays, gradient, hessian, value)
+    launch(lists.make_list_value(row))(*arrays, *scratch, alone)
+    results = {"value": value, "gradient": gradient, "hessian": hessian, "value alone": alone}
+    if space in loss.saturated:
+        results["flag"] = np.zeros(len(cases), dtype=np.bool_)
+        launch(lists.make_list_flag(loss.saturated[space]))(*arrays, results["flag"])
+    return results
+
+
+def run_list_kernels_of_cpu(name: str) -> dict[str, np.ndarray]:
+    """Run every kernel of a case of lists for the CPU."""
+    loss, space = LIST_CASES[name]
+    cases = lists_of(name)
+    value, gradient, hessian = test_list_losses.evaluate(loss, space, cases)
+    results = {"value": value, "gradient": np.concatenate(gradient), "hessian": np.concatenate(hessian)}
+    results["value alone"] = test_list_losses.evaluate_values(loss, space, cases)
+    if space in loss.saturated:
+        results["flag"] = np.array(test_list_losses.is_saturated(loss, space, cases))
     return results
 
 
@@ -119,16 +157,25 @@ def test_simulated_kernels_give_the_bits_of_the_cpu(name: str, simulated: dict[s
         )
 
 
+@pytest.mark.parametrize("name", LIST_CASES)
+def test_simulated_list_kernels_give_the_bits_of_the_cpu(name: str, simulated: dict[str, np.ndarray]) -> None:
+    for output, values in run_list_kernels_of_cpu(name).items():
+        assert np.array_equal(bits(simulated[f"{name} {output}"]), bits(values)), output
+
+
 def simulate(output: str) -> None:
     """Run every kernel in the simulator and write what it gives."""
     import numba
 
-    from fastloss_kernels.cuda import pointwise
+    from fastloss_kernels.cuda import lists, pointwise
 
     assert numba.config.ENABLE_CUDASIM, "the simulator is not in use"
     results = {}
     for name in CASES:
         for key, values in run_kernels(pointwise, lambda kernel: kernel[GRID], name).items():
+            results[f"{name} {key}"] = values
+    for name in LIST_CASES:
+        for key, values in run_list_kernels(lists, lambda kernel: kernel[GRID], name).items():
             results[f"{name} {key}"] = values
     np.savez(output, **results)
 
