@@ -11,13 +11,15 @@ from fastloss.errors import UsageError, nearest_names
 from fastloss.metrics.form import Metric
 from fastloss.metrics.means import ALIASES, MEAN_METRICS
 from fastloss.metrics.names import known_names
-from fastloss_kernels.losses import LOSSES, BinaryLoss, Loss
+from fastloss_kernels.losses import LOSSES, BinaryLoss, ListLoss, Loss
 from fastloss_kernels.losses.form import Interval
 
 _INTRODUCTION = (
     "As a metric, a loss is its weighted mean over the log, Σw·l / Σw. Predictions are logits x, probabilities p, "
     "log-probabilities, margins s or values ŷ; y is the label and w the weight. "
-    "Parameters are written log_loss(label_smoothing=0.1)."
+    "Parameters are written log_loss(label_smoothing=0.1). "
+    "A loss of a list reads list columns: the candidates' predictions, and a label for each or the index of the right "
+    "one. A loss of a row reads them too, as its mean in each list (list_reduction)."
 )
 
 
@@ -73,13 +75,14 @@ def _loss_entry(loss: type[Loss]) -> Entry:
     facts = [
         ("meaning", _summary(loss)),
         ("formula", loss.formula),
-        ("labels", _labels(loss.label_range, binary=issubclass(loss, BinaryLoss))),
-        ("predictions", ", ".join(loss.rows)),
+        ("labels", _labels_of(loss)),
+        ("predictions", ("lists of " if issubclass(loss, ListLoss) else "") + ", ".join(loss.rows)),
     ]
     if parameters := "; ".join(_parameters(loss)):
         facts.append(("parameters", parameters))
     facts.append(("source", loss.source))
-    return Entry(loss.name, (*loss.aliases, loss.__name__), "loss", tuple(facts))
+    kind = "loss of a list" if issubclass(loss, ListLoss) else "loss of a row"
+    return Entry(loss.name, (*loss.aliases, loss.__name__), kind, tuple(facts))
 
 
 def _metric_entry(metric: Metric) -> Entry:
@@ -103,6 +106,14 @@ def _labels_by_space(metric: Metric) -> Iterator[str]:
         yield text if len(spaces) == 1 else f"{text} ({', '.join(listed)})"
 
 
+def _labels_of(loss: type[Loss]) -> str:
+    if not issubclass(loss, ListLoss):
+        return _labels(loss.label_range, binary=issubclass(loss, BinaryLoss))
+    if loss.label_kind == "index":
+        return "the index of the right candidate, from 0"
+    return f"lists of {_labels(loss.label_range, binary=False)}"
+
+
 def _labels(allowed: Interval, binary: bool) -> str:
     if binary:
         return "0 to 1, soft labels too; −1 to +1 with label_domain pm1"
@@ -112,8 +123,9 @@ def _labels(allowed: Interval, binary: bool) -> str:
 def _parameters(loss: type[Loss]) -> Iterator[str]:
     for parameter in fields(loss):
         allowed = loss.ranges.get(parameter.name)
-        if parameter.name == "label_domain":
-            yield "label_domain='01' or 'pm1'"
+        if words := loss.choices.get(parameter.name):
+            others = " or ".join(repr(word) for word in words if word != parameter.default)
+            yield f"{parameter.name}={parameter.default!r} (or {others})"
         else:
             within = "" if allowed is None else f" ({allowed.describe(parameter.name)})"
             yield f"{parameter.name}={parameter.default!r}{within}"
