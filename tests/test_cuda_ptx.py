@@ -21,9 +21,19 @@ import pytest
 from fastloss_kernels import jit
 from fastloss_kernels.jit import fma
 from tests.cuda.ptx import Kernel
-from tests.test_cuda_simulator import CASES, bits, rows_of, run_in_own_process, run_kernels
+from tests.test_cuda_simulator import (
+    CASES,
+    LIST_CASES,
+    bits,
+    rows_of,
+    run_in_own_process,
+    run_kernels,
+    run_list_kernels,
+    run_list_kernels_of_cpu,
+)
 
 COMPUTE_CAPABILITY = (9, 0)
+LIST_KERNELS = ("make_list_value", "make_list_value_gradient_hessian", "make_list_flag")
 ROUNDED = re.compile(r"(add|sub|mul|div|rcp|sqrt|fma|mad)\.")
 
 pytestmark = pytest.mark.skipif(
@@ -47,7 +57,7 @@ def reaches_fma(function: Callable[..., Any]) -> bool:
     return any(f is fma or (hasattr(f, "__code__") and f.__module__ != jit.__name__ and reaches_fma(f)) for f in used)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *LIST_CASES])
 def test_ptx_holds_what_the_source_says(name: str, compiled: dict[str, Any]) -> None:
     kernels = compiled["kernels"][name]
     for kernel in kernels.values():
@@ -58,6 +68,8 @@ def test_ptx_holds_what_the_source_says(name: str, compiled: dict[str, Any]) -> 
             if instruction.endswith(".f64") and ROUNDED.match(instruction):
                 # Without .rn, the assembler may contract a product and a sum (PTX ISA, "mul" and "add").
                 assert re.fullmatch(r"\w+\.rn\.f64", instruction)
+    if name in LIST_CASES:
+        return
     # NVVM writes fma only where the source does.
     found = "fma.rn.f64" in Kernel(kernels["value_gradient_hessian"]["ptx"]).instructions
     assert found == reaches_fma(CASES[name][0])
@@ -89,6 +101,18 @@ def test_interpreted_ptx_gives_the_bits_of_the_cpu(name: str, compiled: dict[str
             f"{output}: {other.size} rows differ, first {values[other[0]]!r} for {expected[output][other[0]]!r} "
             f"at ({score[other[0]]!r}, {label[other[0]]!r})"
         )
+
+
+@pytest.mark.parametrize("name", LIST_CASES)
+def test_interpreted_ptx_of_lists_gives_the_bits_of_the_cpu(name: str, compiled: dict[str, Any]) -> None:
+    def interpret(kernel: Any) -> Callable[..., None]:
+        text = compiled["kernels"][name][kernel]["ptx"]
+        return lambda *arguments: Kernel(text).launch(2, 13, arguments)
+
+    names = SimpleNamespace(**{maker: lambda _, k=maker: k for maker in LIST_KERNELS})
+    expected = run_list_kernels_of_cpu(name)
+    for output, values in run_list_kernels(names, interpret, name).items():
+        assert np.array_equal(bits(values), bits(expected[output])), output
 
 
 def test_contraction_is_off_by_our_flag_alone(compiled: dict[str, Any]) -> None:
@@ -130,7 +154,7 @@ def compile_all(output: str) -> None:
     from numba import cuda
 
     from fastloss_kernels.cpu import pointwise as cpu_pointwise
-    from fastloss_kernels.cuda import pointwise
+    from fastloss_kernels.cuda import lists, pointwise
 
     pretend_device()
 
@@ -161,6 +185,19 @@ def compile_all(output: str) -> None:
             return compile_into
 
         run_kernels(pointwise, launch, name)
+
+    for name in LIST_CASES:
+        made = kernels[name] = {}
+        # Two of the kernels have one name, so they are told apart by what makes them.
+        makers = {maker: lambda row, maker=maker: (maker, getattr(lists, maker)(row)) for maker in LIST_KERNELS}
+
+        def launch_lists(pair: tuple[str, Any], made: dict[str, Any] = made) -> Callable[..., None]:
+            def compile_into(*arguments: Any) -> None:
+                made[pair[0]] = compile_one(pair[1], arguments)
+
+            return compile_into
+
+        run_list_kernels(SimpleNamespace(**makers), launch_lists, name)
 
     def multiply_add(a, b, c, out):
         out[0] = a[0] * b[0] + c[0]

@@ -1,4 +1,4 @@
-"""A slow interpreter of the PTX that the pointwise kernels compile to, to see their bits where there is no GPU.
+"""A slow interpreter of the PTX that the kernels compile to, to see their bits where there is no GPU.
 
 It follows the PTX ISA (https://docs.nvidia.com/cuda/parallel-thread-execution/) for one-dimensional grids: registers
 hold bit patterns, float64 arithmetic is IEEE 754 round to nearest even, and an instruction that it does not know is
@@ -7,6 +7,7 @@ an error.
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 import struct
@@ -38,7 +39,17 @@ ARITHMETIC = {
     "selp": lambda a, b, chosen: a if chosen else b,
     "mad": lambda a, b, c: a * b + c,
 }
+
+
+def largest(a: float, b: float) -> float:
+    """The maximum as PTX has it: of NaN and a number the number, of two zeros +0."""
+    if a != a or b != b:
+        return b if a != a else a
+    return max(a, b, key=lambda x: (x, math.copysign(1.0, x)))
+
+
 FLOAT_ARITHMETIC = {**ARITHMETIC, "fma": fma, "div": divide, "rcp": lambda a: divide(1.0, a), "sqrt": square_root}
+FLOAT_ARITHMETIC |= {"max": largest, "min": lambda a, b: -largest(-a, -b)}
 # Ordered comparisons are false for NaN, as Python's are; those ending in u are true for it.
 COMPARISONS = {
     "eq": operator.eq,
