@@ -24,6 +24,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -536,9 +537,13 @@ class _Run:
             self._write_top(output, scorer, threads)
             return
 
+        # A thread that has no file of its own writes what another has evaluated; its part of the memory holds that.
+        n_files = min(threads, len(waiting))
+        in_background = threads >= 2 * n_files
+
         def write(output: Output, check: Callable[[], None]) -> None:
             try:
-                counts = self._write_rows(output, scorer, check)
+                counts = self._write_rows(output, scorer, check, in_background=in_background)
             except ReadError as error:
                 if self._plan.execution.on_bad_file == "raise":
                     raise
@@ -549,7 +554,7 @@ class _Run:
                 self._counts.absorb(counts)
                 self._written.append(output.path)
 
-        _in_threads(iter(waiting), write, min(threads, len(waiting)))
+        _in_threads(iter(waiting), write, n_files)
 
     def scored(self) -> Scored:
         """Return the account of the run."""
@@ -605,10 +610,12 @@ class _Run:
 
     # Every row of a file
 
-    def _write_rows(self, output: Output, scorer: _RowScorer, check: Callable[[], None]) -> Counts:
+    def _write_rows(
+        self, output: Output, scorer: _RowScorer, check: Callable[[], None], *, in_background: bool
+    ) -> Counts:
         counts = Counts()
         with _whole_file(output.path) as sink:
-            writer = _Writer(sink, self._score_plan, is_stream=not output.inputs)
+            writer = _Writer(sink, self._score_plan, is_stream=not output.inputs, in_background=in_background)
             try:
                 for task in output.tasks:
                     of_task = Counts()
@@ -831,7 +838,7 @@ class _RowScorer:
 class _Writer:
     """Writes rows of one file: a row group for each task, or several where one would not fit in the memory."""
 
-    def __init__(self, sink: pa.NativeFile, score_plan: ScorePlan, *, is_stream: bool) -> None:
+    def __init__(self, sink: pa.NativeFile, score_plan: ScorePlan, *, is_stream: bool, in_background: bool) -> None:
         self._sink = sink
         self._keep = score_plan.plan.keep
         self._logged = [score_plan.plan.source.schema.field(name).type for name in self._keep]
@@ -839,6 +846,8 @@ class _Writer:
         self._compression = score_plan.compression
         self._flush_bytes = score_plan.flush_bytes
         self._is_stream = is_stream
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="fastloss-write") if in_background else None
+        self._writing: Future[None] | None = None
         self._writer: pq.ParquetWriter | None = None
         self._schema: pa.Schema | None = None
         self._declared: pa.Schema | None = None
@@ -867,6 +876,7 @@ class _Writer:
     def close(self, metadata: dict[bytes, str]) -> None:
         """Write what is left, and the footer."""
         self._flush()
+        self._end_background()
         self._open(self._logged)
         assert self._writer is not None
         assert self._declared is not None
@@ -876,6 +886,8 @@ class _Writer:
 
     def abandon(self) -> None:
         """Write no footer."""
+        with contextlib.suppress(Exception):
+            self._end_background()
         if self._writer is not None:
             # Its finalizer would close, and so write to, a file that may be full.
             self._writer.is_open = False
@@ -913,9 +925,30 @@ class _Writer:
     def _flush(self) -> None:
         if self._writer is not None and self._waiting:
             table = pa.Table.from_batches(self._waiting, self._schema)
-            self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+            self._wait()
+            if self._background is None:
+                self._write(table)
+            else:
+                self._writing = self._background.submit(self._write, table)
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
         self._dictionaries = {}
+
+    def _write(self, table: pa.Table) -> None:
+        assert self._writer is not None
+        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+
+    def _end_background(self) -> None:
+        try:
+            self._wait()
+        finally:
+            if self._background is not None:
+                self._background.shutdown()
+
+    def _wait(self) -> None:
+        """Wait for the row group that is being written, and raise what went wrong."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
 
 
 def _address(buffer: pa.Buffer | None) -> int | None:
