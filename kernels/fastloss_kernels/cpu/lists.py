@@ -127,34 +127,35 @@ def make_classify() -> Callable[..., None]:
         for i in range(lists.shape[0]):
             k = lists[i]
             start, stop = score_offsets[k], score_offsets[k + 1]
-            shift = label_offsets[k] - start
-            present = False
+            scores = score[start:stop]
+            n_present = 0
+            n_infinite = 0
+            for j in range(scores.shape[0]):
+                n_present += scores[j] >= lowest
+                n_infinite += scores[j] == np.inf
+            labels = label[label_offsets[k] : label_offsets[k + 1]]
             positive = False
-            infinite = False
-            two_infinite = False
             low = np.inf
             high = -np.inf
-            for j in range(start, stop):
-                x = score[j]
-                two_infinite |= infinite & (x == np.inf)
-                infinite |= x == np.inf
-                here = x >= lowest
-                present |= here
-                if is_index or needs == 0:
-                    continue
-                y = label[j + shift]
-                positive |= y > 0.0
-                low = min(low, y if here else np.inf)
-                high = max(high, y if here else -np.inf)
+            if needs == 1 and not is_index:
+                for j in range(labels.shape[0]):
+                    if labels[j] > 0.0:
+                        positive = True
+                        break
+            elif needs == 2 and not is_index:
+                for j in range(scores.shape[0]):
+                    here = scores[j] >= lowest
+                    low = min(low, labels[j] if here else np.inf)
+                    high = max(high, labels[j] if here else -np.inf)
             found = USABLE
             if stop == start:
                 found = EMPTY
-            elif not present:
+            elif n_present == 0:
                 found = MASKED
-            elif two_infinite:
+            elif n_infinite > 1:
                 found = TWO_INFINITIES
             elif is_index:
-                y = label[label_offsets[k]]
+                y = labels[0]
                 found = USABLE if (y == np.floor(y)) & (y >= 0.0) & (y < stop - start) else NO_SUCH_INDEX
             elif needs == 1 and not positive:
                 found = NO_POSITIVE
