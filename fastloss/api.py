@@ -27,7 +27,9 @@ def evaluate(
     metrics: Sequence[object] | Loss | str | None = None,
     by: Sequence[str | Sequence[str]] | str | None = (),
     label_domain: Literal["01", "pm1"] = "01",
-    list_reduction: Literal["row", "element"] = "row",
+    reduction: Literal["mean", "sum", "sum_over_batch_size", "sum_by_nonzero_weights"] | None = None,
+    list_reduction: Literal["row", "element"] | None = None,
+    preset: Literal["keras", "torch", "sklearn", "xgboost", "lightgbm", "torchrec"] | None = None,
     saturation: Literal["clip", "exact", "error"] = "clip",
     on_bad_row: Literal["raise", "drop"] = "raise",
     on_bad_file: Literal["raise", "skip"] = "raise",
@@ -62,9 +64,19 @@ def evaluate(
         Slices: a column, or several columns for their cross. A null key is a slice of its own.
     label_domain : {"01", "pm1"}
         ``"pm1"`` for labels −1 and +1: they count as 0 and 1 in every metric.
-    list_reduction : {"row", "element"}
-        How a loss of single rows is taken over list columns: the mean in each list, then over lists; or the mean over
-        all candidates of all lists.
+    reduction : {"mean", "sum", "sum_over_batch_size", "sum_by_nonzero_weights"}, optional
+        How a loss is summed up: Σw·l/Σw, the default; Σw·l; Σw·l/n, where n counts the rows of weight 0 too (rows left
+        out for another cause do not count); or Σw·l/n over the rows whose weight is not 0. Metrics that are no losses
+        keep their own formula. A value for each row is what `score` writes.
+    list_reduction : {"row", "element"}, optional
+        How a loss of single rows is taken over list columns: the mean in each list, then over lists (the default); or
+        each candidate by itself, so that n, and Σw too, count the candidates of all lists.
+    preset : {"keras", "torch", "sklearn", "xgboost", "lightgbm", "torchrec"}, optional
+        The clipping, divisor and unit of another system, so that its number can be reproduced. A `reduction` or
+        `list_reduction` given beside it comes first, and any `saturation` but ``"clip"`` turns its clipping off. It
+        changes no row's fate: probabilities outside [0, 1], which some of these systems clip without a word, are bad
+        rows under `on_bad_row` all the same, and a value over no rows, or weights of sum 0, is None, where Keras has
+        0. Logits are never clipped.
     saturation : {"clip", "exact", "error"}
         What to do where a probability rules out an outcome that happened: clip it at 1e-12, keep the infinite loss,
         or stop. Infinite logits are not clipped: their loss stays infinite. How many rows this concerns is part of
@@ -122,7 +134,9 @@ def evaluate(
         metrics=metrics,
         by=by,
         label_domain=label_domain,
+        reduction=reduction,
         list_reduction=list_reduction,
+        preset=preset,
         saturation=saturation,
         on_bad_row=on_bad_row,
         on_bad_file=on_bad_file,

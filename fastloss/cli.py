@@ -57,6 +57,10 @@ _Reading = Parameter(group=_READING)
 _Output = Parameter(group=_OUTPUT)
 
 
+_Reduction = Literal["mean", "sum", "sum_over_batch_size", "sum_by_nonzero_weights", "none"]
+_Preset = Literal["keras", "torch", "sklearn", "xgboost", "lightgbm", "torchrec"]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -86,8 +90,14 @@ class Request:
         Slice by a column, or by the cross of several: country,device. Repeat it for more groupings.
     label_domain
         pm1 for labels -1 and +1.
+    reduction
+        How losses are summed up: the weighted mean (left out: this), the weighted sum, or that sum by the number of
+        rows, of all or of those whose weight is not 0. The value of each row is what "fastloss score" writes.
     list_reduction
-        A loss of single rows over list columns: the mean in each list, then over lists (row), or over all candidates.
+        A loss of single rows over list columns: the mean in each list, then over lists (left out: row), or over all
+        candidates.
+    preset
+        The clipping, divisor and unit of another system, to reproduce its number.
     saturation
         Where a probability rules out what happened: clip it at 1e-12, keep the infinite loss, or stop. It is counted.
     on_bad_row
@@ -114,7 +124,9 @@ class Request:
     metric: Annotated[list[str] | None, Parameter(name=("--metric", "-m"), group=_QUESTION)] = None
     by: Annotated[list[str] | None, _Question] = None
     label_domain: Annotated[Literal["01", "pm1"], _Question] = "01"
-    list_reduction: Annotated[Literal["row", "element"], _Question] = "row"
+    reduction: Annotated[_Reduction | None, _Question] = None
+    list_reduction: Annotated[Literal["row", "element"] | None, _Question] = None
+    preset: Annotated[_Preset | None, _Question] = None
     saturation: Annotated[Literal["clip", "exact", "error"], _Question] = "clip"
     on_bad_row: Annotated[Literal["raise", "drop"], _Reading] = "raise"
     on_bad_file: Annotated[Literal["raise", "skip"], _Reading] = "raise"
@@ -139,7 +151,9 @@ class Request:
             metrics=None if self.metric is None else [name for text in self.metric for name in split_names(text)],
             by=[_grouping(text) for text in self.by or []],
             label_domain=self.label_domain,
+            reduction=self.reduction,
             list_reduction=self.list_reduction,
+            preset=self.preset,
             saturation=self.saturation,
             on_bad_row=self.on_bad_row,
             on_bad_file=self.on_bad_file,

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,11 +20,13 @@ from fastloss.errors import ReadError, SchemaError, UsageError, nearest_names
 from fastloss.metrics.form import LABEL, ROWS, WEIGHT, Metric, Term
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import default_metrics, parse_metric, split_names
+from fastloss.metrics.presets import Preset, Reduction, preset_of, reduction_of
 from fastloss.sources import Source, SourceSummary, open_source
 from fastloss.sources.base import ReadOptions
 from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS
-from fastloss_kernels.losses import ListLoss
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval
+from fastloss_kernels.losses import ListLoss, Loss
+from fastloss_kernels.losses.form import SATURATION_EPSILON, UNSATURATED, Interval
+from fastloss_kernels.losses.form import SPACES as SPACE_BOUNDS
 from fastloss_kernels.losses.over_lists import OverLists
 
 Space = Literal["logit", "prob", "logprob", "margin", "value"]
@@ -119,6 +122,10 @@ class Plan:
         Whether labels are indices into lists.
     keep : tuple of str
         Columns that are read only to be passed on.
+    reduction : str or None
+        How losses are summed up over rows; None if that was left to the preset, or to the mean.
+    preset : Preset or None
+        The conventions of another system.
     """
 
     label: str
@@ -141,6 +148,8 @@ class Plan:
     lists: bool = False
     label_is_index: bool = False
     keep: tuple[str, ...] = ()
+    reduction: Reduction | None = None
+    preset: Preset | None = None
 
     @property
     def groupings(self) -> tuple[tuple[str, ...], ...]:
@@ -160,8 +169,40 @@ class Plan:
 
     @property
     def epsilon(self) -> float:
-        """The smallest probability of an outcome before its loss is clipped."""
-        return SATURATION_EPSILON if self.saturation == "clip" else 0.0
+        """What `epsilon_of` returns for the first model."""
+        return self.epsilon_of(self.models[0])
+
+    def epsilon_of(self, model: Model) -> float:
+        """Return the smallest probability of an outcome before a model's loss is clipped; 0 if it never is."""
+        if self.saturation != "clip":
+            return 0.0
+        if self.preset is None:
+            return SATURATION_EPSILON
+        if self.preset.epsilon is not None:
+            return self.preset.epsilon
+        return _machine_epsilon(self.source.schema.field(model.column).type)
+
+    def clip(self, model: Model) -> tuple[float, float] | None:
+        """Return what the preset clips a model's predictions to before a loss that can saturate sees them."""
+        epsilon = self.epsilon_of(model)
+        if self.preset is None or not self.preset.clips_both_sides or epsilon == 0.0:
+            return None
+        bounds = {"prob": (epsilon, 1.0 - epsilon), "logprob": (math.log(epsilon), math.log1p(-epsilon))}
+        return bounds.get(model.space)
+
+    def unsaturated(self, model: Model) -> tuple[float, float]:
+        """Return predictions of a model between which none is clipped or rules out an outcome."""
+        low, high = UNSATURATED.get(model.space, SPACE_BOUNDS[model.space])
+        epsilon = 2.0 * self.epsilon_of(model)
+        if model.space == "prob":
+            return max(low, epsilon), min(high, 1.0 - epsilon)
+        if model.space == "logprob" and epsilon > 0.0:
+            return max(low, math.log(epsilon)), min(high, -epsilon)
+        return low, high
+
+    def form(self, loss: Loss) -> Loss:
+        """Return the loss whose formula is computed for a loss: what the preset has stand in for it, or itself."""
+        return loss if self.preset is None else self.preset.form(loss)
 
     @property
     def buffer_bytes(self) -> int:
@@ -208,6 +249,8 @@ class Plan:
             "by": [list(keys) for keys in self.by],
             "label_domain": self.label_domain,
             **({"list_reduction": self.list_reduction} if self.lists else {}),
+            **({} if self.reduction is None else {"reduction": self.reduction}),
+            **({} if self.preset is None else {"preset": self.preset.name}),
             "saturation": self.saturation,
             "on_bad_row": self.on_bad_row,
         }
@@ -233,7 +276,9 @@ def make_plan(
     by: Sequence[str | Sequence[str]] | str | None = (),
     keep: Sequence[str] = (),
     label_domain: str = "01",
-    list_reduction: str = "row",
+    reduction: str | None = None,
+    list_reduction: str | None = None,
+    preset: str | None = None,
     saturation: str = "clip",
     on_bad_row: str = "raise",
     on_bad_file: str = "raise",
@@ -257,7 +302,12 @@ def make_plan(
     named = None if given is None else [parse_metric(m) for m in given]
     if named is not None and not named:
         raise UsageError("No metric was asked for; name at least one, such as 'log_loss'.")
-    reduction = _one_of("list_reduction", list_reduction, ("row", "element"))
+    conventions = preset_of(preset)
+    if list_reduction is None:
+        list_reduction = "row" if conventions is None else conventions.list_reduction
+    lists_reduced: Literal["row", "element"] = _one_of("list_reduction", list_reduction, ("row", "element"))
+    # The mean needs no word where nothing else would be done.
+    reduction_asked = None if reduction == "mean" and conventions is None else reduction_of(reduction)
     groupings = _groupings(by)
     _check_spaces(named or [], models)
     keys = list(dict.fromkeys(key for grouping in groupings for key in grouping))
@@ -285,7 +335,8 @@ def make_plan(
     if named is None:
         named = default_metrics((m.space for m in models), "index" if label_is_index else "list" if lists else "row")
         _check_spaces(named, models)
-    chosen = [_over_columns(metric, label, models, lists, label_is_index, reduction) for metric in named]
+    chosen = [_over_columns(metric, label, models, lists, label_is_index, lists_reduced) for metric in named]
+    chosen = [_reduced(metric, reduction_asked, conventions) for metric in chosen]
     chosen = list({metric.label: metric for metric in chosen}.values())
     domain = _label_domain(_one_of("label_domain", label_domain, ("01", "pm1")), chosen)
     with suggesting_to_skip(execution.on_bad_file):
@@ -297,7 +348,7 @@ def make_plan(
         metrics=tuple(chosen),
         by=groupings,
         label_domain=domain,
-        list_reduction=reduction,
+        list_reduction=lists_reduced,
         saturation=_one_of("saturation", saturation, ("clip", "exact", "error")),
         on_bad_row=_one_of("on_bad_row", on_bad_row, ("raise", "drop")),
         execution=execution,
@@ -311,6 +362,8 @@ def make_plan(
         lists=lists,
         label_is_index=label_is_index,
         keep=tuple(keep),
+        reduction=reduction_asked,
+        preset=conventions,
     )
     while plan.memory_bound > memory_bytes and threads is None and plan.execution.threads > 1:
         # Many cores share the memory: as many of them read as there is room for pieces of the largest row group.
@@ -509,6 +562,22 @@ def _over_columns(
             f"{column!r} lists; both must hold lists."
         )
     return MeanLoss(OverLists(loss, list_reduction))
+
+
+def _reduced(metric: Metric, reduction: Reduction | None, preset: Preset | None) -> Metric:
+    """Return a metric with the reduction and the conventions that were asked for, where it is a loss."""
+    if not isinstance(metric, MeanLoss):
+        return metric
+    if reduction is None:
+        reduction = "mean" if preset is None else preset.reduction_of(metric.loss)
+    return MeanLoss(metric.loss, reduction, preset)
+
+
+def _machine_epsilon(kind: pa.DataType) -> float:
+    """Return the distance from 1 to the next number of a column's type; other than floats count as float64."""
+    if is_list_type(kind) or pa.types.is_dictionary(kind):
+        return _machine_epsilon(kind.value_type)
+    return 2.0**-10 if pa.types.is_float16(kind) else 2.0**-23 if pa.types.is_float32(kind) else 2.0**-52
 
 
 def _check_columns(

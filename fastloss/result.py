@@ -230,7 +230,9 @@ def _values(plan: Plan, scanned: Scanned) -> Iterator[Value]:
     yield from _values_of(plan, total, (), ())
     if plan.by:
         for columns, sums in zip(plan.by, scanned.state.groupings, strict=True):
-            for key in sorted(sums.cells, key=_sortable):
+            # A slice of rows of weight 0 alone is counted for its rows, and has no values.
+            used = [key for key, row in sums.cells.items() if sums.counts[row, : len(plan.models)].any()]
+            for key in sorted(used, key=_sortable):
                 yield from _values_of(plan, sums, columns, key)
 
 

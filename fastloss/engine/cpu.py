@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,16 @@ from fastloss.engine import lists as list_engine
 from fastloss.engine.lists import ListBatch, ListChecks, pieces
 from fastloss.engine.selection import Mask, Selection
 from fastloss.errors import DataError, UsageError
-from fastloss.metrics.form import CANDIDATES, LABEL, WEIGHT, Term
+from fastloss.metrics.form import (
+    CANDIDATES,
+    LABEL,
+    USED_CANDIDATES,
+    WEIGHT,
+    ZERO_WEIGHT_CANDIDATES,
+    ZERO_WEIGHT_ROWS,
+    Term,
+)
+from fastloss.metrics.presets import ListInputs
 from fastloss.plan import Model, Plan
 from fastloss.sources.base import Task
 from fastloss.states.evaluation import EvaluationState
@@ -25,7 +34,8 @@ from fastloss.states.sums import CellKey, CellSums
 from fastloss_kernels.cpu import pointwise, sums
 from fastloss_kernels.exact_sum import ADDITIONS_BEFORE_CARRY
 from fastloss_kernels.links import MEAN_ROWS
-from fastloss_kernels.losses.form import SPACES, UNSATURATED, Interval, Row
+from fastloss_kernels.losses import Loss
+from fastloss_kernels.losses.form import Interval, Row
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -53,7 +63,8 @@ _LIST_FAULTS = {
 class CheckedBatch(NamedTuple):
     """The numbers of a batch, and which of its rows each model may use (None: all).
 
-    Where predictions are lists, `lists` has them for each model; `label` and `scores` are empty then.
+    Where predictions are lists, `lists` has them for each model; `label` and `scores` are empty then. `weightless`
+    marks the rows left out for a weight of 0, None where there are none.
     """
 
     label: Numbers
@@ -62,6 +73,11 @@ class CheckedBatch(NamedTuple):
     keep: list[Mask | None]
     may_saturate: list[bool]
     lists: list[ListBatch] | None = None
+    weightless: Mask | None = None
+
+
+# What a loss reads: the predictions as they are, as the preset clips them, or lists as it prepares them.
+_Reads = Literal["as they are", "clipped"] | ListInputs
 
 
 class _TermWork(NamedTuple):
@@ -71,6 +87,7 @@ class _TermWork(NamedTuple):
     values: Callable[..., None] | None
     total: Callable[..., None] | None
     parameters: tuple[float, ...]
+    reads: _Reads = "as they are"
 
 
 class _SaturationWork(NamedTuple):
@@ -113,6 +130,7 @@ class CpuEngine:
             low, high = 2.0 * label_range.low - 1.0, 2.0 * label_range.high - 1.0
             label_range = Interval(low, high, *label_range[2:4], without_zero=True)
         self._label_range = label_range
+        self._counts_weightless = any(term.quantity.startswith("zero_weight") for _, term in plan.counts)
         self._list_checks = ListChecks(plan, label_range, self._count_outside) if plan.lists else None
 
     def _term_works(self, index: int, model: Model) -> list[_TermWork]:
@@ -128,13 +146,23 @@ class CpuEngine:
             if term.quantity == "prediction":
                 row = MEAN_ROWS.get(model.space)
             elif term.quantity == "loss" and term.loss is not None:
-                row, parameters = term.loss.rows[model.space], term.loss.parameters(model.space, self._plan.epsilon)
+                form = self._plan.form(term.loss)
+                row, parameters = form.rows[model.space], form.parameters(model.space, self._plan.epsilon_of(model))
             else:
                 continue
             values = None if row is None else self._make_values(row)
             total = None if row is None or self._plan.lists else sums.make_add_values(row)
-            works.append(_TermWork(column, values, total, parameters))
+            works.append(_TermWork(column, values, total, parameters, self._reads(model, term.loss)))
         return works
+
+    def _reads(self, model: Model, loss: Loss | None) -> _Reads:
+        preset = self._plan.preset
+        if preset is None or loss is None or model.space not in loss.saturated:
+            return "as they are"
+        prepared = preset.list_inputs.get(loss.name) if model.space == "prob" else None
+        if prepared is not None:
+            return prepared
+        return "as they are" if self._plan.clip(model) is None else "clipped"
 
     def _saturation_works(self, index: int, model: Model) -> list[_SaturationWork]:
         works = []
@@ -147,7 +175,7 @@ class CpuEngine:
                         infinite_count=self._plan.counts.index((index, Term("infinite_rows", loss))),
                         weight_column=self._columns.get((index, Term("saturated_weight", loss))),
                         test=self._make_flag(loss.saturated[model.space]),
-                        parameters=loss.parameters(model.space, self._plan.epsilon),
+                        parameters=loss.parameters(model.space, self._plan.epsilon_of(model)),
                         value=self._make_values(loss.rows[model.space]),
                         exact_parameters=loss.parameters(model.space, 0.0),
                         loss=loss.name,
@@ -243,14 +271,14 @@ class CpuEngine:
                 numbers[name] = values, valid
             return numbers[name]
 
-        weight = None
+        weight = weightless = None
         if plan.weight is not None:
             weight, valid = column(plan.weight)
             usable.drop_null(valid, Cause("null_weight", plan.weight, "weight"))
-            self._check_weight(usable, weight, plan.weight)
+            weightless = self._check_weight(usable, weight, plan.weight)
         if self._list_checks is not None:
             lists = self._list_checks.check(usable, batch)
-            return CheckedBatch(np.empty(0), weight, [], lists.keep, lists.may_saturate, lists.lists)
+            return CheckedBatch(np.empty(0), weight, [], lists.keep, lists.may_saturate, lists.lists, weightless)
         label, valid = column(plan.label)
         usable.drop_null(valid, Cause("null_label", plan.label, "label"))
         n_nan, n_outside = self._count_outside(label, *self._label_range.bounds)
@@ -264,7 +292,7 @@ class CpuEngine:
             score, valid = column(model.column)
             scores.append(score)
             # One pass usually shows that all is well: the range in which nothing saturates is the narrower one.
-            low, high = UNSATURATED.get(model.space, SPACES[model.space])
+            low, high = plan.unsaturated(model)
             n_nan, n_outside = self._count_outside(score, max(low, allowed.bounds[0]), min(high, allowed.bounds[1]))
             may_saturate.append(n_outside > 0)
             # Two models may read one column: what it drops is counted once.
@@ -277,13 +305,14 @@ class CpuEngine:
                 outside = Cause("outside_domain", model.column, model.space)
                 self._drop_outside(own, score, outside, n_outside, allowed)
             selections.append(of_space[model.column, model.space])
-        return CheckedBatch(label, weight, scores, [selection.keep for selection in selections], may_saturate)
+        keep = [selection.keep for selection in selections]
+        return CheckedBatch(label, weight, scores, keep, may_saturate, weightless=weightless)
 
     def _add_batch(self, state: EvaluationState, batch: pa.RecordBatch, task: Task) -> None:
         plan = self._plan
         n_rows = batch.num_rows
         first_row = state.ledger.n_read
-        label, weight, scores, keep, may_saturate, lists = self.check_batch(state.ledger, batch, task)
+        label, weight, scores, keep, may_saturate, lists, weightless = self.check_batch(state.ledger, batch, task)
         keys = {key: encode_keys(batch.column(key), key) for key in plan.keys}
         alike = all(mask is keep[0] for mask in keep)
         cells: _Cells | None = None
@@ -302,9 +331,24 @@ class CpuEngine:
                 longest = lists[index].longest
                 scratch = self.buffer("scratch", 2 * longest).reshape(2, longest)
                 inputs = (*lists[index], cells.rows, scratch)
-            self._add_model(cells, index, inputs, used_weight, None if lists is None else lists[index])
+                self._count_candidates(cells, index, USED_CANDIDATES, lists[index])
+            of_model = None if lists is None else lists[index]
+            self._add_model(cells, index, inputs, used_weight, of_model, may_saturate[index])
             if may_saturate[index]:
                 self._add_saturated(cells, index, inputs, used_weight, task, first_row)
+        if weightless is not None and self._counts_weightless:
+            self._count_weightless(_Cells(self, state, keys, weightless, n_rows), lists)
+
+    def _count_candidates(self, cells: _Cells, index: int, term: Term, lists: ListBatch) -> None:
+        if (index, term) in self._plan.counts:
+            cells.add_counts(lists.candidates(cells.rows), self._plan.counts.index((index, term)))
+
+    def _count_weightless(self, cells: _Cells, lists: list[ListBatch] | None) -> None:
+        for number, (index, term) in enumerate(self._plan.counts):
+            if term == ZERO_WEIGHT_ROWS:
+                cells.count(number)
+            elif term == ZERO_WEIGHT_CANDIDATES and lists is not None:
+                self._count_candidates(cells, index, term, lists[index])
 
     def _add_shared(self, cells: _Cells, index: int, label: Numbers, weight: Numbers | None) -> None:
         # With a single model its rows are those that all models use alike.
@@ -318,20 +362,44 @@ class CpuEngine:
             cells.add(terms if weight is None else np.multiply(terms, weight, out=terms), self._columns[owner, LABEL])
 
     def _add_model(
-        self, cells: _Cells, index: int, inputs: Inputs, weight: Numbers | None, lists: ListBatch | None
+        self,
+        cells: _Cells,
+        index: int,
+        inputs: Inputs,
+        weight: Numbers | None,
+        lists: ListBatch | None,
+        may_saturate: bool,
     ) -> None:
         terms = self.buffer("terms", cells.n_used)
-        for column, values, total, parameters in self._terms[index]:
+        model = self._plan.models[index]
+        prepared: dict[_Reads, Inputs] = {"as they are": inputs}
+        if not may_saturate:
+            prepared["clipped"] = inputs
+        for column, values, total, parameters, reads in self._terms[index]:
+            if reads not in prepared:
+                prepared[reads] = self._prepare(reads, model, prepared["as they are"], lists)
+            inputs = prepared[reads]
             if total is not None and weight is None and (accumulator := cells.only_accumulator(column)) is not None:
                 total(*inputs, parameters, accumulator)
                 continue
             if values is not None:
                 values(*inputs, parameters, terms)
             elif lists is not None:
-                lists.count_candidates(cells.rows, terms)
+                np.copyto(terms, lists.candidates(cells.rows))
             else:
                 np.copyto(terms, inputs[0])
             cells.add(terms if weight is None else np.multiply(terms, weight, out=terms), column)
+
+    def _prepare(self, reads: _Reads, model: Model, inputs: Inputs, lists: ListBatch | None) -> Inputs:
+        """Return what a loop reads with the predictions as a preset has them."""
+        clip = self._plan.clip(model)
+        if lists is not None:
+            how = reads if isinstance(reads, ListInputs) else ListInputs()
+            return (*lists.prepared(how, clip), *inputs[len(lists) :])
+        assert clip is not None
+        clipped = self.buffer("clipped score", len(inputs[0]))
+        np.copyto(clipped, inputs[0])
+        return (_read_only(np.clip(clipped, *clip, out=clipped)), *inputs[1:])
 
     def _add_saturated(
         self,
@@ -351,10 +419,10 @@ class CpuEngine:
                 at, row = cells.first_row(flag)
                 found = "" if self._plan.lists else _at(self._plan.models[index], inputs[0], inputs[1], at)
                 raise saturation_error(task, first_row + row, self._plan.models[index], work.loss, found)
-            cells.count_flagged(flag, work.saturated_count)
+            cells.add_counts(flag, work.saturated_count)
             exact = self.buffer("terms", cells.n_used)
             work.value(*inputs, work.exact_parameters, exact)
-            cells.count_flagged(np.isinf(exact), work.infinite_count)
+            cells.add_counts(np.isinf(exact), work.infinite_count)
             if work.weight_column is not None and weight is not None:
                 cells.add(np.multiply(flag, weight, out=exact), work.weight_column)
 
@@ -372,13 +440,20 @@ class CpuEngine:
         if allowed.without_zero:
             selection.drop(values == 0.0, cause, values)
 
-    def _check_weight(self, selection: Selection, weight: Numbers, name: str) -> None:
+    def _check_weight(self, selection: Selection, weight: Numbers, name: str) -> Mask | None:
+        """Leave out rows for their weights, and return those whose weight is 0."""
         n_nan, n_outside = self._count_outside(weight, _SMALLEST, _LARGEST)
         self._drop_nan(selection, weight, name, "weight", n_nan)
         if n_outside:
             selection.drop(weight < 0.0, Cause("negative_weight", name, "weight"), weight)
             selection.drop(np.isinf(weight), Cause("infinite_weight", name, "weight"), weight)
-            selection.drop(weight == 0.0, Cause("zero_weight", name, "weight"), weight)
+            weightless: Mask = weight == 0.0
+            if selection.keep is not None:
+                weightless &= selection.keep
+            if weightless.any():
+                selection.drop(weightless, Cause("zero_weight", name, "weight"), weight)
+                return weightless
+        return None
 
     def refuse_bad_rows(self, ledger: Ledger) -> None:
         """Raise a DataError if the ledger of a task holds a bad row."""
@@ -485,14 +560,14 @@ class _Cells:
         self._engine.take_rows(wide, self._rows, out)
         return _read_only(out)
 
-    def count(self, model: int) -> None:
-        """Count the used rows of each cell for a model."""
+    def count(self, number: int) -> None:
+        """Count the used rows of each cell."""
         for grouping, cells in self._sorted:
             if cells is None:
-                grouping.counts[0, model] += self.n_used
+                grouping.counts[0, number] += self.n_used
             else:
                 _, starts, rows = cells
-                grouping.counts[rows, model] += np.diff(starts)
+                grouping.counts[rows, number] += np.diff(starts)
 
     def first_row(self, flag: Mask) -> tuple[int, int]:
         """Return the position among the arranged rows, and the row of the batch, of the first flagged row."""
@@ -500,14 +575,14 @@ class _Cells:
         rows = positions if self._rows is None else self._rows[positions]
         return int(positions[rows.argmin()]), int(rows.min())
 
-    def count_flagged(self, flag: Mask, number: int) -> None:
-        """Count the flagged rows, arranged as `arrange` does, in their cells."""
+    def add_counts(self, counted: Mask | Integers, number: int) -> None:
+        """Add flags or numbers of rows, arranged as `arrange` does, to a count of their cells."""
         for grouping, cells in self._sorted:
             if cells is None:
-                grouping.counts[0, number] += np.count_nonzero(flag)
+                grouping.counts[0, number] += np.sum(counted, dtype=np.int64)
                 continue
             order, starts, rows = cells
-            running = np.append(0, np.cumsum(flag if order is None else flag[order]))
+            running = np.append(0, np.cumsum(counted if order is None else counted[order]))
             grouping.counts[rows, number] += np.diff(running[starts])
 
     def only_accumulator(self, column: int) -> Integers | None:

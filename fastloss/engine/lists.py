@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from fastloss.columns import ListColumn, is_list_type, to_lists, to_numbers
 from fastloss.engine.selection import Mask, Selection
+from fastloss.metrics.presets import ListInputs
 from fastloss.plan import Model, Plan
 from fastloss.states.ledger import Cause
 from fastloss_kernels.cpu import lists as loops
+from fastloss_kernels.cpu.shares import make_divide_by_sum
 from fastloss_kernels.losses import ListLoss
-from fastloss_kernels.losses.form import UNSATURATED, Interval, ListRow
+from fastloss_kernels.losses.form import Interval, ListRow
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -45,10 +47,29 @@ class ListBatch(NamedTuple):
         """The number of candidates of the longest list."""
         return int(np.diff(self.score_offsets).max(initial=0))
 
-    def count_candidates(self, rows: Integers, out: Floats) -> None:
-        """Fill `out` with the number of unmasked candidates of each of these rows."""
+    def candidates(self, rows: Integers) -> Integers:
+        """Return the number of unmasked candidates of each of these rows."""
         running = np.append(0, np.cumsum(~np.isnan(self.score)))
-        np.copyto(out, np.diff(running[self.score_offsets])[rows])
+        return np.asarray(np.diff(running[self.score_offsets])[rows], dtype=np.int64)
+
+    def prepared(self, inputs: ListInputs, clip: tuple[float, float] | None) -> ListBatch:
+        """Return the lists as a preset prepares probabilities; `clip` is what it clips them to, if it does."""
+        score, label = self.score, self.label
+        if clip is not None:
+            clip = clip[0], clip[1] if inputs.upper is None else inputs.upper
+        if inputs.normalize == "first":
+            score = self._shares(score)
+        if clip is not None:
+            score = np.clip(score, *clip)
+            label = np.clip(label, *clip) if inputs.clips_labels else label
+        if inputs.normalize == "last":
+            score = self._shares(score)
+        return self._replace(score=_read_only(score), label=_read_only(label))
+
+    def _shares(self, score: Floats) -> Floats:
+        shares = np.empty(len(score))
+        make_divide_by_sum()(_read_only(score), self.score_offsets, shares)
+        return shares
 
 
 class CheckedLists(NamedTuple):
@@ -111,7 +132,9 @@ class ListChecks:
         losses = [loss for _, term in plan.terms if isinstance(loss := term.loss, ListLoss)]
         self._losses = losses
         self._needs = sorted({loops.NEEDS[loss.needs] for loss in losses})
-        self._ignored = sorted({k for loss in losses if (k := getattr(loss, "ignore_class", None)) is not None})
+        ignored = [getattr(loss, "ignore_class", None) for loss in losses]
+        ignored += [] if plan.preset is None else [plan.preset.ignored_class]
+        self._ignored = sorted({k for k in ignored if k is not None})
         longest = [n for loss in losses if (n := getattr(loss, "longest_list", None)) is not None]
         self._longest_list = min(longest, default=None)
 
@@ -126,7 +149,7 @@ class ListChecks:
             if key not in lists:
                 selections[key] = usable.copy()
                 lists[key] = self._scores(selections[key], batch, model, allowed, label)
-            low, high = UNSATURATED.get(model.space, (-np.inf, np.inf))
+            low, high = self._plan.unsaturated(model)
             may_saturate.append(any(self._count_outside(lists[key].score, low, high)))
         keys = [(model.column, model.space) for model in self._plan.models]
         return CheckedLists([lists[key] for key in keys], [selections[key].keep for key in keys], may_saturate)

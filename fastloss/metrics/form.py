@@ -15,7 +15,8 @@ from fastloss_kernels.losses.form import Interval
 class Term:
     """A quantity that is summed over the rows of one model: w, w·label, w·predicted mean, w·loss; or rows counted.
 
-    `candidates` is w times the unmasked candidates of a row's list.
+    `candidates` is w times the unmasked candidates of a row's list, `used_candidates` counts them. Rows of weight 0
+    are not used; `zero_weight_rows` and `zero_weight_candidates` count them.
 
     The saturated quantities are of rows whose loss was clipped or is infinite, `infinite_rows` of those whose loss
     would be infinite if nothing were clipped.
@@ -31,13 +32,16 @@ class Term:
         "saturated_rows",
         "saturated_weight",
         "infinite_rows",
+        "zero_weight_rows",
+        "used_candidates",
+        "zero_weight_candidates",
     ]
     loss: Loss | None = None
 
     @property
     def is_count(self) -> bool:
-        """Whether rows are counted, and nothing is summed."""
-        return self.quantity in ("rows", "saturated_rows", "infinite_rows")
+        """Whether rows or candidates are counted, and nothing is summed."""
+        return self.quantity.endswith("rows") or self in (USED_CANDIDATES, ZERO_WEIGHT_CANDIDATES)
 
 
 ROWS = Term("rows")
@@ -45,6 +49,9 @@ WEIGHT = Term("weight")
 LABEL = Term("label")
 PREDICTION = Term("prediction")
 CANDIDATES = Term("candidates")
+USED_CANDIDATES = Term("used_candidates")
+ZERO_WEIGHT_ROWS = Term("zero_weight_rows")
+ZERO_WEIGHT_CANDIDATES = Term("zero_weight_candidates")
 
 
 class Sums(Protocol):

@@ -12,12 +12,17 @@ from fastloss.metrics.form import (
     CANDIDATES,
     LABEL,
     PREDICTION,
+    ROWS,
+    USED_CANDIDATES,
     WEIGHT,
+    ZERO_WEIGHT_CANDIDATES,
+    ZERO_WEIGHT_ROWS,
     Metric,
     Reading,
     Sums,
     Term,
 )
+from fastloss.metrics.presets import Preset, Reduction
 from fastloss_kernels.elementary import log, log1p
 from fastloss_kernels.exact_sum import ExactSum
 from fastloss_kernels.losses import BinaryCrossentropy, Loss, MeanSquaredError
@@ -30,9 +35,16 @@ MEAN_SPACES = (*PROBABILITY_SPACES, "value")
 
 @dataclass(frozen=True)
 class MeanLoss:
-    """The weighted mean of a loss, Σw·l / Σw; of a pointwise loss over all candidates of lists, Σw·l / Σw·n."""
+    """The weighted mean of a loss, Σw·l / Σw, or what another reduction makes of it.
+
+    `sum` is Σw·l; `sum_over_batch_size` divides it by the number of rows, those of weight 0 too, and
+    `sum_by_nonzero_weights` by that of the others. A pointwise loss of all candidates of lists counts candidates where
+    others count rows, and its mean is Σw·l / Σw·n, n the candidates of a list.
+    """
 
     loss: Loss
+    reduction: Reduction = "mean"
+    preset: Preset | None = None
 
     @property
     def label(self) -> str:
@@ -45,8 +57,8 @@ class MeanLoss:
         return tuple(self.loss.rows)
 
     def label_range(self, space: str) -> Interval:
-        """Return the labels of the loss."""
-        return self.loss.label_range
+        """Return the labels of the loss, or of what stands in for it under the preset."""
+        return self._form.label_range
 
     @property
     def description(self) -> str:
@@ -54,19 +66,24 @@ class MeanLoss:
         return self.loss.formula
 
     def prediction_range(self, space: str) -> Interval:
-        """Return the predictions of the loss."""
-        return self.loss.prediction_range(space)
+        """Return the predictions of the loss, or of what stands in for it under the preset."""
+        return self._form.prediction_range(space)
 
     def terms(self, space: str) -> tuple[Term, ...]:
         """Return the loss, the weight and, where the loss can saturate in this space, how much did."""
-        terms = (WEIGHT, *((self._divisor,) if self._divisor != WEIGHT else ()), Term("loss", self.loss))
+        terms = (*dict.fromkeys((WEIGHT, *self._divisors)), Term("loss", self.loss))
         return (*terms, *_saturation(self.loss)) if space in self.loss.saturated else terms
 
     def read(self, sums: Sums) -> Reading:
-        """Divide the two sums and round once."""
+        """Divide the two sums and round once, and once more into the unit of a preset."""
         evidence: dict[str, float | int | str] = {}
+        if self.reduction != "mean":
+            evidence["reduction"] = self.reduction
         if isinstance(self.loss, OverLists):
             evidence["list_reduction"] = self.loss.list_reduction
+        unit = None if self.preset is None else self.preset.units.get(self.loss.name)
+        if unit is not None:
+            evidence["unit"] = unit.name
         if sums.space in self.loss.saturated:
             rows, weight, infinite = _saturation(self.loss)
             evidence["n_saturated"] = sums.count(rows)
@@ -74,12 +91,28 @@ class MeanLoss:
             evidence["n_infinite"] = sums.count(infinite)
         if sums.n == 0:
             return Reading(None, "no_rows", evidence)
-        return _finite(sums[Term("loss", self.loss)] / sums[self._divisor], evidence)
+        if self.reduction == "mean":
+            divisor = sums[self._divisors[0]]
+        else:
+            divisor = ExactSum.from_count(sum(map(sums.count, self._divisors)) if self._divisors else 1)
+        value = sums[Term("loss", self.loss)] / divisor
+        return _finite(value if unit is None else value / unit.size, evidence)
 
     @property
-    def _divisor(self) -> Term:
+    def _form(self) -> Loss:
+        return self.loss if self.preset is None else self.preset.form(self.loss)
+
+    @property
+    def _divisors(self) -> tuple[Term, ...]:
+        """What the sum is divided by: one sum, or counts that add up."""
         by_element = isinstance(self.loss, OverLists) and self.loss.list_reduction == "element"
-        return CANDIDATES if by_element else WEIGHT
+        if self.reduction == "mean":
+            return (CANDIDATES if by_element else WEIGHT,)
+        if self.reduction == "sum_by_nonzero_weights":
+            return (USED_CANDIDATES if by_element else ROWS,)
+        if self.reduction == "sum_over_batch_size":
+            return (USED_CANDIDATES, ZERO_WEIGHT_CANDIDATES) if by_element else (ROWS, ZERO_WEIGHT_ROWS)
+        return ()
 
 
 def _saturation(loss: Loss) -> tuple[Term, Term, Term]:

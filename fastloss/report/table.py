@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
+from fastloss.metrics.presets import PRESETS
+
 if TYPE_CHECKING:
     from fastloss.plan import Plan
     from fastloss.result import Result, Value
@@ -45,7 +47,8 @@ def render_plan(description: Mapping[str, Any]) -> str:
     plan = description["plan"]
     totals = ("files", "row_groups", "rows", "stored_bytes")
     known = [f"{description[name]:,} {name.replace('_', ' ')}" for name in totals if description[name] is not None]
-    options = {name: plan[name] for name in ("label_domain", "saturation", "on_bad_row")}
+    asked = ("label_domain", "reduction", "list_reduction", "preset", "saturation", "on_bad_row")
+    options = {name: plan[name] for name in asked if name in plan}
     options |= {name: description[name] for name in ("on_bad_file", "reader")}
     lines = [
         ("log", ", ".join(known) or "a stream"),
@@ -117,14 +120,37 @@ def _header(result: Result) -> str:
         part = "" if skipped["row_group"] is None else f", row group {skipped['row_group']}"
         lost = "" if skipped["rows"] is None else f" ({_count(skipped['rows'], 'row')})"
         lines.append(f"skipped {printable(skipped['file'])}{part}{lost}: {printable(skipped['cause'])}")
-    return "\n".join([*lines, *_list_reductions(result)])
+    return "\n".join([*lines, *_conventions(result)])
 
 
-def _list_reductions(result: Result) -> list[str]:
-    """Say how losses of single rows were taken over lists."""
-    found = {str(value.evidence["list_reduction"]) for value in result.values if "list_reduction" in value.evidence}
-    said = {"row": "the mean in each list, then over lists", "element": "the mean over all candidates of all lists"}
-    return [f"list_reduction {name}: {said[name]}" for name in sorted(found)]
+def _conventions(result: Result) -> list[str]:
+    """Say how losses were summed up, and by whose conventions."""
+
+    def found(name: str) -> dict[str, list[str]]:
+        metrics: dict[str, list[str]] = {}
+        for value in result.values:
+            if name in value.evidence and value.metric not in metrics.setdefault(str(value.evidence[name]), []):
+                metrics[str(value.evidence[name])].append(value.metric)
+        return metrics
+
+    lists = found("list_reduction")
+    # The mean of a list, or the sum over its candidates: what is done with them is the reduction's matter.
+    elements = "the mean over all candidates of all lists" if not found("reduction") else "each candidate by itself"
+    said = {"row": "the mean in each list, then over lists", "element": elements}
+    preset = result.asked.get("preset")
+    return [
+        *([] if preset is None else [f"preset {preset}: {PRESETS[preset].says}"]),
+        *(f"reduction {name}: {_REDUCTIONS[name]} ({', '.join(of)})" for name, of in found("reduction").items()),
+        *(f"list_reduction {name}: {said[name]}" for name in sorted(lists)),
+        *(f"unit {name}: {', '.join(of)}" for name, of in found("unit").items()),
+    ]
+
+
+_REDUCTIONS = {
+    "sum": "Σw·l",
+    "sum_over_batch_size": "Σw·l/n, where n counts rows of weight 0 too",
+    "sum_by_nonzero_weights": "Σw·l/n, where n counts rows of another weight than 0",
+}
 
 
 def _count(n: int, what: str) -> str:

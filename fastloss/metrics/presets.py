@@ -1,0 +1,239 @@
+"""Presets: what another system clips, divides by and counts in, so that its numbers can be reproduced.
+
+A preset changes how a number is computed, never which rows are used: a probability outside [0, 1], which some of these
+systems clip without a word, stays a bad row, and a value over no rows, or over weights of sum 0, stays null, where
+Keras has 0. Clipping applies to probabilities and their logarithms; the formulas from logits are exact everywhere.
+
+Sources: Keras 3 ``keras/src/losses/losses.py``, ``backend.epsilon()``; PyTorch ``torch.nn.functional``; scikit-learn
+``sklearn.metrics.log_loss``; XGBoost ``src/metric/elementwise_metric.cu``; LightGBM ``src/metric/*_metric.hpp``;
+TorchRec ``torchrec/metrics/ne.py`` and ``utils.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fastloss.errors import UsageError
+from fastloss_kernels.losses import Loss, Poisson
+from fastloss_kernels.losses.over_lists import OverLists
+from fastloss_kernels.variants import (
+    FlooredCosineSimilarity,
+    FlooredPercentageError,
+    FlooredSquaredLogarithmicError,
+    PoissonNearZero,
+)
+
+Reduction = Literal["mean", "sum", "sum_over_batch_size", "sum_by_nonzero_weights"]
+ListReduction = Literal["row", "element"]
+REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "sum_over_batch_size", "sum_by_nonzero_weights")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit that a system counts a loss in, and how much of the loss's own unit it is."""
+
+    name: str
+    size: float
+
+
+BITS = Unit("bits", math.log(2.0))
+PERCENT = Unit("percent", 0.01)
+
+
+@dataclass(frozen=True)
+class ListInputs:
+    """How lists of probabilities are prepared for a loss.
+
+    Attributes
+    ----------
+    normalize : {"first", "last"} or None
+        Whether they are divided by their sum, before or after they are clipped.
+    upper : float or None
+        What they are clipped to from above; 1 − ε if None.
+    clips_labels : bool
+        Whether labels are clipped too.
+    """
+
+    normalize: Literal["first", "last"] | None = None
+    upper: float | None = None
+    clips_labels: bool = False
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The conventions of one system.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    says : str
+        What it does to probabilities, for the reader of a result.
+    epsilon : float or None
+        The smallest probability that a logarithm is taken of; None for the machine epsilon of the column's type.
+    clips_both_sides : bool
+        Whether probabilities are clipped to [ε, 1 − ε], so that even a certain and right one costs −log(1 − ε);
+        otherwise logarithms are clipped at log ε.
+    reduction : str
+        How a loss is summed up over rows.
+    reductions : mapping of str to str
+        Other ways for some losses, by their names.
+    list_reduction : {"row", "element"}
+        How a loss of single rows is taken over lists.
+    units : mapping of str to Unit
+        Units of losses, by their names.
+    forms : mapping of str to callable
+        Losses whose formula differs, by their names: from the loss to one that stands in.
+    list_inputs : mapping of str to ListInputs
+        Losses of lists of probabilities that are prepared in another way than by the clipping, by their names.
+    ignored_class : int or None
+        An index label that leaves its row out.
+    """
+
+    name: str
+    says: str
+    epsilon: float | None
+    clips_both_sides: bool
+    reduction: Reduction = "mean"
+    reductions: Mapping[str, Reduction] = field(default_factory=dict)
+    list_reduction: ListReduction = "row"
+    units: Mapping[str, Unit] = field(default_factory=dict)
+    forms: Mapping[str, Callable[[Loss], Loss]] = field(default_factory=dict)
+    list_inputs: Mapping[str, ListInputs] = field(default_factory=dict)
+    ignored_class: int | None = None
+
+    def reduction_of(self, loss: Loss) -> Reduction:
+        """Return how a loss is summed up over rows."""
+        return self.reductions.get(loss.name, self.reduction)
+
+    def form(self, loss: Loss) -> Loss:
+        """Return the loss that stands in for a loss; mostly itself."""
+        if isinstance(loss, OverLists):
+            return dataclasses.replace(loss, loss=self.form(loss.loss))
+        return self.forms[loss.name](loss) if loss.name in self.forms else loss
+
+
+def _poisson(constant: float, form: str) -> Callable[[Loss], Loss]:
+    def stand_in(loss: Loss) -> Loss:
+        of_rate = isinstance(loss, Poisson) and not loss.log_input and loss.full <= form.endswith("full")
+        return PoissonNearZero(constant, form) if of_rate else loss
+
+    return stand_in
+
+
+def _percentage(floor: float) -> Callable[[Loss], Loss]:
+    return lambda _: FlooredPercentageError(floor)
+
+
+# Losses that measure information: they are in nats, or in bits.
+_OF_INFORMATION = (
+    "log_loss",
+    "categorical_crossentropy",
+    "sparse_categorical_crossentropy",
+    "multi_positive_crossentropy",
+    "cross_entropy",
+    "entropy",
+    "kl_divergence",
+    "jensen_shannon",
+)
+_KERAS_EPSILON = 1e-7
+
+PRESETS: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            name="keras",
+            says="probabilities are clipped to 1e-7 and 1 - 1e-7",
+            epsilon=_KERAS_EPSILON,
+            clips_both_sides=True,
+            reduction="sum_over_batch_size",
+            units={"mean_absolute_percentage_error": PERCENT},
+            forms={
+                "mean_absolute_percentage_error": _percentage(_KERAS_EPSILON),
+                "mean_squared_logarithmic_error": lambda _: FlooredSquaredLogarithmicError(_KERAS_EPSILON),
+                "poisson": _poisson(_KERAS_EPSILON, "shifted"),
+                "cosine_similarity": lambda _: FlooredCosineSimilarity(_KERAS_EPSILON),
+            },
+            list_inputs={
+                "categorical_crossentropy": ListInputs(normalize="first"),
+                "categorical_focal_crossentropy": ListInputs(normalize="first"),
+                "sparse_categorical_crossentropy": ListInputs(normalize="last"),
+                "kl_divergence": ListInputs(upper=1.0, clips_labels=True),
+            },
+        ),
+        Preset(
+            name="torch",
+            says="logarithms of probabilities are at least -100",
+            epsilon=math.exp(-100.0),
+            clips_both_sides=False,
+            reduction="sum_over_batch_size",
+            # Its weights are of classes, and its mean divides by those of the rows' classes.
+            reductions={"sparse_categorical_crossentropy": "mean"},
+            list_reduction="element",
+            forms={
+                # PyTorch itself has no such loss; this is what torchmetrics divides by at least.
+                "mean_absolute_percentage_error": _percentage(1.17e-6),
+                "poisson": _poisson(1e-8, "shifted"),
+                "cosine_similarity": lambda _: FlooredCosineSimilarity(1e-8),
+            },
+            ignored_class=-100,
+        ),
+        Preset(
+            name="sklearn",
+            says="probabilities are clipped to eps and 1 - eps of the column's type",
+            epsilon=None,
+            clips_both_sides=True,
+            forms={"mean_absolute_percentage_error": _percentage(2.0**-52)},
+        ),
+        Preset(
+            name="xgboost",
+            says="logarithms of probabilities are at least log 1e-16",
+            epsilon=1e-16,
+            clips_both_sides=False,
+            forms={"poisson": _poisson(1e-16, "floored_full")},
+        ),
+        Preset(
+            name="lightgbm",
+            says="logarithms of probabilities are at least log 1e-15",
+            epsilon=1e-15,
+            clips_both_sides=False,
+            forms={
+                "mean_absolute_percentage_error": _percentage(1.0),
+                "poisson": _poisson(1e-10, "floored"),
+            },
+        ),
+        Preset(
+            name="torchrec",
+            says="probabilities are clipped to 1e-12 and 1 - 1e-12",
+            epsilon=1e-12,
+            clips_both_sides=True,
+            units=dict.fromkeys(_OF_INFORMATION, BITS),
+        ),
+    )
+}
+
+
+def preset_of(given: str | None) -> Preset | None:
+    """Return the preset of a name."""
+    if given is not None and given not in PRESETS:
+        raise UsageError(f"preset is {given!r}; allowed: {', '.join(map(repr, PRESETS))}.")
+    return None if given is None else PRESETS[given]
+
+
+def reduction_of(given: str | None) -> Reduction | None:
+    """Check the name of a reduction."""
+    for known in REDUCTIONS:
+        if given == known:
+            return known
+    if given == "none":
+        raise UsageError(
+            "reduction is 'none'; a value for each row is what fastloss.score (fastloss score) writes to Parquet; "
+            f"allowed here: {', '.join(map(repr, REDUCTIONS))}."
+        )
+    if given is not None:
+        raise UsageError(f"reduction is {given!r}; allowed: {', '.join(map(repr, REDUCTIONS))}.")
+    return None
