@@ -48,6 +48,26 @@ class Lists(NamedTuple):
 
 
 LISTS: dict[str, Lists] = {
+    "MultiPositiveCrossentropy": Lists(
+        longest=500, cancelling={("prob", "value"): "the logarithm of a sum of probabilities near 1"}
+    ),
+    "CosineSimilarity": Lists(labels=("vector",)),
+    "Entropy": Lists(
+        labels=("vector",), cancelling={("logit", "value"): "a subnormal probability times its logarithm"}
+    ),
+    "JensenShannon": Lists(
+        labels=("distribution", "one-hot"),
+        cancelling={
+            ("logit", "gradient"): "a subnormal probability times its logarithm",
+            ("logit", "hessian"): "terms of both signs",
+        },
+    ),
+    "KLDivergence": Lists(
+        labels=("distribution", "one-hot"),
+        cancelling={(space, "value"): "terms of both signs" for space in ("logit", "prob", "logprob")},
+    ),
+    "PairwiseHinge": Lists(labels=("one-hot", "graded", "vector"), longest=150),
+    "PairwiseLogistic": Lists(labels=("one-hot", "graded", "vector"), longest=150),
     "SparseCategoricalCrossentropy": Lists(labels=("index",)),
 }
 
@@ -144,12 +164,251 @@ def sparse(oracle: ListOracle) -> ListOracle:
     return lambda scores, labels, loss: oracle(scores, one_hot(labels[0], len(scores)), loss)
 
 
+# ---------------------------------------------------------------------------------------------------------------
+# Distributions
+
+
+def shifted(outputs: Outputs, by: Any) -> Outputs:
+    """The same with a constant added to the value."""
+    return outputs[0] + by, outputs[1], outputs[2]
+
+
+def kl_divergence(oracle: Callable[[Sequence[Any], Sequence[Any]], Outputs]) -> ListOracle:
+    """The cross-entropy less the labels' entropy."""
+    return lambda scores, t, loss: shifted(oracle(scores, t), mpmath.fsum(xlogy(x, x) for x in t))
+
+
+def through_softmax(scores: Sequence[Any], p: Sequence[Any], slopes: Sequence[Any], bends: Sequence[Any]) -> Outputs:
+    """Derivatives by logits, by the chain rule, of what has these derivatives by each probability alone; no value."""
+    n = len(scores)
+    mean = mpmath.fsum(product(p[k], slopes[k]) for k in range(n))
+    own = [product(p[k] ** 2, bends[k]) for k in range(n)]
+    gradient = [product(p[j], slopes[j]) - p[j] * mean for j in range(n)]
+    # Σ_k bend_k·(∂p_k/∂s_j)² + Σ_k slope_k·∂²p_k/∂s_j².
+    hessian = []
+    for j in range(n):
+        others = mpmath.fsum(own[k] for k in range(n) if k != j)
+        moved = own[j] * (1 - p[j]) ** 2 + p[j] ** 2 * others
+        hessian.append(moved + (1 - 2 * p[j]) * gradient[j])
+    return mpf(0), gradient, hessian
+
+
+def jensen_shannon(p: Sequence[Any], t: Sequence[Any]) -> Outputs:
+    def log_to_mean(x: Any, other: Any) -> Any:
+        if x == 0:
+            return mpmath.log(2) if other == 0 else -mpmath.inf
+        return mpmath.log(2 * x / (x + other))
+
+    n = len(p)
+    terms = [product(t[j], log_to_mean(t[j], p[j])) + product(p[j], log_to_mean(p[j], t[j])) for j in range(n)]
+    slopes = [log_to_mean(p[j], t[j]) / 2 for j in range(n)]
+    bends = [
+        mpf(0) if t[j] == 0 else (mpmath.inf if p[j] == 0 else t[j] / (2 * p[j] * (p[j] + t[j]))) for j in range(n)
+    ]
+    return mpmath.fsum(terms) / 2, slopes, bends
+
+
+def where_present(scores: Sequence[Any], numbers: Sequence[Any]) -> list[Any]:
+    return [mpf(0) if s is None else x for s, x in zip(scores, numbers, strict=True)]
+
+
+def jensen_shannon_prob(scores: Sequence[Any], t: Sequence[Any], loss: Any) -> Outputs:
+    value, slopes, bends = jensen_shannon([s or mpf(0) for s in scores], t)
+    return value, where_present(scores, slopes), where_present(scores, bends)
+
+
+def jensen_shannon_logit(scores: Sequence[Any], t: Sequence[Any], loss: Any) -> Outputs:
+    p = softmax(scores)
+    value, slopes, bends = jensen_shannon(p, t)
+    return value, *through_softmax(scores, p, slopes, bends)[1:]
+
+
+def entropy_prob(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    q = [s or mpf(0) for s in scores]
+    slopes = [mpmath.inf if x == 0 else -1 - mpmath.log(x) for x in q]
+    bends = [-mpmath.inf if x == 0 else -1 / x for x in q]
+    return -mpmath.fsum(xlogy(x, x) for x in q), where_present(scores, slopes), where_present(scores, bends)
+
+
+def entropy_logprob(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    q = [mpmath.exp(s) if is_present(s) else mpf(0) for s in scores]
+    value = -mpmath.fsum(product(x, s) for x, s in zip(q, scores, strict=True) if is_present(s))
+    gradient = [-x * (s + 1) if is_present(s) else mpf(0) for x, s in zip(q, scores, strict=True)]
+    hessian = [-x * (s + 2) if is_present(s) else mpf(0) for x, s in zip(q, scores, strict=True)]
+    return value, gradient, hessian
+
+
+def entropy_logit(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    p = softmax(scores)
+    logarithms = [-cost for cost in costs(scores)]
+    value = -mpmath.fsum(product(x, logarithm) for x, logarithm in zip(p, logarithms, strict=True))
+    slopes = [-1 - logarithm for logarithm in logarithms]
+    bends = [-1 / x if x > 0 else -mpmath.inf for x in p]
+    return value, *through_softmax(scores, p, slopes, bends)[1:]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Vectors
+
+
+def cosine_similarity(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    here = [j for j, s in enumerate(scores) if s is not None]
+    dot = mpmath.fsum(scores[j] * labels[j] for j in here)
+    square, label_square = (mpmath.fsum(x[j] ** 2 for j in here) for x in (scores, labels))
+    gradient, hessian = [mpf(0)] * len(scores), [mpf(0)] * len(scores)
+    if square == 0 or label_square == 0:
+        return mpf(0), gradient, hessian
+    norms = mpmath.sqrt(square * label_square)
+    for j in here:
+        s, t = scores[j], labels[j]
+        gradient[j] = (dot * s / square - t) / norms
+        hessian[j] = (2 * s * t + dot - 3 * dot * s**2 / square) / (square * norms)
+    return -dot / norms, gradient, hessian
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Pairs
+
+
+def over_pairs(pair: Callable[[Any, Any], tuple[Any, Any, Any]]) -> ListOracle:
+    """The mean of a function of s_loser − s_winner, given with its derivatives."""
+
+    def oracle(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+        here = [j for j, s in enumerate(scores) if is_present(s)]
+        pairs = [(i, j) for i in here for j in here if labels[i] > labels[j]]
+        found = [pair(scores[j] - scores[i], loss) for i, j in pairs]
+        gradient, hessian = [mpf(0)] * len(scores), [mpf(0)] * len(scores)
+        for (i, j), (_, slope, bend) in zip(pairs, found, strict=True):
+            gradient[i] -= slope / len(pairs)
+            gradient[j] += slope / len(pairs)
+            hessian[i] += bend / len(pairs)
+            hessian[j] += bend / len(pairs)
+        return mpmath.fsum(value for value, _, _ in found) / len(pairs), gradient, hessian
+
+    return oracle
+
+
+def logistic_pair(d: Any, loss: Any) -> tuple[Any, Any, Any]:
+    if abs(d) == mpmath.inf:
+        return max(d, mpf(0)), mpf(int(d > 0)), mpf(0)
+    e = mpmath.exp(-abs(d))
+    slope = 1 / (1 + e) if d > 0 else e / (1 + e)
+    return max(d, mpf(0)) + mpmath.log1p(e), slope, e / (1 + e) ** 2
+
+
+def hinge_pair(d: Any, loss: Any) -> tuple[Any, Any, Any]:
+    slack = mpf(loss.margin) + d
+    return max(slack, mpf(0)), mpf(int(slack > 0)), mpf(0)
+
+
+def multi_positive_logit(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    here = [is_present(s) for s in scores]
+    n = len(scores)
+    if loss.form in ("sum", "mean"):
+        total = mpmath.fsum(y for y, present in zip(labels, here, strict=True) if present)
+        divisor = total if loss.form == "mean" and total > 0 else mpf(1)
+        value, gradient, hessian = crossentropy_of_logits(scores, labels)
+        return value / divisor, [g / divisor for g in gradient], [h / divisor for h in hessian]
+    highest = max(s for s in scores if is_present(s))
+    if highest == mpmath.inf:
+        e = [mpf(int(s == highest)) if present else mpf(0) for s, present in zip(scores, here, strict=True)]
+    else:
+        e = [mpmath.exp(s - highest) if present else mpf(0) for s, present in zip(scores, here, strict=True)]
+    right = [y > 0 for y in labels]
+    against = mpmath.fsum(x for x, y in zip(e, right, strict=True) if not y)
+    gradient, hessian = [mpf(0)] * n, [mpf(0)] * n
+    if loss.form == "mass":
+        mass = mpmath.fsum(x for x, y in zip(e, right, strict=True) if y)
+        both = mass + against
+        for j in range(n):
+            if right[j] and here[j]:
+                # Of positives that an infinite negative leaves nothing, the shares are still those of their own.
+                own = softmax([s if y else None for s, y in zip(scores, right, strict=True)])[j]
+                gradient[j] = -own * against / both
+                hessian[j] = e[j] * (both - e[j]) / both**2 - own * (1 - own)
+            elif here[j]:
+                gradient[j] = e[j] / both
+                hessian[j] = e[j] * (both - e[j]) / both**2
+        return (mpmath.log1p(against / mass) if mass > 0 else mpmath.inf), gradient, hessian
+    terms = []
+    for i in range(n):
+        if right[i] and here[i]:
+            shifted = [
+                mpmath.exp(s - scores[i]) for s, y in zip(scores, right, strict=True) if is_present(s) and not y
+            ]
+            infinite = mpmath.inf in [s for s, y in zip(scores, right, strict=True) if is_present(s) and not y]
+            finite = highest < mpmath.inf or scores[i] == highest
+            r = mpmath.inf if infinite else mpmath.fsum(shifted) if finite or scores[i] < highest else mpf(0)
+            terms.append(labels[i] * mpmath.log1p(r))
+            share = mpf(1) if infinite else r / (1 + r)
+            gradient[i] = -labels[i] * share
+            hessian[i] = labels[i] * share * (1 - share)
+            parts = (
+                softmax([s if not y else None for s, y in zip(scores, right, strict=True)])
+                if against_any(here, right)
+                else [mpf(0)] * n
+            )
+            for j in range(n):
+                if not right[j] and here[j]:
+                    p = parts[j] * share
+                    gradient[j] += labels[i] * p
+                    hessian[j] += labels[i] * p * (1 - p)
+        elif right[i]:
+            terms.append(mpmath.inf)
+    return mpmath.fsum(terms), gradient, hessian
+
+
+def against_any(here: Sequence[bool], right: Sequence[bool]) -> bool:
+    return any(present and not y for present, y in zip(here, right, strict=True))
+
+
+def multi_positive_prob(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    n = len(scores)
+    if loss.form in ("sum", "mean"):
+        divisor = mpmath.fsum(labels) if loss.form == "mean" else mpf(1)
+        return crossentropy_of_probabilities(scores, [y / divisor for y in labels])
+    right = [y > 0 for y in labels]
+    p = [mpf(0) if s is None else s for s in scores]
+    gradient, hessian = [mpf(0)] * n, [mpf(0)] * n
+    if loss.form == "mass":
+        mass = max(EPSILON, mpmath.fsum(x for x, y in zip(p, right, strict=True) if y))
+        for j in range(n):
+            if right[j] and scores[j] is not None:
+                gradient[j], hessian[j] = -1 / mass, 1 / mass**2
+        return -mpmath.log(mass), gradient, hessian
+    against = mpmath.fsum(x for x, y in zip(p, right, strict=True) if not y)
+    value = mpf(0)
+    for i in range(n):
+        if right[i]:
+            q = max(p[i], EPSILON)
+            value += labels[i] * mpmath.log1p(against / q)
+            if scores[i] is not None:
+                gradient[i] = labels[i] * (1 / (q + against) - 1 / q)
+                hessian[i] = labels[i] * (1 / q**2 - 1 / (q + against) ** 2)
+            for j in range(n):
+                if not right[j] and scores[j] is not None:
+                    gradient[j] += labels[i] / (q + against)
+                    hessian[j] -= labels[i] / (q + against) ** 2
+    return value, gradient, hessian
+
+
 LIST_ORACLES: dict[str, dict[str, ListOracle]] = {
+    "CosineSimilarity": {"value": cosine_similarity},
+    "Entropy": {"logit": entropy_logit, "prob": entropy_prob, "logprob": entropy_logprob},
+    "JensenShannon": {"logit": jensen_shannon_logit, "prob": jensen_shannon_prob},
+    "KLDivergence": {
+        "logit": kl_divergence(crossentropy_of_logits),
+        "prob": kl_divergence(crossentropy_of_probabilities),
+        "logprob": kl_divergence(crossentropy_of_log_probabilities),
+    },
+    "PairwiseHinge": dict.fromkeys(("logit", "margin", "value"), over_pairs(hinge_pair)),
+    "PairwiseLogistic": dict.fromkeys(("logit", "margin", "value"), over_pairs(logistic_pair)),
     "CategoricalCrossentropy": {
         "logit": categorical_crossentropy_logit,
         "prob": categorical_crossentropy_prob,
         "logprob": categorical_crossentropy_logprob,
     },
+    "MultiPositiveCrossentropy": {"logit": multi_positive_logit, "prob": multi_positive_prob},
     "SparseCategoricalCrossentropy": {
         "logit": sparse(categorical_crossentropy_logit),
         "prob": sparse(categorical_crossentropy_prob),

@@ -6,7 +6,9 @@ from fastloss_kernels.losses.binary_crossentropy import BinaryCrossentropy as Bi
 from fastloss_kernels.losses.binary_focal_crossentropy import BinaryFocalCrossentropy as BinaryFocalCrossentropy
 from fastloss_kernels.losses.brier_score import BrierScore as BrierScore
 from fastloss_kernels.losses.categorical_crossentropy import CategoricalCrossentropy as CategoricalCrossentropy
+from fastloss_kernels.losses.cosine_similarity import CosineSimilarity as CosineSimilarity
 from fastloss_kernels.losses.define import define as define
+from fastloss_kernels.losses.entropy import Entropy as Entropy
 from fastloss_kernels.losses.expectile import Expectile as Expectile
 from fastloss_kernels.losses.exponential import Exponential as Exponential
 from fastloss_kernels.losses.form import BinaryLoss as BinaryLoss
@@ -19,6 +21,8 @@ from fastloss_kernels.losses.half_squared_error import HalfSquaredError as HalfS
 from fastloss_kernels.losses.half_squared_sigmoid import HalfSquaredSigmoid as HalfSquaredSigmoid
 from fastloss_kernels.losses.hinge import Hinge as Hinge
 from fastloss_kernels.losses.huber import Huber as Huber
+from fastloss_kernels.losses.jensen_shannon import JensenShannon as JensenShannon
+from fastloss_kernels.losses.kl_divergence import KLDivergence as KLDivergence
 from fastloss_kernels.losses.log_cosh import LogCosh as LogCosh
 from fastloss_kernels.losses.mean_absolute_error import MeanAbsoluteError as MeanAbsoluteError
 from fastloss_kernels.losses.mean_absolute_percentage_error import (
@@ -29,7 +33,12 @@ from fastloss_kernels.losses.mean_squared_logarithmic_error import (
     MeanSquaredLogarithmicError as MeanSquaredLogarithmicError,
 )
 from fastloss_kernels.losses.modified_huber import ModifiedHuber as ModifiedHuber
+from fastloss_kernels.losses.multi_positive_crossentropy import (
+    MultiPositiveCrossentropy as MultiPositiveCrossentropy,
+)
 from fastloss_kernels.losses.over_lists import OverLists as OverLists
+from fastloss_kernels.losses.pairwise_hinge import PairwiseHinge as PairwiseHinge
+from fastloss_kernels.losses.pairwise_logistic import PairwiseLogistic as PairwiseLogistic
 from fastloss_kernels.losses.pinball import Pinball as Pinball
 from fastloss_kernels.losses.poisson import Poisson as Poisson
 from fastloss_kernels.losses.poly1 import Poly1 as Poly1

@@ -36,7 +36,7 @@ class CategoricalCrossentropy(ListLoss):
     no_positive: str = "skip"
 
     name: ClassVar[str] = "categorical_crossentropy"
-    aliases: ClassVar[tuple[str, ...]] = ("softmax_crossentropy",)
+    aliases: ClassVar[tuple[str, ...]] = ("softmax_crossentropy", "cross_entropy")
     label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
     rows = {
         "logit": make_logit_row(dense_label),

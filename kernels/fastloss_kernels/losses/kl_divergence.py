@@ -1,0 +1,99 @@
+"""Kullback–Leibler divergence of a predicted distribution from the label's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastloss_kernels.arithmetic import multiply_parts, two_sum
+from fastloss_kernels.distributions import log_quotient_parts
+from fastloss_kernels.elementary import log, positive_log_parts
+from fastloss_kernels.jit import formula
+from fastloss_kernels.lists import sum_parts
+from fastloss_kernels.losses.categorical_crossentropy import CategoricalCrossentropy, smoothing_parameters
+from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss
+
+logit_crossentropy = CategoricalCrossentropy.rows["logit"]
+prob_crossentropy = CategoricalCrossentropy.rows["prob"]
+logprob_crossentropy = CategoricalCrossentropy.rows["logprob"]
+
+
+@formula
+def row_logit(score, label, parameters, gradient, hessian, derivatives):
+    """Evaluate from logits: the cross-entropy less the label's entropy, which is a constant to the derivatives."""
+    for j in range(label.shape[0]):
+        t = float(label[j])
+        term = t * log(t)
+        gradient[j] = 0.0 if t == 0.0 else term
+    constant, small = sum_parts(gradient)
+    value = logit_crossentropy(score, label, parameters, gradient, hessian, derivatives)
+    return value + (constant + small)
+
+
+@formula
+def row_prob(score, label, parameters, gradient, hessian, derivatives):
+    """Evaluate from probabilities: Σ t·log(t/max(q, ε)), the quotient's logarithm from the difference of near ones."""
+    epsilon = parameters[3]
+    for j in range(score.shape[0]):
+        t = float(label[j])
+        q = float(score[j])
+        q = q if q > epsilon else epsilon
+        quotient, quotient_small = log_quotient_parts(t, 0.0, q, 0.0)
+        term, small = multiply_parts(t, quotient, quotient_small)
+        term = float("inf") if q == 0.0 else term
+        gradient[j] = 0.0 if t == 0.0 else term
+        hessian[j] = 0.0 if (t == 0.0) | (q == 0.0) else small
+    large, large_small = sum_parts(gradient)
+    small, smaller = sum_parts(hessian)
+    if derivatives:
+        prob_crossentropy(score, label, parameters, gradient, hessian, True)
+    return large + (small + (large_small + smaller)) if large < float("inf") else large
+
+
+@formula
+def row_logprob(score, label, parameters, gradient, hessian, derivatives):
+    """Evaluate from log-probabilities l: Σ t·(log t − max(l, log ε))."""
+    ceiling = parameters[4]
+    for j in range(score.shape[0]):
+        t = float(label[j])
+        cost = -float(score[j])
+        # A masked candidate has the probability 0.
+        cost = cost if cost < ceiling else ceiling
+        finite = cost if cost < float("inf") else 0.0
+        logarithm, logarithm_small = positive_log_parts(t)
+        quotient, lost = two_sum(logarithm, finite)
+        term, small = multiply_parts(t, quotient, lost + logarithm_small)
+        term = term if cost < float("inf") else cost
+        gradient[j] = 0.0 if t == 0.0 else term
+        hessian[j] = 0.0 if t == 0.0 else small
+    large, large_small = sum_parts(gradient)
+    small, smaller = sum_parts(hessian)
+    if derivatives:
+        logprob_crossentropy(score, label, parameters, gradient, hessian, True)
+    return large + (small + (large_small + smaller)) if large < float("inf") else large
+
+
+@dataclass(frozen=True)
+class KLDivergence(ListLoss):
+    """Kullback–Leibler divergence of the prediction's distribution from the label's, in nats.
+
+    The label holds a distribution over the candidates of a list. Neither side is renormalised: from probabilities the
+    value may be negative where the sums differ.
+    """
+
+    name: ClassVar[str] = "kl_divergence"
+    aliases: ClassVar[tuple[str, ...]] = ("kullback_leibler_divergence", "kld", "kl_div")
+    label_range: ClassVar[Interval] = Interval(0.0, 1.0)
+    rows = {"logit": row_logit, "prob": row_prob, "logprob": row_logprob}
+    saturated = CategoricalCrossentropy.saturated
+    formula = "Σ t·log(t/q), q = e^s/Σe^s for logits"
+    source = "Kullback and Leibler, On information and sufficiency, Ann. Math. Stat. 22 (1951), eq. 2.4"
+
+    @property
+    def needs(self) -> str:
+        """A positive label: a distribution has one."""
+        return "positive"
+
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
+        """Return what the cross-entropy of unchanged labels reads; its last two are ε and −log ε."""
+        return smoothing_parameters(0.0, False, space, epsilon)

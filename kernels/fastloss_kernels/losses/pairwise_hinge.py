@@ -1,0 +1,48 @@
+"""Hinge loss of the pairs of a list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastloss_kernels.arithmetic import two_sum
+from fastloss_kernels.jit import formula
+from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval
+from fastloss_kernels.losses.pairwise import PairwiseLoss
+from fastloss_kernels.pairs import make_pairwise_row
+
+
+@formula
+def pair(difference: float, lost: float, parameters: tuple[float, ...]) -> tuple[float, float, float, float]:
+    """Evaluate max(0, margin + d); at the kink the subgradient is 0, the flat side's."""
+    large, small = two_sum(parameters[1], difference)
+    slack = large + (small + lost)
+    # An infinite difference makes it no number.
+    active = slack > 0.0
+    return slack if active else 0.0, 1.0 if active else 0.0, 0.0, 0.0
+
+
+@dataclass(frozen=True)
+class PairwiseHinge(PairwiseLoss):
+    """Mean over the pairs of a list with y_i > y_j of max(0, margin − (s_i − s_j)).
+
+    Parameters
+    ----------
+    max_pairs : int
+        Lists of more than so many pairs of candidates, n·(n − 1)/2, are refused.
+    margin : float
+        How far the score of the higher label is to be above the other, at least 0.
+    """
+
+    margin: float = 1.0
+
+    name: ClassVar[str] = "pairwise_hinge"
+    aliases: ClassVar[tuple[str, ...]] = ("pairwise_hinge_loss", "margin_ranking_loss")
+    rows = dict.fromkeys(("logit", "margin", "value"), make_pairwise_row(pair))
+    ranges = {**PairwiseLoss.ranges, "margin": Interval(0.0, 1e100)}
+    formula = "mean over y_i > y_j of max(0, margin − (s_i − s_j)); subgradient 0 at the kink"
+    source = "Joachims, Optimizing search engines using clickthrough data, KDD (2002), optimization problem 1"
+
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
+        """Return the length of the longest list, and the margin."""
+        return (*super().parameters(space, epsilon), float(self.margin))

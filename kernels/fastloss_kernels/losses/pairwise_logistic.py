@@ -1,0 +1,45 @@
+"""Logistic loss of the pairs of a list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastloss_kernels.elementary import exp, log1p_unit
+from fastloss_kernels.jit import divide, fma, formula
+from fastloss_kernels.losses.pairwise import PairwiseLoss
+from fastloss_kernels.pairs import make_pairwise_row
+
+
+@formula
+def pair(difference: float, lost: float, parameters: tuple[float, ...]) -> tuple[float, float, float, float]:
+    """Evaluate log(1 + e^d), its slope σ(d) and its curvature, from e^−|d|; what d lost is multiplied on."""
+    above = difference > 0.0
+    e = exp(-abs(difference))
+    e = fma(e, -lost if above else lost, e)
+    curved = log1p_unit(e)
+    likely = divide(1.0, 1.0 + e)
+    unlikely = e * likely
+    value = difference + (curved + lost)
+    # σ(d) = 1 − σ(−d).
+    return value if above else curved, 1.0 if above else 0.0, -unlikely if above else unlikely, unlikely * likely
+
+
+@dataclass(frozen=True)
+class PairwiseLogistic(PairwiseLoss):
+    """Mean over the pairs of a list with y_i > y_j of log(1 + e^(s_j − s_i)), in nats: RankNet's and BPR's loss.
+
+    Parameters
+    ----------
+    max_pairs : int
+        Lists of more than so many pairs of candidates, n·(n − 1)/2, are refused.
+    """
+
+    name: ClassVar[str] = "pairwise_logistic"
+    aliases: ClassVar[tuple[str, ...]] = ("pairwise_logistic_loss", "bpr", "ranknet")
+    rows = dict.fromkeys(("logit", "margin", "value"), make_pairwise_row(pair))
+    formula = "mean over y_i > y_j of log(1 + e^−(s_i − s_j))"
+    source = (
+        "Burges et al., Learning to rank using gradient descent, ICML (2005), eq. 3; "
+        "Rendle et al., BPR, UAI (2009), section 4.1"
+    )

@@ -1,0 +1,236 @@
+"""Losses of pairs of candidates: a winner, with the higher label, and a loser.
+
+Every winner is met with every loser once. Sums run over one side in vectors: a first pass bounds the terms, so that
+all are cut alike and added exactly in any order, as in `lists.sum_of_block`, but without an array to hold them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fastloss_kernels.arithmetic import rounded_sum, two_sum
+from fastloss_kernels.jit import divide, exact_add, float64_bits, float64_from_bits, formula
+from fastloss_kernels.lists import EXPONENT_FIELD, LONGEST_SUM, LOWEST_KEY, MAGNITUDE_BITS
+
+if TYPE_CHECKING:
+    from fastloss_kernels.losses.form import ListRow
+
+# pair(difference, lost, parameters) -> (value, step, slope, curvature) by s_loser − s_winner = difference + lost. The
+# derivative is step + slope, step 0 or 1, so that the ones in sums of both signs cancel exactly. The value does not
+# fall as the difference rises; the magnitudes of slope and curvature do not rise with the difference's.
+Pair = Callable[..., tuple[float, float, float, float]]
+
+# A term of an infinite difference is taken at the largest finite one, and that the sum is infinite is seen apart.
+LARGEST_DIFFERENCE = sys.float_info.max
+# Beyond such scores terms are scaled down by so much, for their sums to stay finite.
+LARGE_SCORE = 2.0**900
+SHRINK = 2.0**-100
+# As many candidates as exact sums allow.
+MOST_PAIRS = LONGEST_SUM * (LONGEST_SUM - 1) // 2
+DEFAULT_MOST_PAIRS = 10_000_000
+
+
+def longest_list_of_pairs(max_pairs: int) -> int:
+    """Return the largest n with n·(n − 1)/2 pairs at most `max_pairs`."""
+    return (1 + math.isqrt(1 + 8 * max_pairs)) // 2
+
+
+@formula
+def lowest_label(score, label) -> tuple[float, float]:
+    """Return the lowest label of an unmasked candidate, and what terms are to be multiplied by."""
+    lowest = float("inf")
+    large = False
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        y = float(label[j]) if x > float("-inf") else float("inf")
+        lowest = y if y < lowest else lowest
+        large |= (abs(x) > LARGE_SCORE) & (abs(x) < float("inf"))
+    return lowest, SHRINK if large else 1.0
+
+
+@formula
+def cut(x: float, scale: float) -> tuple[float, float]:
+    """Split a term below twice `scale` at 2⁻³¹ and 2⁻⁶² of it, so that a sum of each part is exact."""
+    first_cut = scale * (1.5 * 2.0**21)
+    second_cut = scale * (1.5 * 2.0**-10)
+    first = (x + first_cut) - first_cut
+    return first, ((x - first) + second_cut) - second_cut
+
+
+@formula
+def binade(x: float) -> float:
+    """Return the power of two at or below x ≥ 0, 0 where x is subnormal."""
+    return float64_from_bits(float64_bits(x) & EXPONENT_FIELD)
+
+
+@formula
+def difference_parts(a: float, b: float) -> tuple[float, float]:
+    """Compute a − b as large + small; infinity as the largest float64."""
+    large, small = two_sum(a, -b)
+    infinite = large == float("inf")
+    return LARGEST_DIFFERENCE if infinite else large, small if abs(large) < float("inf") else 0.0
+
+
+@functools.cache
+def make_side(pair: Pair, wins: bool) -> Callable[..., tuple[float, float, float, float, float]]:
+    """Make ``side(score, label, k, factor, parameters)``: sums over the pairs that candidate k wins, or loses.
+
+    Returns the number of pairs, the sum of values, times the factor, that of derivatives as large + small, and that of
+    curvatures.
+    """
+
+    @formula
+    def side(score, label, k, factor, parameters):
+        own = float(score[k])
+        own_label = float(label[k])
+        worst_key = LOWEST_KEY
+        nearest = MAGNITUDE_BITS
+        count = 0
+        for j in range(score.shape[0]):
+            x = float(score[j])
+            y = float(label[j])
+            difference = x - own if wins else own - x
+            met = (y < own_label if wins else y > own_label) & (x > float("-inf"))
+            bits = float64_bits(difference)
+            key = bits ^ ((bits >> 63) & MAGNITUDE_BITS)
+            worst_key = max(worst_key, key if met else LOWEST_KEY)
+            nearest = min(nearest, bits & MAGNITUDE_BITS if met else MAGNITUDE_BITS)
+            count += 1 if met else 0
+        if count == 0:
+            return 0.0, 0.0, 0.0, 0.0, 0.0
+        # One float64 beyond, for what the differences lost.
+        worst_key += 1
+        worst = float64_from_bits(worst_key ^ ((worst_key >> 63) & MAGNITUDE_BITS))
+        infinite = not worst < float("inf")
+        worst = worst if worst < LARGEST_DIFFERENCE else LARGEST_DIFFERENCE
+        value_scale = binade(pair(worst, 0.0, parameters)[0] * factor)
+        _, _, slope, curvature = pair(float64_from_bits(max(nearest - 1, 0)), 0.0, parameters)
+        slope_scale = binade(abs(slope))
+        curvature_scale = binade(curvature)
+        value = 0.0
+        value_small = 0.0
+        steps = 0.0
+        slope = 0.0
+        slope_small = 0.0
+        curvature = 0.0
+        curvature_small = 0.0
+        for j in range(score.shape[0]):
+            x = float(score[j])
+            y = float(label[j])
+            met = (y < own_label if wins else y > own_label) & (x > float("-inf"))
+            difference, lost = difference_parts(x if wins else own, own if wins else x)
+            v, step, g, h = pair(difference, lost, parameters)
+            large, small = cut(v * factor if met else 0.0, value_scale)
+            value = exact_add(value, large)
+            value_small = exact_add(value_small, small)
+            steps = exact_add(steps, step if met else 0.0)
+            large, small = cut(g if met else 0.0, slope_scale)
+            slope = exact_add(slope, large)
+            slope_small = exact_add(slope_small, small)
+            large, small = cut(h if met else 0.0, curvature_scale)
+            curvature = exact_add(curvature, large)
+            curvature_small = exact_add(curvature_small, small)
+        total = float("inf") if infinite else value + value_small
+        slope, lost = two_sum(slope, slope_small)
+        steps, slope = two_sum(steps, slope)
+        return float(count), total, steps, slope + lost, curvature + curvature_small
+
+    return side
+
+
+@functools.cache
+def make_pairwise_row(pair: Pair) -> ListRow:
+    """Make the mean of a function of pairs over all pairs of a list.
+
+    Parameters are the largest number of candidates, and then what the pair's function reads. A longer list has NaN.
+
+    Notes
+    -----
+    A winner's derivatives are sums over its losers, and a loser's over its winners. The second are gathered for all
+    losers at once, winner by winner, with what each addition lost kept in the part of the array that is still free:
+    first the lower half of the candidates, then the half of what remains, and so on. So lists of few winners, which
+    are most lists, cost no more than those.
+    """
+    won = make_side(pair, True)
+    lost_side = make_side(pair, False)
+
+    @formula
+    def row(score, label, parameters, gradient, hessian, derivatives):
+        n = score.shape[0]
+        if n > parameters[0]:
+            if derivatives:
+                for j in range(n):
+                    gradient[j] = float("nan")
+                    hessian[j] = float("nan")
+            return float("nan")
+        lowest, factor = lowest_label(score, label)
+        total = 0.0
+        total_small = 0.0
+        pairs = 0.0
+        for i in range(n):
+            if (float(label[i]) > lowest) & (float(score[i]) > float("-inf")):
+                count, value, _, _, _ = won(score, label, i, factor, parameters)
+                pairs += count
+                total, lost = two_sum(total, value)
+                total_small += lost
+        if derivatives:
+            start = 0
+            while start < n:
+                size = max((n - start) // 2, 1)
+                alone = start + size == n
+                stop = start + size
+                for k in range(start, stop):
+                    here = float(score[k]) > float("-inf")
+                    slope = 0.0
+                    slope_small = 0.0
+                    curvature = 0.0
+                    if here & (float(label[k]) > lowest):
+                        _, _, slope, slope_small, curvature = won(score, label, k, factor, parameters)
+                    if alone:
+                        if here:
+                            _, _, large, small, other = lost_side(score, label, k, factor, parameters)
+                            large, lost = two_sum(large, -slope)
+                            slope = -(large + (lost + (small - slope_small)))
+                            curvature += other
+                    else:
+                        gradient[k + size] = -slope_small
+                        hessian[k + size] = 0.0
+                    gradient[k] = -slope
+                    hessian[k] = curvature
+                if not alone:
+                    for i in range(n):
+                        if (float(label[i]) > lowest) & (float(score[i]) > float("-inf")):
+                            own = float(score[i])
+                            own_label = float(label[i])
+                            columns = score[start:stop]
+                            labels = label[start:stop]
+                            slopes = gradient[start:stop]
+                            slopes_lost = gradient[stop : stop + size]
+                            curvatures = hessian[start:stop]
+                            curvatures_lost = hessian[stop : stop + size]
+                            for j in range(columns.shape[0]):
+                                x = float(columns[j])
+                                met = (float(labels[j]) < own_label) & (x > float("-inf"))
+                                difference, lost = difference_parts(x, own)
+                                _, step, g, h = pair(difference, lost, parameters)
+                                slope, step_lost = two_sum(slopes[j], step if met else 0.0)
+                                slope, slope_lost = two_sum(slope, g if met else 0.0)
+                                curvature, curvature_lost = two_sum(curvatures[j], h if met else 0.0)
+                                slopes[j] = slope
+                                slopes_lost[j] += step_lost + slope_lost
+                                curvatures[j] = curvature
+                                curvatures_lost[j] += curvature_lost
+                    for k in range(start, stop):
+                        gradient[k] += gradient[k + size]
+                        hessian[k] += hessian[k + size]
+                start = stop
+            for j in range(n):
+                gradient[j] = divide(gradient[j], pairs)
+                hessian[j] = divide(hessian[j], pairs)
+        return divide(divide(rounded_sum(total, total_small), pairs), factor)
+
+    return row

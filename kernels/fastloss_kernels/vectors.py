@@ -1,0 +1,41 @@
+"""Lists as vectors: scales that keep squares within range, and scalar products in two parts."""
+
+from __future__ import annotations
+
+from fastloss_kernels.arithmetic import two_sum
+from fastloss_kernels.jit import float64_bits, float64_from_bits, fma, formula
+from fastloss_kernels.lists import EXPONENT_FIELD, sum_parts
+
+LOWEST_FIELD = 1 << 52
+HIGHEST_FIELD = 2046 << 52
+
+
+@formula
+def power_of_two_below(vector, score) -> float:
+    """Return the power of two that scales a vector's largest unmasked element to between 1 and 2, or nearly.
+
+    A subnormal element stays below 1, the largest binade stays below 4, and zeros stay zeros.
+    """
+    largest = 0
+    for j in range(vector.shape[0]):
+        bits = float64_bits(abs(float(vector[j])))
+        largest = max(largest, bits if score[j] == score[j] else 0)
+    field = max(largest & EXPONENT_FIELD, LOWEST_FIELD)
+    return float64_from_bits(max(HIGHEST_FIELD - field, LOWEST_FIELD))
+
+
+@formula
+def dot_parts(a, a_scale: float, b, b_scale: float, score, scratch, scratch_small) -> tuple[float, float]:
+    """Compute the scalar product of two scaled vectors over unmasked candidates as large + small, large rounded."""
+    for j in range(score.shape[0]):
+        x = float(a[j]) * a_scale
+        y = float(b[j]) * b_scale
+        product = x * y
+        lost = fma(x, y, -product)
+        here = score[j] == score[j]
+        scratch[j] = product if here else 0.0
+        scratch_small[j] = lost if here else 0.0
+    large, small = sum_parts(scratch)
+    low, lower = sum_parts(scratch_small)
+    large, small = two_sum(large, small)
+    return two_sum(large, small + (low + lower))
