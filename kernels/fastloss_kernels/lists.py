@@ -70,7 +70,7 @@ def sum_of_block(terms) -> tuple[float, float]:
         second = ((x - first) + second_cut) - second_cut
         large = exact_add(large, first)
         small = exact_add(small, second)
-    return large, small
+    return two_sum(large, small)
 
 
 @formula

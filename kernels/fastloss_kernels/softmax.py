@@ -91,7 +91,8 @@ def make_logit_row(label_at: LabelAt) -> ListRow:
         # What an infinite distance lost is no number.
         distance_small = distance_small if distance < float("inf") else 0.0
         value = distance + fma(labels, log_total, distance_small)
-        if normalized != 0.0:
+        # Without a label that counts there is nothing to divide.
+        if normalized != 0.0 and labels > 0.0:
             value = divide(value, labels)
             scale = divide(scale, labels)
             shift = divide(shift, labels)
@@ -134,6 +135,7 @@ def make_probability_row(label_at: LabelAt, logarithmic: bool) -> ListRow:
                 gradient[j] = label_at(label, j) * scale + (0.0 if masked else shift)
             labels, labels_small = sum_parts(gradient)
             labels += labels_small
+            labels = labels if labels > 0.0 else 1.0
             scale = divide(scale, labels)
             shift = divide(shift, labels)
         for j in range(score.shape[0]):

@@ -1,0 +1,376 @@
+"""Cross-entropy of lists with several right candidates, in the four forms that are in use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastloss_kernels.arithmetic import (
+    divide_parts,
+    log_of_positive_parts,
+    multiply_parts,
+    scaled_exp_parts,
+    two_sum,
+)
+from fastloss_kernels.elementary import exp, log, log1p
+from fastloss_kernels.jit import divide, fma, formula
+from fastloss_kernels.lists import first_position, highest_score, sum_parts
+from fastloss_kernels.losses.categorical_crossentropy import smoothing_parameters
+from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss
+from fastloss_kernels.softmax import LOWEST, dense_label, make_logit_row, make_probability_row, make_saturated_row
+
+
+@formula
+def highest_of(score, label, positive: bool, scratch) -> tuple[float, int]:
+    """Return the highest score among positives, or among negatives, and where it stands; −∞ where there is none."""
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        scratch[j] = x if (float(label[j]) > 0.0) == positive else float("-inf")
+    highest = highest_score(scratch)
+    return highest, first_position(scratch, highest)
+
+
+@formula
+def sum_of(terms, label, positive: bool, scratch) -> tuple[float, float]:
+    """Compute the sum of the terms of positives, or of negatives, as large + small."""
+    for j in range(terms.shape[0]):
+        scratch[j] = terms[j] if (float(label[j]) > 0.0) == positive else 0.0
+    return sum_parts(scratch)
+
+
+@formula
+def log1p_of_scaled(a: float, a_small: float, x: float, x_small: float) -> tuple[float, float, float]:
+    """Compute log(1 + t), t/(1 + t) and 1/(1 + t) for t = a·eˣ, a at least 0; t may overflow or be infinite."""
+    x_small = x_small if abs(x) < float("inf") else 0.0
+    large, small = scaled_exp_parts(a, x, x_small)
+    ratio = divide(a_small, a)
+    within = large < 1e300
+    t, t_small = two_sum(large if within else 1.0, fma(large, ratio if a > 0.0 else 0.0, small) if within else 0.0)
+    total, lost = two_sum(1.0, t)
+    lost += t_small
+    share, share_small = divide_parts(t, t_small, total, lost)
+    rest, rest_small = divide_parts(1.0, 0.0, total, lost)
+    value = fma(t_small, rest, log1p(t))
+    far_value = x + (log(a) + x_small)
+    return (
+        value if within else far_value,
+        share + share_small if within else 1.0,
+        rest + rest_small if within else divide(1.0, large),
+    )
+
+
+@formula
+def reciprocal(large: float, small: float) -> float:
+    """Compute 1/(large + small)."""
+    inverse, inverse_small = divide_parts(1.0, 0.0, large, small)
+    return inverse + inverse_small
+
+
+@formula
+def exponentials_of_both(score, label, highest, top, negative_highest, negative_top, out):
+    """Fill `out` with e^(s − the highest of its side), 0 at both tops and where masked."""
+    for j in range(score.shape[0]):
+        reference = highest if float(label[j]) > 0.0 else negative_highest
+        difference, lost = two_sum(float(score[j]), -reference)
+        e = exp(difference)
+        better = fma(e, lost, e)
+        e = better if difference > -800.0 else 0.0
+        out[j] = 0.0 if (j == top) | (j == negative_top) else e
+
+
+@formula
+def mass_row_logit(score, label, parameters, gradient, hessian, derivatives):
+    """Evaluate log(1 + N/P), P and N the sums of e^s over positives and negatives, each relative to its own highest.
+
+    With w = e/P of a positive, v = e/N of a negative, n = N/(P + N) and m = 1 − n, gradients are −w·n and v·n, and
+    second derivatives w·n·(m − (1 − w)·(1 + m)) and v·n·(m + n·(1 − v)).
+    """
+    highest, top = highest_of(score, label, True, gradient)
+    negative_highest, negative_top = highest_of(score, label, False, gradient)
+    exponentials_of_both(score, label, highest, top, negative_highest, negative_top, gradient)
+    rest, rest_small = sum_of(gradient, label, True, hessian)
+    negative_rest, negative_rest_small = sum_of(gradient, label, False, hessian)
+    positives, lost = two_sum(1.0, rest)
+    negatives, negative_lost = two_sum(1.0, negative_rest)
+    quotient, quotient_small = divide_parts(
+        negatives, negative_lost + negative_rest_small, positives, lost + rest_small
+    )
+    difference, difference_small = two_sum(negative_highest, -highest)
+    value, share, remainder = log1p_of_scaled(quotient, quotient_small, difference, difference_small)
+    asked = False
+    for j in range(score.shape[0]):
+        asked |= float(label[j]) > 0.0
+    nothing_against = (negative_highest == float("-inf")) | (not asked)
+    nothing_for = highest == float("-inf")
+    value = float("inf") if nothing_for else value
+    value = 0.0 if nothing_against and (not nothing_for or not asked) else value
+    share = 1.0 if nothing_for else share
+    remainder = 0.0 if nothing_for else remainder
+    share = 0.0 if nothing_against else share
+    remainder = 1.0 if nothing_against else remainder
+    if derivatives:
+        likely = reciprocal(positives, lost + rest_small)
+        negative_likely = reciprocal(negatives, negative_lost + negative_rest_small)
+        scaled = likely * share
+        negative_scaled = negative_likely * share
+        unlikely = rest + rest_small
+        negative_unlikely = negative_rest + negative_rest_small
+        for j in range(score.shape[0]):
+            right = float(label[j]) > 0.0
+            is_top = (j == top) | (j == negative_top)
+            e = gradient[j]
+            others = (unlikely if right else negative_unlikely) - e
+            others = others if is_top else others + 1.0
+            e = 1.0 if is_top else e
+            slope = e * (scaled if right else negative_scaled)
+            remaining = others * (likely if right else negative_likely)
+            bend = fma(-remaining, 1.0 + remainder, remainder) if right else fma(share, remaining, remainder)
+            masked = not float(score[j]) > float("-inf")
+            gradient[j] = 0.0 if masked else (-slope if right else slope)
+            hessian[j] = 0.0 if masked else slope * bend
+    return value
+
+
+@formula
+def each_row_logit(score, label, parameters, gradient, hessian, derivatives):
+    """Evaluate Σ y·log(1 + r) over positives, r = N·e^−s, N the sum of e^s over negatives relative to its highest.
+
+    With g = r/(1 + r), the gradient of a positive is −y·g and that of a negative v·Σ y·g, v = e/N; second derivatives
+    are y·g·(1 − g) and v·(Σ y·g·(1 − g) + (1 − v)·Σ y·g²).
+    """
+    negative_highest, negative_top = highest_of(score, label, False, gradient)
+    exponentials_of_both(score, label, 0.0, negative_top, negative_highest, negative_top, gradient)
+    rest, rest_small = sum_of(gradient, label, False, hessian)
+    negatives, lost = two_sum(1.0, rest)
+    lost += rest_small
+    none = negative_highest == float("-inf")
+    value = 0.0
+    value_small = 0.0
+    slopes = 0.0
+    bends = 0.0
+    squares = 0.0
+    for j in range(score.shape[0]):
+        y = float(label[j])
+        if y > 0.0:
+            x = float(score[j])
+            if not x > float("-inf"):
+                value = float("inf")
+                gradient[j] = 0.0
+                hessian[j] = 0.0
+                continue
+            difference, difference_small = two_sum(negative_highest, -x)
+            term, share, remainder = log1p_of_scaled(negatives, lost, difference, difference_small)
+            term = 0.0 if none else term
+            share = 0.0 if none else share
+            large, small = multiply_parts(y, term, 0.0)
+            value, value_lost = two_sum(value, large)
+            value_small += value_lost + small
+            slope = y * share
+            slopes += slope
+            bends = fma(slope, remainder, bends)
+            squares = fma(slope, share, squares)
+            gradient[j] = -slope
+            hessian[j] = slope * remainder
+    if derivatives:
+        likely = reciprocal(negatives, lost)
+        unlikely = rest + rest_small
+        for j in range(score.shape[0]):
+            if not float(label[j]) > 0.0:
+                is_top = j == negative_top
+                e = gradient[j]
+                others = unlikely - e
+                others = others if is_top else others + 1.0
+                part = (1.0 if is_top else e) * likely
+                masked = not float(score[j]) > float("-inf")
+                gradient[j] = 0.0 if masked else part * slopes
+                hessian[j] = 0.0 if masked else part * fma(others * likely, squares, bends)
+    # What an infinite sum lost is no number.
+    return value + value_small if value < float("inf") else value
+
+
+@formula
+def mass_row_prob(score, label, parameters, gradient, hessian, derivatives):
+    """Evaluate −log Σ p over positives, the sum clipped at ε; derivatives −1/Σ and 1/Σ² at positives."""
+    epsilon, ceiling = parameters
+    asked = False
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        right = float(label[j]) > 0.0
+        asked |= right
+        gradient[j] = x if right and x >= 0.0 else 0.0
+    total, small = sum_parts(gradient)
+    clipped = total < epsilon
+    bounded = epsilon if clipped else total
+    large, log_small = log_of_positive_parts(bounded if bounded > 0.0 else 1.0, 0.0 if clipped else small)
+    value = -(large + log_small)
+    value = ceiling if clipped or total == 0.0 else value
+    if derivatives:
+        slope = divide(1.0, bounded)
+        for j in range(score.shape[0]):
+            counts = (float(label[j]) > 0.0) & (float(score[j]) >= 0.0)
+            gradient[j] = -slope if counts else 0.0
+            hessian[j] = slope * slope if counts else 0.0
+    return value if asked else 0.0
+
+
+@formula
+def each_row_prob(score, label, parameters, gradient, hessian, derivatives):
+    """Evaluate Σ y·log(1 + N/p) over positives, N the sum of p over negatives, p clipped at ε.
+
+    Derivatives of a positive are −y·N/(p·(p + N)) and y·N·(2p + N)/(p·(p + N))², those of a negative the sums of
+    y/(p + N) and −y/(p + N)².
+    """
+    epsilon = parameters[0]
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        gradient[j] = 0.0 if float(label[j]) > 0.0 or not x >= 0.0 else x
+    negatives, small = sum_parts(gradient)
+    total = negatives + small
+    value = 0.0
+    value_small = 0.0
+    slopes = 0.0
+    bends = 0.0
+    for j in range(score.shape[0]):
+        y = float(label[j])
+        if y > 0.0:
+            x = float(score[j])
+            p = x if x >= epsilon else epsilon
+            odds, odds_small = divide_parts(negatives, small, p, 0.0)
+            odds_small = odds_small if odds < float("inf") and odds_small == odds_small else 0.0
+            term = fma(odds_small, divide(1.0, 1.0 + odds), log1p(odds))
+            term = 0.0 if negatives == 0.0 else term
+            large, lost = multiply_parts(y, term, 0.0)
+            value, value_lost = two_sum(value, large)
+            value_small += value_lost + lost
+            both = p + total
+            inverse = divide(1.0, both)
+            slope = divide(total, p) * inverse
+            slopes = fma(y, inverse, slopes)
+            bends = fma(y * inverse, inverse, bends)
+            masked = not x >= 0.0
+            slope = 0.0 if masked or negatives == 0.0 else y * slope
+            gradient[j] = -slope
+            hessian[j] = 0.0 if slope == 0.0 else slope * (divide(1.0, p) + inverse)
+    if derivatives:
+        for j in range(score.shape[0]):
+            if not float(label[j]) > 0.0:
+                masked = not float(score[j]) >= 0.0
+                gradient[j] = 0.0 if masked else slopes
+                hessian[j] = 0.0 if masked else -bends
+    return value + value_small if value < float("inf") else value
+
+
+@formula
+def mass_saturated_logit(score, label, parameters):
+    """Tell whether the loss is infinite: no positive has any probability."""
+    asked = False
+    present = False
+    certain = False
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        right = float(label[j]) > 0.0
+        asked |= right
+        present |= right and x >= LOWEST
+        certain |= (not right) and x == float("inf")
+    return asked and (certain or not present)
+
+
+@formula
+def each_saturated_logit(score, label, parameters):
+    """Tell whether the loss is infinite: a positive is masked, or a negative has all probability."""
+    asked = False
+    masked = False
+    certain = False
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        right = float(label[j]) > 0.0
+        asked |= right
+        masked |= right and not x >= LOWEST
+        certain |= (not right) and x == float("inf")
+    return masked or (asked and certain)
+
+
+@formula
+def mass_saturated_prob(score, label, parameters):
+    """Tell whether the probability of all positives is clipped, or 0."""
+    asked = False
+    total = 0.0
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        right = float(label[j]) > 0.0
+        asked |= right
+        total += x if right and x >= 0.0 else 0.0
+    return asked and (total < parameters[0] or total == 0.0)
+
+
+@formula
+def each_saturated_prob(score, label, parameters):
+    """Tell whether the probability of a positive is clipped, or 0, beside negatives that have some."""
+    impossible = False
+    against = False
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        right = float(label[j]) > 0.0
+        impossible |= right and not (x >= parameters[0] and x > 0.0)
+        against |= (not right) and x > 0.0
+    return impossible and against
+
+
+_FORMULAS = {
+    "mass": {"logit": mass_row_logit, "prob": mass_row_prob},
+    "each_vs_negatives": {"logit": each_row_logit, "prob": each_row_prob},
+}
+_TESTS = {
+    "mass": {"logit": mass_saturated_logit, "prob": mass_saturated_prob},
+    "each_vs_negatives": {"logit": each_saturated_logit, "prob": each_saturated_prob},
+}
+
+
+@dataclass(frozen=True)
+class MultiPositiveCrossentropy(ListLoss):
+    """Cross-entropy of a list with m positives (labels above 0) among its m + n candidates, in nats.
+
+    Parameters
+    ----------
+    form : {"mean", "sum", "mass", "each_vs_negatives"}
+        "sum" is Σ −log p over positives, each weighted by its label, so that a list with m positives counts m times;
+        "mean" divides it by the sum of the labels. "mass" is −log Σ p over positives, whatever their labels.
+        "each_vs_negatives" is Σ log(1 + Σ e^(s_j − s_i)), i over positives, weighted by their labels, and j over
+        negatives alone: positives do not compete. From probabilities, e^(s_j − s_i) is p_j/p_i.
+    no_positive : {"skip", "zero"}
+        Whether a list without a positive label is left out, or counts with a loss of 0.
+
+    Notes
+    -----
+    A masked positive makes the loss infinite (from probabilities: clipped), but has no part in "mass" while another
+    positive is unmasked.
+    """
+
+    form: str = "mean"
+    no_positive: str = "skip"
+
+    name: ClassVar[str] = "multi_positive_crossentropy"
+    aliases: ClassVar[tuple[str, ...]] = ("multi_positive_softmax",)
+    label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
+    rows = {"logit": make_logit_row(dense_label), "prob": make_probability_row(dense_label, False)}
+    saturated = {space: make_saturated_row(dense_label, space) for space in ("logit", "prob")}
+    choices = {"form": ("mean", "sum", "mass", "each_vs_negatives"), "no_positive": ("skip", "zero")}
+    formula = "Σ y·(log Σ e^s − s)/Σy; sum: not divided; mass: −log Σ⁺p; each_vs_negatives: Σ⁺ y·log(1 + Σ⁻e^s/e^s)"
+    source = "Khosla et al., Supervised contrastive learning, NeurIPS (2020), eq. 2 and 3"
+
+    def __post_init__(self) -> None:
+        """Check the parameters and choose the formulas."""
+        super().__post_init__()
+        if self.form in _FORMULAS:
+            object.__setattr__(self, "rows", _FORMULAS[self.form])
+            object.__setattr__(self, "saturated", _TESTS[self.form])
+
+    @property
+    def needs(self) -> str:
+        """A positive label, unless a list without one counts with 0."""
+        return "positive" if self.no_positive == "skip" else "candidate"
+
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
+        """Return what the formulas of cross-entropy read; else ε and −log ε for probabilities alone."""
+        shape = smoothing_parameters(0.0, self.form == "mean", space, epsilon)
+        return shape[3:] if self.form in _FORMULAS else shape
