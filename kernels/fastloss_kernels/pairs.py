@@ -143,6 +143,28 @@ def make_side(pair: Pair, wins: bool) -> Callable[..., tuple[float, float, float
 
 
 @functools.cache
+def make_gather(pair: Pair) -> Callable[..., None]:
+    """Make the addition of one winner's pairs to its losers' derivatives, kept as large + small each."""
+
+    @formula
+    def gather(own, own_label, score, label, parameters, slopes, slopes_small, curvatures, curvatures_small):
+        for j in range(score.shape[0]):
+            x = float(score[j])
+            met = (float(label[j]) < own_label) & (x > float("-inf"))
+            difference, lost = difference_parts(x, own)
+            _, step, g, h = pair(difference, lost, parameters)
+            slope, step_lost = two_sum(slopes[j], step if met else 0.0)
+            slope, slope_lost = two_sum(slope, g if met else 0.0)
+            curvature, curvature_lost = two_sum(curvatures[j], h if met else 0.0)
+            slopes[j] = slope
+            slopes_small[j] += step_lost + slope_lost
+            curvatures[j] = curvature
+            curvatures_small[j] += curvature_lost
+
+    return gather
+
+
+@functools.cache
 def make_pairwise_row(pair: Pair) -> ListRow:
     """Make the mean of a function of pairs over all pairs of a list.
 
@@ -155,8 +177,9 @@ def make_pairwise_row(pair: Pair) -> ListRow:
     first the lower half of the candidates, then the half of what remains, and so on. So lists of few winners, which
     are most lists, cost no more than those.
     """
-    won = make_side(pair, True)
-    lost_side = make_side(pair, False)
+    winning = make_side(pair, True)
+    losing = make_side(pair, False)
+    gather = make_gather(pair)
 
     @formula
     def row(score, label, parameters, gradient, hessian, derivatives):
@@ -171,13 +194,14 @@ def make_pairwise_row(pair: Pair) -> ListRow:
         total = 0.0
         total_small = 0.0
         pairs = 0.0
-        for i in range(n):
-            if (float(label[i]) > lowest) & (float(score[i]) > float("-inf")):
-                count, value, _, _, _ = won(score, label, i, factor, parameters)
-                pairs += count
-                total, lost = two_sum(total, value)
-                total_small += lost
-        if derivatives:
+        if not derivatives:
+            for i in range(n):
+                if (float(label[i]) > lowest) & (float(score[i]) > float("-inf")):
+                    count, value, _, _, _ = winning(score, label, i, factor, parameters)
+                    pairs += count
+                    total, lost = two_sum(total, value)
+                    total_small += lost
+        else:
             start = 0
             while start < n:
                 size = max((n - start) // 2, 1)
@@ -189,10 +213,13 @@ def make_pairwise_row(pair: Pair) -> ListRow:
                     slope_small = 0.0
                     curvature = 0.0
                     if here & (float(label[k]) > lowest):
-                        _, _, slope, slope_small, curvature = won(score, label, k, factor, parameters)
+                        count, value, slope, slope_small, curvature = winning(score, label, k, factor, parameters)
+                        pairs += count
+                        total, lost = two_sum(total, value)
+                        total_small += lost
                     if alone:
                         if here:
-                            _, _, large, small, other = lost_side(score, label, k, factor, parameters)
+                            _, _, large, small, other = losing(score, label, k, factor, parameters)
                             large, lost = two_sum(large, -slope)
                             slope = -(large + (lost + (small - slope_small)))
                             curvature += other
@@ -204,26 +231,17 @@ def make_pairwise_row(pair: Pair) -> ListRow:
                 if not alone:
                     for i in range(n):
                         if (float(label[i]) > lowest) & (float(score[i]) > float("-inf")):
-                            own = float(score[i])
-                            own_label = float(label[i])
-                            columns = score[start:stop]
-                            labels = label[start:stop]
-                            slopes = gradient[start:stop]
-                            slopes_lost = gradient[stop : stop + size]
-                            curvatures = hessian[start:stop]
-                            curvatures_lost = hessian[stop : stop + size]
-                            for j in range(columns.shape[0]):
-                                x = float(columns[j])
-                                met = (float(labels[j]) < own_label) & (x > float("-inf"))
-                                difference, lost = difference_parts(x, own)
-                                _, step, g, h = pair(difference, lost, parameters)
-                                slope, step_lost = two_sum(slopes[j], step if met else 0.0)
-                                slope, slope_lost = two_sum(slope, g if met else 0.0)
-                                curvature, curvature_lost = two_sum(curvatures[j], h if met else 0.0)
-                                slopes[j] = slope
-                                slopes_lost[j] += step_lost + slope_lost
-                                curvatures[j] = curvature
-                                curvatures_lost[j] += curvature_lost
+                            gather(
+                                float(score[i]),
+                                float(label[i]),
+                                score[start:stop],
+                                label[start:stop],
+                                parameters,
+                                gradient[start:stop],
+                                gradient[stop : stop + size],
+                                hessian[start:stop],
+                                hessian[stop : stop + size],
+                            )
                     for k in range(start, stop):
                         gradient[k] += gradient[k + size]
                         hessian[k] += hessian[k + size]

@@ -37,5 +37,4 @@ def dot_parts(a, a_scale: float, b, b_scale: float, score, scratch, scratch_smal
         scratch_small[j] = lost if here else 0.0
     large, small = sum_parts(scratch)
     low, lower = sum_parts(scratch_small)
-    large, small = two_sum(large, small)
     return two_sum(large, small + (low + lower))
