@@ -16,6 +16,7 @@ import mpmath
 from mpmath import mpf
 
 from tests.oracles.losses import EPSILON, PRECISION_DIGITS, xlogy
+from tests.oracles.losses import ORACLES as LOSS_ORACLES
 
 __all__ = ["LISTS", "LIST_ORACLES", "LONG_DIGITS", "PRECISION_DIGITS", "Lists"]
 
@@ -48,6 +49,12 @@ class Lists(NamedTuple):
 
 
 LISTS: dict[str, Lists] = {
+    "CategoricalFocalCrossentropy": Lists(
+        cancelling={
+            ("logit", "hessian"): "the loss is not convex in the logits",
+            ("prob", "hessian"): "the oracle's own terms are of both signs",
+        }
+    ),
     "MultiPositiveCrossentropy": Lists(
         longest=500, cancelling={("prob", "value"): "the logarithm of a sum of probabilities near 1"}
     ),
@@ -66,6 +73,7 @@ LISTS: dict[str, Lists] = {
         labels=("distribution", "one-hot"),
         cancelling={(space, "value"): "terms of both signs" for space in ("logit", "prob", "logprob")},
     ),
+    "ListNet": Lists(labels=("graded", "vector")),
     "PairwiseHinge": Lists(labels=("one-hot", "graded", "vector"), longest=150),
     "PairwiseLogistic": Lists(labels=("one-hot", "graded", "vector"), longest=150),
     "SparseCategoricalCrossentropy": Lists(labels=("index",)),
@@ -247,6 +255,37 @@ def entropy_logit(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Ou
     return value, *through_softmax(scores, p, slopes, bends)[1:]
 
 
+def list_net(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    return crossentropy_of_logits(
+        scores, softmax([y if is_present(s) else None for s, y in zip(scores, labels, strict=True)])
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Sets
+
+
+def tversky(scores: Sequence[Any], t: Sequence[Any], loss: Any, dice: bool = False) -> Outputs:
+    alpha, beta = (mpf(1) / 2, mpf(1) / 2) if dice else (mpf(loss.alpha), mpf(loss.beta))
+    smooth = mpf(loss.smooth) / (2 if dice else 1)
+    here = [j for j, s in enumerate(scores) if s is not None]
+    gradient, hessian = [mpf(0)] * len(scores), [mpf(0)] * len(scores)
+    overlap = mpmath.fsum(scores[j] * t[j] for j in here) + smooth
+    missed = mpmath.fsum(alpha * scores[j] * (1 - t[j]) + beta * (1 - scores[j]) * t[j] for j in here)
+    total = overlap + missed
+    if total == 0:
+        return mpf(0), gradient, hessian
+    for j in here:
+        rise = t[j] + alpha * (1 - t[j]) - beta * t[j]
+        gradient[j] = -(t[j] * total - overlap * rise) / total**2
+        hessian[j] = -2 * rise / total * gradient[j]
+    return missed / total, gradient, hessian
+
+
+def dice(scores: Sequence[Any], t: Sequence[Any], loss: Any) -> Outputs:
+    return tversky(scores, t, loss, dice=True)
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Vectors
 
@@ -392,8 +431,80 @@ def multi_positive_prob(scores: Sequence[Any], labels: Sequence[Any], loss: Any)
     return value, gradient, hessian
 
 
+def categorical_focal_logit(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    n = len(scores)
+    here = [is_present(s) for s in scores]
+    y = [label * mpf(loss.alpha) for label in smoothed(labels, here, loss)]
+    gamma = mpf(loss.gamma)
+    p, cost = softmax(scores), costs(scores)
+    value = mpf(0)
+    slopes, bends, q = [mpf(0)] * n, [mpf(0)] * n, [1 - x for x in p]
+    for j in range(n):
+        if y[j] == 0:
+            continue
+        if not here[j]:
+            value = mpmath.inf
+            continue
+        value += y[j] * product(power(q[j], gamma), cost[j])
+        # p·f′ and p·(p·f′)′ of f = −(1 − p)^γ·log p.
+        slopes[j] = -y[j] * (power(q[j], gamma) + product(gamma * p[j] * power(q[j], gamma - 1, p[j]), cost[j]))
+        bends[j] = -y[j] * gamma * p[j] * product(power(q[j], gamma - 1, p[j]), cost[j] - 2)
+        bends[j] += y[j] * gamma * (gamma - 1) * p[j] ** 2 * product(power(q[j], gamma - 2, p[j]), cost[j])
+        if q[j] == 0:
+            slopes[j], bends[j] = -y[j] * power(q[j], gamma), mpf(0)
+    all_slopes, all_bends = mpmath.fsum(slopes), mpmath.fsum(bends)
+    gradient = [slopes[j] - p[j] * all_slopes if here[j] else mpf(0) for j in range(n)]
+    hessian = [
+        bends[j] * q[j] ** 2 + p[j] ** 2 * (all_bends - bends[j]) - p[j] * q[j] * all_slopes if here[j] else mpf(0)
+        for j in range(n)
+    ]
+    return value, gradient, hessian
+
+
+def power(base: Any, exponent: Any, factor: Any = 1) -> Any:
+    """base^exponent with 0^0 = 1; 0 where the factor beside it is 0, or the base."""
+    if factor == 0 or base == 0:
+        return mpf(int(base == 0 and exponent == 0))
+    return base**exponent
+
+
+def categorical_focal_prob(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    y = smoothed(labels, [s is not None for s in scores], loss)
+    rows = [LOSS_ORACLES["BinaryFocalCrossentropy"]["prob"](s or mpf(0), mpf(1), loss) for s in scores]
+    here = [s is not None for s in scores]
+    value = mpmath.fsum(label * row[0] for label, row in zip(y, rows, strict=True))
+    gradient, hessian = (
+        [product(y[j], rows[j][i]) if here[j] else mpf(0) for j in range(len(scores))] for i in (1, 2)
+    )
+    return value, gradient, hessian
+
+
+def categorical_hinge_margin(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    value, gradient, hessian = categorical_hinge_prob([s if is_present(s) else None for s in scores], labels, loss)
+    lost = any(y > 0 and not is_present(s) for s, y in zip(scores, labels, strict=True))
+    if not lost:
+        return value, gradient, hessian
+    # An infinite slack: every part counts.
+    gradient = categorical_hinge_slopes(scores, labels)
+    return mpmath.inf, gradient, hessian
+
+
+def categorical_hinge_slopes(scores: Sequence[Any], labels: Sequence[Any]) -> list[Any]:
+    wrong = [(1 - y) * s if is_present(s) else -mpmath.inf for s, y in zip(scores, labels, strict=True)]
+    k = wrong.index(max(wrong))
+    return [(1 - y if j == k else 0) - y if is_present(scores[j]) else mpf(0) for j, y in enumerate(labels)]
+
+
+def categorical_hinge_prob(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    pairs = [(s, y) for s, y in zip(scores, labels, strict=True) if s is not None]
+    slack = 1 + max((1 - y) * s for s, y in pairs) - mpmath.fsum(y * s for s, y in pairs)
+    nothing = [mpf(0)] * len(scores)
+    return (slack, categorical_hinge_slopes(scores, labels), nothing) if slack > 0 else (mpf(0), nothing, nothing)
+
+
 LIST_ORACLES: dict[str, dict[str, ListOracle]] = {
     "CosineSimilarity": {"value": cosine_similarity},
+    "Dice": {"prob": dice},
     "Entropy": {"logit": entropy_logit, "prob": entropy_prob, "logprob": entropy_logprob},
     "JensenShannon": {"logit": jensen_shannon_logit, "prob": jensen_shannon_prob},
     "KLDivergence": {
@@ -401,8 +512,12 @@ LIST_ORACLES: dict[str, dict[str, ListOracle]] = {
         "prob": kl_divergence(crossentropy_of_probabilities),
         "logprob": kl_divergence(crossentropy_of_log_probabilities),
     },
+    "ListNet": {"logit": list_net},
     "PairwiseHinge": dict.fromkeys(("logit", "margin", "value"), over_pairs(hinge_pair)),
     "PairwiseLogistic": dict.fromkeys(("logit", "margin", "value"), over_pairs(logistic_pair)),
+    "Tversky": {"prob": tversky},
+    "CategoricalFocalCrossentropy": {"logit": categorical_focal_logit, "prob": categorical_focal_prob},
+    "CategoricalHinge": {"margin": categorical_hinge_margin, "prob": categorical_hinge_prob},
     "CategoricalCrossentropy": {
         "logit": categorical_crossentropy_logit,
         "prob": categorical_crossentropy_prob,

@@ -6,8 +6,13 @@ from fastloss_kernels.losses.binary_crossentropy import BinaryCrossentropy as Bi
 from fastloss_kernels.losses.binary_focal_crossentropy import BinaryFocalCrossentropy as BinaryFocalCrossentropy
 from fastloss_kernels.losses.brier_score import BrierScore as BrierScore
 from fastloss_kernels.losses.categorical_crossentropy import CategoricalCrossentropy as CategoricalCrossentropy
+from fastloss_kernels.losses.categorical_focal_crossentropy import (
+    CategoricalFocalCrossentropy as CategoricalFocalCrossentropy,
+)
+from fastloss_kernels.losses.categorical_hinge import CategoricalHinge as CategoricalHinge
 from fastloss_kernels.losses.cosine_similarity import CosineSimilarity as CosineSimilarity
 from fastloss_kernels.losses.define import define as define
+from fastloss_kernels.losses.dice import Dice as Dice
 from fastloss_kernels.losses.entropy import Entropy as Entropy
 from fastloss_kernels.losses.expectile import Expectile as Expectile
 from fastloss_kernels.losses.exponential import Exponential as Exponential
@@ -23,6 +28,7 @@ from fastloss_kernels.losses.hinge import Hinge as Hinge
 from fastloss_kernels.losses.huber import Huber as Huber
 from fastloss_kernels.losses.jensen_shannon import JensenShannon as JensenShannon
 from fastloss_kernels.losses.kl_divergence import KLDivergence as KLDivergence
+from fastloss_kernels.losses.list_net import ListNet as ListNet
 from fastloss_kernels.losses.log_cosh import LogCosh as LogCosh
 from fastloss_kernels.losses.mean_absolute_error import MeanAbsoluteError as MeanAbsoluteError
 from fastloss_kernels.losses.mean_absolute_percentage_error import (
@@ -48,6 +54,7 @@ from fastloss_kernels.losses.sparse_categorical_crossentropy import (
     SparseCategoricalCrossentropy as SparseCategoricalCrossentropy,
 )
 from fastloss_kernels.losses.squared_hinge import SquaredHinge as SquaredHinge
+from fastloss_kernels.losses.tversky import Tversky as Tversky
 from fastloss_kernels.losses.tweedie import Tweedie as Tweedie
 from fastloss_kernels.losses.zero_one import ZeroOne as ZeroOne
 

@@ -1,0 +1,78 @@
+"""Tversky loss: what false positives and false negatives take from the overlap of two sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastloss_kernels.jit import divide, fma, formula
+from fastloss_kernels.lists import sum_parts
+from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss
+
+
+@formula
+def row(score, label, parameters, gradient, hessian, derivatives):
+    """Evaluate N/D with N = α·Σp(1 − t) + β·Σ(1 − p)t and D = Σpt + s + N, never as 1 − (Σpt + s)/D.
+
+    With N′ and D′ for what a probability adds, the gradient is (N′·(D − N) − N·t)/D², and the hessian −2·D′/D of it.
+    """
+    alpha, beta, smooth = parameters
+    for j in range(score.shape[0]):
+        p = float(score[j])
+        term = p * float(label[j])
+        gradient[j] = term if p >= 0.0 else 0.0
+    overlap, overlap_small = sum_parts(gradient)
+    overlap = (overlap + overlap_small) + smooth
+    for j in range(score.shape[0]):
+        p = float(score[j])
+        t = float(label[j])
+        term = fma(alpha * p, 1.0 - t, beta * t * (1.0 - p))
+        gradient[j] = term if p >= 0.0 else 0.0
+    missed, missed_small = sum_parts(gradient)
+    missed += missed_small
+    total = overlap + missed
+    if derivatives:
+        for j in range(score.shape[0]):
+            p = float(score[j])
+            t = float(label[j])
+            rise = fma(alpha, 1.0 - t, -(beta * t))
+            slope = divide(divide(fma(rise, overlap, -(missed * t)), total), total)
+            curvature = -2.0 * divide(fma(alpha, 1.0 - t, (1.0 - beta) * t), total) * slope
+            here = (p >= 0.0) & (total > 0.0)
+            gradient[j] = slope if here else 0.0
+            hessian[j] = curvature if here else 0.0
+    return divide(missed, total) if total > 0.0 else 0.0
+
+
+@dataclass(frozen=True)
+class Tversky(ListLoss):
+    """1 less the Tversky index of the labels and the predicted probabilities of a list; 0 where both are empty.
+
+    Parameters
+    ----------
+    alpha : float
+        Weight of false positives, at least 0.
+    beta : float
+        Weight of false negatives, at least 0.
+    smooth : float
+        What is added to numerator and denominator, at least 0.
+    """
+
+    alpha: float = 0.5
+    beta: float = 0.5
+    smooth: float = 1e-7
+
+    name: ClassVar[str] = "tversky"
+    aliases: ClassVar[tuple[str, ...]] = ("tversky_loss",)
+    label_range: ClassVar[Interval] = Interval(0.0, 1.0)
+    rows = {"prob": row}
+    ranges = {name: Interval(0.0, 1e100) for name in ("alpha", "beta", "smooth")}
+    formula = "1 − (Σpt + smooth)/(Σpt + alpha·Σp(1 − t) + beta·Σ(1 − p)t + smooth)"
+    source = (
+        "Tversky, Features of similarity, Psychological Review 84 (1977), ratio model; "
+        "Salehi et al., Tversky loss function for image segmentation, arXiv:1706.05721 (2017), section 2"
+    )
+
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
+        """Return alpha, beta and smooth."""
+        return float(self.alpha), float(self.beta), float(self.smooth)
