@@ -1,0 +1,254 @@
+"""Categorical focal cross-entropy: cross-entropy that counts candidates which are predicted well for less."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastloss_kernels.arithmetic import (
+    divide_parts,
+    exp_parts,
+    log1p_unit_parts,
+    log_of_positive_parts,
+    multiply_parts,
+    power_parts,
+    two_sum,
+)
+from fastloss_kernels.elementary import exp, log
+from fastloss_kernels.jit import divide, fma, formula
+from fastloss_kernels.lists import first_position, highest_score, sum_parts
+from fastloss_kernels.losses.binary_focal_crossentropy import row_prob as binary_row_prob
+from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss
+from fastloss_kernels.softmax import LOWEST, count_present, dense_label, make_saturated_row
+
+
+@formula
+def focal_of_candidate(x, highest, at_top, rest, rest_small, total, total_small, log_total, log_total_small, gamma):
+    """Compute for one candidate q^γ·c as large + small, its slope, its bend, its own curvature, p and q.
+
+    Of a logit x: with e = e^(x − highest), c = −log p the cost, p = e/total, q = 1 − p, and u = p·c/q, which tends to
+    1 with p, the slope is q^γ·(1 + γ·u), the bend γ·p·q^(γ − 1)·(c − 2 − (γ − 1)·u), and the curvature
+    p·q·slope − q²·bend = p·q^(γ + 1)·(1 + 2γ + γ²·u − γ·c). `rest` is the sum of e without the highest one, and
+    `total` 1 more.
+    """
+    difference, difference_small = two_sum(highest, -x)
+    far = difference > 800.0
+    difference = 0.0 if at_top else difference
+    difference_small = 0.0 if at_top or far else difference_small
+    cost, cost_small = two_sum(difference, log_total)
+    cost_small += difference_small + log_total_small
+    # What an infinite cost lost is no number.
+    cost_small = cost_small if cost < float("inf") else 0.0
+    e, e_small = exp_parts(-800.0 if far else -difference)
+    e_small = fma(-e, difference_small, e_small)
+    # All other candidates' sum.
+    others, others_small = two_sum(rest, -e)
+    missed, missed_small = two_sum(1.0, others)
+    missed_small += others_small + (rest_small - e_small)
+    p, p_small = divide_parts(e, e_small, total, total_small)
+    q, q_small = divide_parts(rest if at_top else missed, rest_small if at_top else missed_small, total, total_small)
+    nothing = not q > 0.0
+    q = 1.0 if nothing else q
+    q_small = 0.0 if nothing else q_small
+    log_q, log_q_small = log_of_positive_parts(q, q_small)
+    factor, factor_small = power_parts(log_q, log_q_small, gamma)
+    zeroth = 1.0 if gamma == 0.0 else 0.0
+    factor = zeroth if nothing else factor
+    factor_small = 0.0 if nothing else factor_small
+    value = factor * cost
+    value_small = fma(factor, cost, -value) + fma(factor, cost_small, factor_small * cost)
+    value_small = value_small if value < float("inf") else 0.0
+    ratio = divide(p * cost, q)
+    ratio = 1.0 if nothing else ratio
+    ratio = 0.0 if p == 0.0 else ratio
+    factor += factor_small
+    p += p_small
+    q += q_small
+    empty = p == 0.0
+    bend = gamma * p * (cost - fma(gamma - 1.0, ratio, 2.0))
+    exponent, exponent_small = multiply_parts(gamma - 1.0, log_q, log_q_small)
+    lower = exp(700.0 if exponent > 700.0 else exponent)
+    bend *= fma(lower, exponent_small, lower)
+    curvature = (p * q) * (factor * (1.0 + gamma * (fma(gamma, ratio, 2.0) - cost)))
+    return (
+        value,
+        value_small,
+        fma(factor * gamma, ratio, factor),
+        0.0 if empty or nothing else bend,
+        0.0 if empty or nothing else curvature,
+        p,
+        0.0 if nothing else q,
+    )
+
+
+@formula
+def sum_of_exponentials(score, highest, top, out, rest_out):
+    """Fill `out` with e^(s − highest), 0 at `top` and where masked; return their sum as large + small, to 2⁻⁵⁶.
+
+    Powers of 1 − p multiply a relative error, so the sum has more digits than `lists.exponentials` gives.
+    """
+    for j in range(score.shape[0]):
+        difference, lost = two_sum(float(score[j]), -highest)
+        e, e_small = exp_parts(difference)
+        e_small = fma(e, lost, e_small)
+        counts = (difference > -800.0) & (j != top)
+        out[j] = e if counts else 0.0
+        rest_out[j] = e_small if counts else 0.0
+    large, small = sum_parts(out)
+    rest_large, rest_small = sum_parts(rest_out)
+    for j in range(score.shape[0]):
+        out[j] += rest_out[j]
+    return two_sum(large, small + (rest_large + rest_small))
+
+
+@formula
+def row_logit(score, label, parameters, gradient, hessian, derivatives):
+    """Evaluate α·Σ y·q^γ·c over candidates, p the softmax of logits, q = 1 − p and c = −log p.
+
+    With a = α·y·q^γ·(1 + γ·p·c/q), S = Σa, b = p·∂a/∂p and T = Σb, the gradient is p·S − a = p·(S − a) − a·q and the
+    second derivative p·q·a − q²·b + p·q·(S − a) − p²·(T − b).
+    """
+    scale, smoothing, gamma, alpha = parameters
+    highest = highest_score(score)
+    top = first_position(score, highest)
+    rest, rest_small = sum_of_exponentials(score, highest, top, gradient, hessian)
+    shift = 0.0
+    if smoothing != 0.0:
+        shift = smoothing / count_present(score, LOWEST)
+    total, total_small = two_sum(1.0, rest)
+    total_small += rest_small
+    above = rest > 1.0
+    near_log, near_log_small = log1p_unit_parts(0.0 if above else rest, 0.0 if above else rest_small)
+    far_log, far_log_small = log_of_positive_parts(total, total_small)
+    log_total = far_log if above else near_log
+    log_total_small = far_log_small if above else near_log_small
+    value = 0.0
+    value_small = 0.0
+    slopes = 0.0
+    slopes_small = 0.0
+    bends = 0.0
+    bends_small = 0.0
+    for j in range(score.shape[0]):
+        given = float(label[j])
+        # Where most labels are 0, passing over them costs less than arithmetic with all.
+        if given == 0.0 and shift == 0.0:
+            continue
+        x = float(score[j])
+        if not x > float("-inf"):
+            value = float("inf") if given * scale > 0.0 else value
+            continue
+        y = alpha * fma(given, scale, shift)
+        term, term_small, slope, bend, _, _, _ = focal_of_candidate(
+            x, highest, j == top, rest, rest_small, total, total_small, log_total, log_total_small, gamma
+        )
+        large, small = multiply_parts(y, term, term_small)
+        value, lost = two_sum(value, large)
+        value_small += lost + small
+        slopes, lost = two_sum(slopes, y * slope)
+        slopes_small += lost
+        bends, lost = two_sum(bends, y * bend)
+        bends_small += lost
+    if derivatives:
+        likely, likely_small = divide_parts(1.0, 0.0, total, total_small)
+        likely += likely_small
+        unlikely = rest + rest_small
+        whole = slopes + slopes_small
+        all_bends = bends + bends_small
+        for j in range(score.shape[0]):
+            x = float(score[j])
+            e = 1.0 if j == top else gradient[j]
+            p = e * likely
+            q = (unlikely if j == top else 1.0 + (unlikely - e)) * likely
+            slope = p * whole
+            curvature = p * fma(q, whole, -(p * all_bends))
+            masked = not x > float("-inf")
+            given = float(label[j])
+            if not masked and (given != 0.0 or shift != 0.0):
+                y = alpha * fma(given, scale, shift)
+                _, _, own, bend, own_curvature, p, q = focal_of_candidate(
+                    x, highest, j == top, rest, rest_small, total, total_small, log_total, log_total_small, gamma
+                )
+                own *= y
+                other_slopes = (slopes - own) + slopes_small
+                other_bends = (bends - y * bend) + bends_small
+                slope = fma(p, other_slopes, -(own * q))
+                curvature = fma(y, own_curvature, p * fma(q, other_slopes, -(p * other_bends)))
+            gradient[j] = 0.0 if masked else slope
+            hessian[j] = 0.0 if masked else curvature
+    return value + value_small if value < float("inf") else value
+
+
+@formula
+def row_prob(score, label, parameters, gradient, hessian, derivatives):
+    """Evaluate Σ y·α·(1 − p)^γ·(−log p) of probabilities, each logarithm clipped at log ε."""
+    scale, smoothing, gamma, epsilon, ceiling, alpha = parameters
+    shift = 0.0
+    if smoothing != 0.0:
+        shift = smoothing / count_present(score, 0.0)
+    value = 0.0
+    value_small = 0.0
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        masked = not x >= 0.0
+        y = fma(float(label[j]), scale, 0.0 if masked else shift)
+        slope = 0.0
+        curvature = 0.0
+        if y != 0.0:
+            term, slope, curvature = binary_row_prob(0.0 if masked else x, 1.0, (gamma, alpha, 0.0, epsilon, ceiling))
+            large, small = multiply_parts(y, term, 0.0)
+            value, lost = two_sum(value, large)
+            value_small += lost + small
+        if derivatives:
+            gradient[j] = 0.0 if masked else y * slope
+            hessian[j] = 0.0 if masked else y * curvature
+    return value + value_small if value < float("inf") else value
+
+
+@dataclass(frozen=True)
+class CategoricalFocalCrossentropy(ListLoss):
+    """Cross-entropy over the candidates of a list, each counted by how much it was missed, in nats.
+
+    Labels are one-hot or soft, at least 0; nothing is renormalised.
+
+    Parameters
+    ----------
+    gamma : float
+        γ ≥ 0: how much less candidates count that are predicted well; 0 is cross-entropy times α.
+    alpha : float
+        α > 0: the weight of every candidate.
+    label_smoothing : float
+        s in [0, 1]: labels become y·(1 − s) + s/K, K the unmasked candidates of the list.
+    no_positive : {"skip", "zero"}
+        Whether a list without a positive label is left out, or counts with a loss of 0.
+    """
+
+    gamma: float = 2.0
+    alpha: float = 0.25
+    label_smoothing: float = 0.0
+    no_positive: str = "skip"
+
+    name: ClassVar[str] = "categorical_focal_crossentropy"
+    aliases: ClassVar[tuple[str, ...]] = ("softmax_focal_loss",)
+    label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
+    rows = {"logit": row_logit, "prob": row_prob}
+    saturated = {space: make_saturated_row(dense_label, space) for space in ("logit", "prob")}
+    ranges = {
+        "gamma": Interval(0.0, float("inf"), high_open=True),
+        "alpha": Interval(0.0, float("inf"), low_open=True, high_open=True),
+        "label_smoothing": Interval(0.0, 1.0),
+    }
+    choices = {"no_positive": ("skip", "zero")}
+    formula = "−α·Σ y·(1 − p)^γ·log p, p = e^s/Σe^s for logits"
+    source = "Lin et al., Focal loss for dense object detection, ICCV (2017), eq. 5, over a softmax"
+
+    @property
+    def needs(self) -> str:
+        """A positive label, unless a list without one counts with 0."""
+        return "positive" if self.no_positive == "skip" and self.label_smoothing == 0.0 else "candidate"
+
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
+        """Return 1 − s, s, γ, for probabilities ε and −log ε, and α."""
+        shape = (1.0 - self.label_smoothing, float(self.label_smoothing), float(self.gamma))
+        if space == "logit":
+            return (*shape, float(self.alpha))
+        return (*shape, epsilon, float("inf") if epsilon == 0.0 else -log(epsilon), float(self.alpha))
