@@ -131,9 +131,10 @@ class ListChecks:
         self._classify = loops.make_classify()
         losses = [loss for _, term in plan.terms if isinstance(loss := term.loss, ListLoss)]
         self._losses = losses
-        self._needs = sorted({loops.NEEDS[loss.needs] for loss in losses})
+        preset = plan.preset
+        self._needs = sorted({loops.NEEDS[loss.needs if preset is None else preset.needs(loss)] for loss in losses})
         ignored = [getattr(loss, "ignore_class", None) for loss in losses]
-        ignored += [] if plan.preset is None else [plan.preset.ignored_class]
+        ignored += [] if preset is None else [preset.ignored_class]
         self._ignored = sorted({k for k in ignored if k is not None})
         longest = [n for loss in losses if (n := getattr(loss, "longest_list", None)) is not None]
         self._longest_list = min(longest, default=None)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fastloss.errors import UsageError
-from fastloss_kernels.losses import Loss, Poisson
+from fastloss_kernels.losses import ListLoss, Loss, Poisson
 from fastloss_kernels.losses.over_lists import OverLists
 from fastloss_kernels.variants import (
     FlooredCosineSimilarity,
@@ -63,6 +63,15 @@ class ListInputs:
     clips_labels: bool = False
 
 
+# No system leaves out a list because no label in it is positive.
+_WITHOUT_POSITIVE = (
+    "categorical_crossentropy",
+    "categorical_focal_crossentropy",
+    "categorical_hinge",
+    "kl_divergence",
+)
+
+
 @dataclass(frozen=True)
 class Preset:
     """The conventions of one system.
@@ -92,6 +101,8 @@ class Preset:
         Losses of lists of probabilities that are prepared in another way than by the clipping, by their names.
     ignored_class : int or None
         An index label that leaves its row out.
+    counts_no_positive : tuple of str
+        Names of losses whose lists without a positive label are rows like others, and not left out.
     """
 
     name: str
@@ -105,6 +116,12 @@ class Preset:
     forms: Mapping[str, Callable[[Loss], Loss]] = field(default_factory=dict)
     list_inputs: Mapping[str, ListInputs] = field(default_factory=dict)
     ignored_class: int | None = None
+    counts_no_positive: tuple[str, ...] = _WITHOUT_POSITIVE
+
+    def needs(self, loss: ListLoss) -> str:
+        """Return what a list must hold to be counted."""
+        counted = loss.needs == "positive" and loss.name in self.counts_no_positive
+        return "candidate" if counted else loss.needs
 
     def reduction_of(self, loss: Loss) -> Reduction:
         """Return how a loss is summed up over rows."""
