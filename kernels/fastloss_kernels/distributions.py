@@ -38,6 +38,6 @@ def softmax_parts(score, highest: float, top: int, out, out_small) -> tuple[floa
     total, lost = two_sum(1.0, rest)
     likely, likely_small = divide_parts(1.0, 0.0, total, lost + rest_small)
     for j in range(score.shape[0]):
-        p, p_small = multiply_parts(out[j], likely, likely_small)
-        out[j], out_small[j] = two_sum(p, fma(out_small[j], likely, p_small))
+        p, p_small = multiply_parts(float(out[j]), likely, likely_small)
+        out[j], out_small[j] = two_sum(p, fma(float(out_small[j]), likely, p_small))
     return likely, likely_small, (rest + rest_small) * likely

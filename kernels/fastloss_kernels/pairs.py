@@ -153,13 +153,13 @@ def make_gather(pair: Pair) -> Callable[..., None]:
             met = (float(label[j]) < own_label) & (x > float("-inf"))
             difference, lost = difference_parts(x, own)
             _, step, g, h = pair(difference, lost, parameters)
-            slope, step_lost = two_sum(slopes[j], step if met else 0.0)
+            slope, step_lost = two_sum(float(slopes[j]), step if met else 0.0)
             slope, slope_lost = two_sum(slope, g if met else 0.0)
-            curvature, curvature_lost = two_sum(curvatures[j], h if met else 0.0)
+            curvature, curvature_lost = two_sum(float(curvatures[j]), h if met else 0.0)
             slopes[j] = slope
-            slopes_small[j] += step_lost + slope_lost
+            slopes_small[j] = float(slopes_small[j]) + (step_lost + slope_lost)
             curvatures[j] = curvature
-            curvatures_small[j] += curvature_lost
+            curvatures_small[j] = float(curvatures_small[j]) + curvature_lost
 
     return gather
 
@@ -243,12 +243,12 @@ def make_pairwise_row(pair: Pair) -> ListRow:
                                 hessian[stop : stop + size],
                             )
                     for k in range(start, stop):
-                        gradient[k] += gradient[k + size]
-                        hessian[k] += hessian[k + size]
+                        gradient[k] = float(gradient[k]) + float(gradient[k + size])
+                        hessian[k] = float(hessian[k]) + float(hessian[k + size])
                 start = stop
             for j in range(n):
-                gradient[j] = divide(gradient[j], pairs)
-                hessian[j] = divide(hessian[j], pairs)
+                gradient[j] = divide(float(gradient[j]), pairs)
+                hessian[j] = divide(float(hessian[j]), pairs)
         return divide(divide(rounded_sum(total, total_small), pairs), factor)
 
     return row

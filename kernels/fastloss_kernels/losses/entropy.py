@@ -22,7 +22,7 @@ def row_logit(score, label, parameters, gradient, hessian, derivatives):
     top = first_position(score, highest)
     rest, rest_small = exponentials(score, highest, top, gradient)
     for j in range(score.shape[0]):
-        e = gradient[j]
+        e = float(gradient[j])
         term = e * (highest - float(score[j]))
         hessian[j] = 0.0 if e == 0.0 else term
     distance, distance_small = sum_parts(hessian)
@@ -31,7 +31,7 @@ def row_logit(score, label, parameters, gradient, hessian, derivatives):
     mean = (distance + distance_small) * likely
     if derivatives:
         for j in range(score.shape[0]):
-            e = gradient[j]
+            e = float(gradient[j])
             p = e * likely
             other = (1.0 + (unlikely - e)) * likely
             further = (highest - float(score[j])) - mean

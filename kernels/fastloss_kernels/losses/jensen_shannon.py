@@ -107,26 +107,26 @@ def row_logit(score, label, parameters, gradient, hessian, derivatives):
     top = first_position(score, highest)
     likely, likely_small, unlikely = softmax_parts(score, highest, top, gradient, hessian)
     for j in range(score.shape[0]):
-        part = candidate_divergence(float(label[j]), gradient[j], hessian[j])
+        part = candidate_divergence(float(label[j]), float(gradient[j]), float(hessian[j]))
         hessian[j] = 0.0 if j == top else part
     value, value_small = sum_parts(hessian)
     at_top = float(label[top])
     value += value_small + candidate_divergence(at_top, likely, likely_small)
     if derivatives:
         for j in range(score.shape[0]):
-            p = gradient[j]
+            p = float(gradient[j])
             hessian[j] = p * log_share(float(label[j]), p, 0.0)
         others, others_small = sum_parts(hessian)
         others += others_small
         for j in range(score.shape[0]):
-            hessian[j] = harmonic(float(label[j]), gradient[j])
+            hessian[j] = harmonic(float(label[j]), float(gradient[j]))
         bend, bend_small = sum_parts(hessian)
         bend += bend_small
         top_slope = log_share(at_top, likely, likely_small)
         top_bend = harmonic(at_top, likely)
         mean = fma(likely, top_slope, others)
         for j in range(score.shape[0]):
-            p = gradient[j]
+            p = float(gradient[j])
             t = float(label[j])
             slope = p * (log_share(t, p, 0.0) - mean)
             own = harmonic(t, p)

@@ -29,7 +29,7 @@ def row(score, label, parameters, gradient, hessian, derivatives):
     highest = highest_score(score)
     top = first_position(score, highest)
     for j in range(score.shape[0]):
-        e = hessian[j]
+        e = float(hessian[j])
         term = e * (highest - float(score[j]))
         gradient[j] = 0.0 if (e == 0.0) | (j == top) else term
     distance, distance_small = sum_parts(gradient)
@@ -37,11 +37,11 @@ def row(score, label, parameters, gradient, hessian, derivatives):
     unlikely = rest + rest_small
     likely = divide(1.0, 1.0 + unlikely)
     if derivatives:
-        top_label = hessian[top] * label_likely
+        top_label = float(hessian[top]) * label_likely
         for j in range(score.shape[0]):
-            e = gradient[j]
+            e = float(gradient[j])
             p = e * likely
-            slope = fma(-hessian[j], label_likely, p)
+            slope = fma(-float(hessian[j]), label_likely, p)
             gradient[j] = slope
             hessian[j] = p * ((1.0 + (unlikely - e)) * likely)
         both = likely * label_likely * (label_unlikely - unlikely)
