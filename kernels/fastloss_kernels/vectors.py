@@ -11,17 +11,23 @@ HIGHEST_FIELD = 2046 << 52
 
 
 @formula
-def power_of_two_below(vector, score) -> float:
-    """Return the power of two that scales a vector's largest unmasked element to between 1 and 2, or nearly.
+def power_of_two_of(largest: float) -> float:
+    """Return the power of two that scales a magnitude to between 1 and 2, or nearly.
 
-    A subnormal element stays below 1, the largest binade stays below 4, and zeros stay zeros.
+    A subnormal one stays below 1, the largest binade stays below 4, and 0 stays 0.
     """
+    field = max(float64_bits(largest) & EXPONENT_FIELD, LOWEST_FIELD)
+    return float64_from_bits(max(HIGHEST_FIELD - field, LOWEST_FIELD))
+
+
+@formula
+def power_of_two_below(vector, score) -> float:
+    """Return the power of two that scales a vector's largest unmasked element to about 1."""
     largest = 0
     for j in range(vector.shape[0]):
         bits = float64_bits(abs(float(vector[j])))
         largest = max(largest, bits if score[j] == score[j] else 0)
-    field = max(largest & EXPONENT_FIELD, LOWEST_FIELD)
-    return float64_from_bits(max(HIGHEST_FIELD - field, LOWEST_FIELD))
+    return power_of_two_of(float64_from_bits(largest))
 
 
 @formula

@@ -73,6 +73,8 @@ LISTS: dict[str, Lists] = {
         labels=("distribution", "one-hot"),
         cancelling={(space, "value"): "terms of both signs" for space in ("logit", "prob", "logprob")},
     ),
+    "L1Norm": Lists(labels=("vector", "graded")),
+    "L2Norm": Lists(labels=("vector", "graded")),
     "ListNet": Lists(labels=("graded", "vector")),
     "PairwiseHinge": Lists(labels=("one-hot", "graded", "vector"), longest=150),
     "PairwiseLogistic": Lists(labels=("one-hot", "graded", "vector"), longest=150),
@@ -305,6 +307,21 @@ def cosine_similarity(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -
     return -dot / norms, gradient, hessian
 
 
+def l1_norm(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    differences = [mpf(0) if s is None else s - t for s, t in zip(scores, labels, strict=True)]
+    return mpmath.fsum(map(abs, differences)), [mpmath.sign(d) for d in differences], [mpf(0)] * len(scores)
+
+
+def l2_norm(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    differences = [mpf(0) if s is None else s - t for s, t in zip(scores, labels, strict=True)]
+    square = mpmath.fsum(d**2 for d in differences)
+    norm, nothing = mpmath.sqrt(square), [mpf(0)] * len(scores)
+    if norm == 0:
+        return norm, nothing, nothing
+    hessian = [mpf(0) if s is None else (square - d**2) / norm**3 for s, d in zip(scores, differences, strict=True)]
+    return norm, [d / norm for d in differences], hessian
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Pairs
 
@@ -512,6 +529,8 @@ LIST_ORACLES: dict[str, dict[str, ListOracle]] = {
         "prob": kl_divergence(crossentropy_of_probabilities),
         "logprob": kl_divergence(crossentropy_of_log_probabilities),
     },
+    "L1Norm": {"value": l1_norm},
+    "L2Norm": {"value": l2_norm},
     "ListNet": {"logit": list_net},
     "PairwiseHinge": dict.fromkeys(("logit", "margin", "value"), over_pairs(hinge_pair)),
     "PairwiseLogistic": dict.fromkeys(("logit", "margin", "value"), over_pairs(logistic_pair)),

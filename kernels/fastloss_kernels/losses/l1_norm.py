@@ -1,0 +1,42 @@
+"""L1 norm of the difference of two vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastloss_kernels.jit import formula
+from fastloss_kernels.lists import sum_parts
+from fastloss_kernels.losses.form import Interval, ListLoss
+
+
+@formula
+def row(score, label, parameters, gradient, hessian, derivatives):
+    """Evaluate Σ|s − t|; where two elements are equal the subgradient is 0."""
+    for j in range(score.shape[0]):
+        distance = abs(float(score[j]) - float(label[j]))
+        gradient[j] = distance if distance >= 0.0 else 0.0
+    value, value_small = sum_parts(gradient)
+    if derivatives:
+        for j in range(score.shape[0]):
+            difference = float(score[j]) - float(label[j])
+            below = -1.0 if difference < 0.0 else 0.0
+            gradient[j] = 1.0 if difference > 0.0 else below
+            hessian[j] = 0.0
+    return value + value_small if value < float("inf") else value
+
+
+@dataclass(frozen=True)
+class L1Norm(ListLoss):
+    """Sum of the absolute differences of the label's and the prediction's vector."""
+
+    name: ClassVar[str] = "l1_norm"
+    aliases: ClassVar[tuple[str, ...]] = ("manhattan_distance",)
+    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    rows = {"value": row}
+    formula = "Σ|s − t|; subgradient 0 where s = t"
+    source = "Boyd and Vandenberghe, Convex optimization (2004), section A.1.2"
+
+    def prediction_range(self, space: str) -> Interval:
+        """Return all finite numbers."""
+        return Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
