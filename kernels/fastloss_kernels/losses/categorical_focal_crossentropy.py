@@ -156,25 +156,30 @@ def row_logit(score, label, parameters, gradient, hessian, derivatives):
         all_bends = bends + bends_small
         for j in range(score.shape[0]):
             x = float(score[j])
-            e = 1.0 if j == top else gradient[j]
-            p = e * likely
-            q = (unlikely if j == top else 1.0 + (unlikely - e)) * likely
+            e = gradient[j]
+            missed = 1.0 + (unlikely - e)
+            p = (1.0 if j == top else e) * likely
+            q = (unlikely if j == top else missed) * likely
             slope = p * whole
             curvature = p * fma(q, whole, -(p * all_bends))
             masked = not x > float("-inf")
-            given = float(label[j])
-            if not masked and (given != 0.0 or shift != 0.0):
-                y = alpha * fma(given, scale, shift)
-                _, _, own, bend, own_curvature, p, q = focal_of_candidate(
-                    x, highest, j == top, rest, rest_small, total, total_small, log_total, log_total_small, gamma
-                )
-                own *= y
-                other_slopes = (slopes - own) + slopes_small
-                other_bends = (bends - y * bend) + bends_small
-                slope = fma(p, other_slopes, -(own * q))
-                curvature = fma(y, own_curvature, p * fma(q, other_slopes, -(p * other_bends)))
             gradient[j] = 0.0 if masked else slope
             hessian[j] = 0.0 if masked else curvature
+        # In a loop of their own, the few candidates with a label leave the other loop its vectors.
+        for j in range(score.shape[0]):
+            x = float(score[j])
+            given = float(label[j])
+            if (given == 0.0 and shift == 0.0) or not x > float("-inf"):
+                continue
+            y = alpha * fma(given, scale, shift)
+            _, _, own, bend, own_curvature, p, q = focal_of_candidate(
+                x, highest, j == top, rest, rest_small, total, total_small, log_total, log_total_small, gamma
+            )
+            own *= y
+            other_slopes = (slopes - own) + slopes_small
+            other_bends = (bends - y * bend) + bends_small
+            gradient[j] = fma(p, other_slopes, -(own * q))
+            hessian[j] = fma(y, own_curvature, p * fma(q, other_slopes, -(p * other_bends)))
     return value + value_small if value < float("inf") else value
 
 

@@ -97,17 +97,16 @@ def mass_row_logit(score, label, parameters, gradient, hessian, derivatives):
     )
     difference, difference_small = two_sum(negative_highest, -highest)
     value, share, remainder = log1p_of_scaled(quotient, quotient_small, difference, difference_small)
-    asked = False
-    for j in range(score.shape[0]):
-        asked |= float(label[j]) > 0.0
-    nothing_against = (negative_highest == float("-inf")) | (not asked)
-    nothing_for = highest == float("-inf")
-    value = float("inf") if nothing_for else value
-    value = 0.0 if nothing_against and (not nothing_for or not asked) else value
-    share = 1.0 if nothing_for else share
-    remainder = 0.0 if nothing_for else remainder
-    share = 0.0 if nothing_against else share
-    remainder = 1.0 if nothing_against else remainder
+    if negative_highest == float("-inf"):
+        value, share, remainder = 0.0, 0.0, 1.0
+    if highest == float("-inf"):
+        # Either all positives are masked, or there is none.
+        asked = False
+        for j in range(score.shape[0]):
+            asked |= float(label[j]) > 0.0
+        value = float("inf") if asked else 0.0
+        share = 1.0 if asked else 0.0
+        remainder = 0.0
     if derivatives:
         likely = reciprocal(positives, lost + rest_small)
         negative_likely = reciprocal(negatives, negative_lost + negative_rest_small)
