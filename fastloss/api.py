@@ -78,9 +78,9 @@ def evaluate(
         rows under `on_bad_row` all the same, and a value over no rows, or weights of sum 0, is None, where Keras has
         0. Logits are never clipped.
     saturation : {"clip", "exact", "error"}
-        What to do where a probability rules out an outcome that happened: clip it at 1e-12, keep the infinite loss,
-        or stop. Infinite logits are not clipped: their loss stays infinite. How many rows this concerns is part of
-        the result.
+        What to do where a probability rules out an outcome that happened: clip it at 1e-12, or where the preset does;
+        keep the infinite loss; or stop. Infinite logits are not clipped: their loss stays infinite. How many rows this
+        concerns is part of the result.
     on_bad_row : {"raise", "drop"}
         Stop at a NaN, a value outside its domain or a negative weight; or leave the row out and count it.
     on_bad_file : {"raise", "skip"}

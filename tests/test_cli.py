@@ -120,6 +120,38 @@ def test_each_space_has_its_option(run: Run, log: Path, space: str, column: str,
     assert plan["models"] == {column: {space: column}}
 
 
+def test_a_preset_and_a_reduction_are_options_and_are_named(run: Run, log: Path) -> None:
+    words = ["eval", log, "--label", "click", "--prob", "p", "--weight", "weight", "-m", "log_loss"]
+    options = ["--preset", "torchrec", "--reduction", "sum"]
+    status, out, err = run(*words, *options, "--format", "json")
+    expected = fastloss.evaluate(
+        str(log),
+        label="click",
+        prob="p",
+        weight="weight",
+        metrics=["log_loss"],
+        preset="torchrec",
+        reduction="sum",
+    )
+    assert (status, err) == (0, "")
+    assert json.loads(out) == json.loads(expected.to_json())
+    assert json.loads(out)["plan"] | {"preset": "torchrec", "reduction": "sum"} == json.loads(out)["plan"]
+    status, out, _ = run(*words, *options)
+    assert "preset torchrec: probabilities are clipped to 1e-12 and 1 - 1e-12\nreduction sum: Σw·l (log_loss)" in out
+    assert "unit bits: log_loss" in out
+    assert "reduction sum, preset torchrec" in run("plan", *words[1:], *options)[1]
+    # The mean is what is done anyway.
+    plain, mean = (json.loads(run(*words, *more, "--format", "json")[1]) for more in ([], ["--reduction", "mean"]))
+    assert plain == mean
+    assert not {"preset", "reduction"} & plain["plan"].keys()
+
+
+def test_no_reduction_is_scoring(fails: Any, log: Path) -> None:
+    message = fails("eval", log, *BASE, "--reduction", "none")
+    assert "fastloss score" in message
+    assert "'sum_by_nonzero_weights'" in message
+
+
 def test_arrow_goes_to_a_pipe_as_a_stream_and_to_a_file_as_a_file(
     capfdbinary: pytest.CaptureFixture[bytes], log: Path, tmp_path: Path
 ) -> None:

@@ -77,7 +77,7 @@ class CheckedBatch(NamedTuple):
 
 
 # What a loss reads: the predictions as they are, as the preset clips them, or lists as it prepares them.
-_Reads = Literal["as they are", "clipped"] | ListInputs
+Reads = Literal["as they are", "clipped"] | ListInputs
 
 
 class _TermWork(NamedTuple):
@@ -87,7 +87,7 @@ class _TermWork(NamedTuple):
     values: Callable[..., None] | None
     total: Callable[..., None] | None
     parameters: tuple[float, ...]
-    reads: _Reads = "as they are"
+    reads: Reads = "as they are"
 
 
 class _SaturationWork(NamedTuple):
@@ -152,10 +152,11 @@ class CpuEngine:
                 continue
             values = None if row is None else self._make_values(row)
             total = None if row is None or self._plan.lists else sums.make_add_values(row)
-            works.append(_TermWork(column, values, total, parameters, self._reads(model, term.loss)))
+            works.append(_TermWork(column, values, total, parameters, self.reads(model, term.loss)))
         return works
 
-    def _reads(self, model: Model, loss: Loss | None) -> _Reads:
+    def reads(self, model: Model, loss: Loss | None) -> Reads:
+        """Return how the preset, if there is one, has a loss read a model's predictions."""
         preset = self._plan.preset
         if preset is None or loss is None or model.space not in loss.saturated:
             return "as they are"
@@ -372,12 +373,12 @@ class CpuEngine:
     ) -> None:
         terms = self.buffer("terms", cells.n_used)
         model = self._plan.models[index]
-        prepared: dict[_Reads, Inputs] = {"as they are": inputs}
+        prepared: dict[Reads, Inputs] = {"as they are": inputs}
         if not may_saturate:
             prepared["clipped"] = inputs
         for column, values, total, parameters, reads in self._terms[index]:
             if reads not in prepared:
-                prepared[reads] = self._prepare(reads, model, prepared["as they are"], lists)
+                prepared[reads] = self.prepare(reads, model, prepared["as they are"], lists)
             inputs = prepared[reads]
             if total is not None and weight is None and (accumulator := cells.only_accumulator(column)) is not None:
                 total(*inputs, parameters, accumulator)
@@ -390,8 +391,11 @@ class CpuEngine:
                 np.copyto(terms, inputs[0])
             cells.add(terms if weight is None else np.multiply(terms, weight, out=terms), column)
 
-    def _prepare(self, reads: _Reads, model: Model, inputs: Inputs, lists: ListBatch | None) -> Inputs:
-        """Return what a loop reads with the predictions as a preset has them."""
+    def prepare(self, reads: Reads, model: Model, inputs: Inputs, lists: ListBatch | None) -> Inputs:
+        """Return what a loop reads, `inputs`, with the predictions as a preset has them; not for "as they are".
+
+        Predictions that need no clipping, since no row may be saturated, are "clipped" as they are, too.
+        """
         clip = self._plan.clip(model)
         if lists is not None:
             how = reads if isinstance(reads, ListInputs) else ListInputs()
