@@ -128,6 +128,9 @@ def row_logit(score, label, parameters, gradient, hessian, derivatives):
     slopes_small = 0.0
     bends = 0.0
     bends_small = 0.0
+    n_labelled = 0
+    last = -1
+    slope = bend = own_curvature = p = q = 0.0
     for j in range(score.shape[0]):
         given = float(label[j])
         # Where most labels are 0, passing over them costs less than arithmetic with all.
@@ -138,7 +141,7 @@ def row_logit(score, label, parameters, gradient, hessian, derivatives):
             value = float("inf") if given * scale > 0.0 else value
             continue
         y = alpha * fma(given, scale, shift)
-        term, term_small, slope, bend, _, _, _ = focal_of_candidate(
+        term, term_small, slope, bend, own_curvature, p, q = focal_of_candidate(
             x, highest, j == top, rest, rest_small, total, total_small, log_total, log_total_small, gamma
         )
         large, small = multiply_parts(y, term, term_small)
@@ -148,6 +151,8 @@ def row_logit(score, label, parameters, gradient, hessian, derivatives):
         slopes_small += lost
         bends, lost = two_sum(bends, y * bend)
         bends_small += lost
+        n_labelled += 1
+        last = j
     if derivatives:
         likely, likely_small = divide_parts(1.0, 0.0, total, total_small)
         likely += likely_small
@@ -158,24 +163,25 @@ def row_logit(score, label, parameters, gradient, hessian, derivatives):
             x = float(score[j])
             e = gradient[j]
             missed = 1.0 + (unlikely - e)
-            p = (1.0 if j == top else e) * likely
-            q = (unlikely if j == top else missed) * likely
-            slope = p * whole
-            curvature = p * fma(q, whole, -(p * all_bends))
+            any_p = (1.0 if j == top else e) * likely
+            any_q = (unlikely if j == top else missed) * likely
+            any_curvature = any_p * fma(any_q, whole, -(any_p * all_bends))
             masked = not x > float("-inf")
-            gradient[j] = 0.0 if masked else slope
-            hessian[j] = 0.0 if masked else curvature
-        # In a loop of their own, the few candidates with a label leave the other loop its vectors.
-        for j in range(score.shape[0]):
+            gradient[j] = 0.0 if masked else any_p * whole
+            hessian[j] = 0.0 if masked else any_curvature
+        # In a loop of their own, the few candidates with a label leave the other loop its vectors; the only one of a
+        # list is known already.
+        for j in range(last if n_labelled == 1 else 0, last + 1):
             x = float(score[j])
             given = float(label[j])
             if (given == 0.0 and shift == 0.0) or not x > float("-inf"):
                 continue
             y = alpha * fma(given, scale, shift)
-            _, _, own, bend, own_curvature, p, q = focal_of_candidate(
-                x, highest, j == top, rest, rest_small, total, total_small, log_total, log_total_small, gamma
-            )
-            own *= y
+            if n_labelled != 1:
+                _, _, slope, bend, own_curvature, p, q = focal_of_candidate(
+                    x, highest, j == top, rest, rest_small, total, total_small, log_total, log_total_small, gamma
+                )
+            own = y * slope
             other_slopes = (slopes - own) + slopes_small
             other_bends = (bends - y * bend) + bends_small
             gradient[j] = fma(p, other_slopes, -(own * q))
