@@ -217,6 +217,23 @@ def test_only_losses_that_can_saturate_see_clipped_probabilities() -> None:
     assert result["normalized_entropy"] == pytest.approx(result["log_loss"] / math.log(2.0), rel=1e-15)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_lists_of_one_row_are_clipped_as_rows(preset: str) -> None:
+    label, prediction = [1.0, 0.0, 1.0, 0.0, 0.5], [0.0, 1.0, 1.0, 0.0, 1e-300]
+    asked: dict[str, Any] = {"label": "y", "prob": "p", "metrics": ["log_loss", "binary_focal_crossentropy"]}
+    alone = fl.evaluate(pa.table({"y": label, "p": prediction}), **asked, preset=preset)
+    lists = pa.table({"y": [[y] for y in label], "p": [[p] for p in prediction]})
+    found = fl.evaluate(lists, **asked, preset=preset)
+    assert [value.value for value in found.values] == [value.value for value in alone.values]
+    assert [v.evidence["n_saturated"] for v in found.values] == [v.evidence["n_saturated"] for v in alone.values]
+
+
+def test_each_models_column_has_the_epsilon_of_its_own_type() -> None:
+    log = pa.table({"y": [1.0], "a": pa.array([0.0], pa.float32()), "b": pa.array([0.0], pa.float64()), "c": [0]})
+    found = fl.evaluate(log, label="y", prob={n: n for n in "abc"}, metrics=["log_loss"], preset="sklearn")["log_loss"]
+    assert found == {"a": 15.942385152878742, "b": 36.04365338911715, "c": 36.04365338911715}
+
+
 def test_normalized_entropy_has_no_unit() -> None:
     result = fl.evaluate(LOG, label="y", prob="p", metrics=["log_loss", "normalized_entropy"], preset="torchrec")
     plain = fl.evaluate(LOG, label="y", prob="p", metrics=["log_loss", "normalized_entropy"])
@@ -273,6 +290,27 @@ def test_keras_divides_probabilities_by_their_sum_and_the_others_do_not() -> Non
     assert value("keras") == pytest.approx(math.log(2.0), rel=1e-15)
     for preset in (None, "torch", "sklearn", "xgboost", "lightgbm"):
         assert value(preset) == pytest.approx(-math.log(0.4), rel=1e-15)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_batch_and_no_thread_changes_a_bit(preset: str) -> None:
+    draw = np.random.default_rng(5)
+    lengths = draw.integers(1, 9, 400)
+    log = pa.table(
+        {
+            "y": [(draw.random(n) < 0.4).astype(float).tolist() for n in lengths],
+            "p": [np.where(draw.random(n) < 0.1, 0.0, draw.random(n)).tolist() for n in lengths],
+            "w": draw.choice([0.0, 0.3, 2.0], 400),
+            "k": draw.integers(0, 5, 400),
+        }
+    )
+    metrics = ["categorical_crossentropy", "kl_divergence", "log_loss"]
+
+    def bits(**options: Any) -> Any:
+        result = fl.evaluate(log, label="y", prob="p", weight="w", metrics=metrics, by="k", preset=preset, **options)
+        return [(v.metric, dict(v.slice), v.value, dict(v.evidence)) for v in result.values]
+
+    assert bits() == bits(batch_rows=1) == bits(batch_rows=37, threads=3)
 
 
 def test_a_list_of_probabilities_0_is_not_divided_by_0() -> None:

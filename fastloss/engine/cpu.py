@@ -158,12 +158,13 @@ class CpuEngine:
     def reads(self, model: Model, loss: Loss | None) -> Reads:
         """Return how the preset, if there is one, has a loss read a model's predictions."""
         preset = self._plan.preset
-        if preset is None or loss is None or model.space not in loss.saturated:
+        if preset is None or loss is None:
             return "as they are"
         prepared = preset.list_inputs.get(loss.name) if model.space == "prob" else None
         if prepared is not None:
             return prepared
-        return "as they are" if self._plan.clip(model) is None else "clipped"
+        clipped = model.space in loss.saturated and self._plan.clip(model) is not None
+        return "clipped" if clipped else "as they are"
 
     def _saturation_works(self, index: int, model: Model) -> list[_SaturationWork]:
         works = []

@@ -5,7 +5,8 @@ systems clip without a word, stays a bad row, and a value over no rows, or over 
 Keras has 0. Clipping applies to probabilities and their logarithms; the formulas from logits are exact everywhere, and
 so are those from probabilities that are well inside (0, 1), where these systems round in float32.
 
-Losses of whole lists are divided by the number of lists, as ``batchmean`` of PyTorch's ``kl_div`` has it.
+Losses of whole lists are divided by the number of lists, as ``batchmean`` of PyTorch's ``kl_div`` has it. Soft labels
+count by their parts in every preset, though LightGBM's ``binary_logloss`` takes any label above 0 for 1.
 
 Sources: Keras 3 ``keras/src/losses/losses.py``, ``backend.epsilon()``; PyTorch ``torch.nn.functional``; scikit-learn
 ``sklearn.metrics.log_loss``; XGBoost ``src/metric/elementwise_metric.cu``; LightGBM ``src/metric/*_metric.hpp``;
