@@ -3,6 +3,9 @@
 - ``python -m benchmarks.scan``: Parquet scans beside the bare scan of the same columns and beside other tools;
 - ``python -m benchmarks.kernels``: the kernels on one core (``python -m pytest benchmarks/test_kernels.py`` records
   the same cases with pytest-benchmark);
+- ``python -m benchmarks.losses``: every pointwise loss beside NumPy expressions;
+- ``python -m benchmarks.lists``: softmax losses over ragged lists beside padded PyTorch, and a log of list columns;
+- ``python -m benchmarks.score``: losses written to Parquet beside Polars that writes as many columns;
 - ``python -m benchmarks.start``: import, ``--help`` and the first answer, with an empty and a warm kernel cache;
 - ``python -m benchmarks.memory``: peak memory by the size of the log;
 - ``python -m benchmarks.logs``: the logs they read; ``python -m benchmarks.table``: the README's table.
