@@ -172,7 +172,13 @@ def test_categorical_hinge_and_focal_by_hand() -> None:
     assert hinge.gradient([[0, 1]], margin=np.array([[0.0, 1.0]])).tolist() == [[0, 0]]
     # As in Keras a right candidate's place counts as 0 among the wrong ones.
     assert hinge([[0, 1]], margin=[[-5.0, 0.25]]).tolist() == [0.75]
+    # And a list without a right one has a loss.
+    assert_close(hinge([[0, 1], [0, 0]], margin=[[0.6, 0.4], [0.4, 0.6]]), [1.2, 1.6])
     focal = CategoricalFocalCrossentropy()
+    logits = [[8.0, 1.0, 1.0], [0.0, 9.0, 1.0], [2.0, 3.0, 5.0]]
+    assert focal(np.eye(3), logit=logits).mean() == pytest.approx(0.000345, abs=1e-6)
+    smooth = CategoricalFocalCrossentropy(label_smoothing=0.1)
+    assert smooth([[1, 0, 0]], logit=[[4.9, -0.5, 2.05]])[0] == pytest.approx(0.06685, abs=1e-5)
     assert_close(focal([[0, 1]], prob=[[0.5, 0.5]]), [0.25 * 0.25 * math.log(2)])
     assert_close(focal([[0, 1]], logit=[[0.0, 0.0]]), [0.25 * 0.25 * math.log(2)])
     plain = CategoricalFocalCrossentropy(gamma=0.0, alpha=1.0)

@@ -74,11 +74,6 @@ class CategoricalHinge(ListLoss):
     formula = "max(0, 1 + max (1 − y)·s − Σ y·s); the first of equal maxima has the gradient, 0 at the joint"
     source = "Crammer and Singer, Multiclass kernel-based vector machines, JMLR 2 (2001), section 3"
 
-    @property
-    def needs(self) -> str:
-        """A positive label."""
-        return "positive"
-
     def parameters(self, space: str, epsilon: float = 0.0) -> tuple[float, ...]:
         """Return the score of a masked candidate that is right."""
         return (0.0 if space == "prob" else float("-inf"),)
