@@ -173,7 +173,8 @@ def score(
     compression: Literal["zstd", "snappy", "lz4", "gzip", "brotli", "none"] = "zstd",
     overwrite: bool = False,
     label_domain: Literal["01", "pm1"] = "01",
-    list_reduction: Literal["row", "element"] = "row",
+    list_reduction: Literal["row", "element"] | None = None,
+    preset: Literal["keras", "torch", "sklearn", "xgboost", "lightgbm", "torchrec"] | None = None,
     saturation: Literal["clip", "exact", "error"] = "clip",
     on_bad_row: Literal["raise", "drop"] = "raise",
     on_bad_file: Literal["raise", "skip"] = "raise",
@@ -216,9 +217,11 @@ def score(
         are, so that a run that was stopped goes on where it was; any other file in the way is an error.
     label_domain, saturation
         As in `evaluate`; a clipped loss is clipped in its row.
-    list_reduction : {"row", "element"}
-        A loss of single rows over list columns: the mean in each list; or the sum, whose derivatives are those of each
-        candidate alone.
+    list_reduction : {"row", "element"}, optional
+        A loss of single rows over list columns: the mean in each list, unless the preset says otherwise; or the sum,
+        whose derivatives are those of each candidate alone.
+    preset : {"keras", "torch", "sklearn", "xgboost", "lightgbm", "torchrec"}, optional
+        The clipping and the unit of another system, as in `evaluate`; derivatives are those at the clipped prediction.
     on_bad_row : {"raise", "drop"}
         Stop at a NaN or a value outside its domain; or give the row nulls and count it.
     on_bad_file : {"raise", "skip"}
@@ -260,6 +263,7 @@ def score(
         overwrite=overwrite,
         label_domain=label_domain,
         list_reduction=list_reduction,
+        preset=preset,
         saturation=saturation,
         on_bad_row=on_bad_row,
         on_bad_file=on_bad_file,

@@ -326,7 +326,8 @@ def write_scores(
     keep: Annotated[list[str] | None, _Columns] = None,
     top: Annotated[int | None, _Question] = None,
     label_domain: Annotated[Literal["01", "pm1"], _Question] = "01",
-    list_reduction: Annotated[Literal["row", "element"], _Question] = "row",
+    list_reduction: Annotated[Literal["row", "element"] | None, _Question] = None,
+    preset: Annotated[_Preset | None, _Question] = None,
     saturation: Annotated[Literal["clip", "exact", "error"], _Question] = "clip",
     on_bad_row: Annotated[Literal["raise", "drop"], _Reading] = "raise",
     on_bad_file: Annotated[Literal["raise", "skip"], _Reading] = "raise",
@@ -370,6 +371,8 @@ def write_scores(
     list_reduction
         A loss of single rows over list columns: the mean in each list (row), or the sum, whose gradient is that of
         each candidate alone (element).
+    preset
+        The clipping and the unit of another system.
     saturation
         Where a probability rules out what happened: clip it at 1e-12, keep the infinite loss, or stop. It is counted.
     on_bad_row
@@ -414,6 +417,7 @@ def write_scores(
             overwrite=overwrite,
             label_domain=label_domain,
             list_reduction=list_reduction,
+            preset=preset,
             saturation=saturation,
             on_bad_row=on_bad_row,
             on_bad_file=on_bad_file,

@@ -167,11 +167,6 @@ class Plan:
         weight = () if self.weight is None else (self.weight,)
         return tuple(dict.fromkeys((self.label, *(m.column for m in self.models), *weight, *self.keys, *self.keep)))
 
-    @property
-    def epsilon(self) -> float:
-        """What `epsilon_of` returns for the first model."""
-        return self.epsilon_of(self.models[0])
-
     def epsilon_of(self, model: Model) -> float:
         """Return the smallest probability of an outcome before a model's loss is clipped; 0 if it never is."""
         if self.saturation != "clip":

@@ -33,6 +33,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from fastloss._version import __version__
 from fastloss.errors import ReadError, SchemaError, UsageError
@@ -752,9 +753,13 @@ class _RowScorer:
         self._saturation_error = saturation_error
         (self._model,) = plan.models
         space = self._model.space
-        self._parameters = loss.parameters(space, plan.epsilon)
+        form, epsilon = plan.form(loss), plan.epsilon_of(self._model)
+        self._parameters = form.parameters(space, epsilon)
+        self._reads = self._engine.reads(self._model, loss)
+        self._unit = None if plan.preset is None else plan.preset.units.get(loss.name)
+        self._test_parameters = loss.parameters(space, epsilon)
         test: Any = loss.saturated.get(space)
-        row: Any = loss.rows[space]
+        row: Any = form.rows[space]
         self._kernel: Callable[..., None] = (
             make_list_value_gradient_hessian if plan.lists else make_value_gradient_hessian
         )(row)
@@ -783,7 +788,7 @@ class _RowScorer:
             np.copyto(label, 0.5 * label + 0.5)
         if may_saturate and self._saturated is not None:
             flag = np.empty(n_rows, dtype=np.bool_)
-            self._saturated(score, label, self._parameters, flag)
+            self._saturated(score, label, self._test_parameters, flag)
             if keep is not None:
                 flag &= keep
             counts.saturated += int(np.count_nonzero(flag))
@@ -791,9 +796,13 @@ class _RowScorer:
                 row = int(flag.argmax())
                 found = f" ({self._model.space} {float(score[row])!r} at label {float(label[row])!r})"
                 raise self._saturation_error(task, first_row + row, self._model, self._loss.name, found)
+        if self._reads != "as they are" and may_saturate:
+            clipped, _ = self._engine.prepare(self._reads, self._model, (score, label), None)
+            np.copyto(score, clipped)
         # Their own memory, since they live on until they are written.
         values = [np.empty(n_rows) for _ in LOSS_COLUMNS]
         self._kernel(score, label, self._parameters, *values)
+        self._in_unit(values)
         mask = None if keep is None else ~keep
         return [pa.array(column, pa.float64(), mask=mask, from_pandas=False) for column in values]
 
@@ -807,17 +816,22 @@ class _RowScorer:
         n_rows: int,
         counts: Counts,
     ) -> list[pa.Array]:
+        from fastloss.engine.lists import ListBatch
+
         used = np.arange(n_rows) if keep is None else np.flatnonzero(keep)
         if may_saturate and self._saturated is not None:
             flag = np.empty(len(used), dtype=np.bool_)
-            self._saturated(*lists, used, self._parameters, flag)
+            self._saturated(*lists, used, self._test_parameters, flag)
             counts.saturated += int(np.count_nonzero(flag))
             if self._plan.saturation == "error" and flag.any():
                 row = first_row + int(used[flag.argmax()])
                 raise self._saturation_error(task, row, self._model, self._loss.name, "")
+        if self._reads != "as they are":
+            lists = ListBatch(*self._engine.prepare(self._reads, self._model, lists, lists))
         of_used = np.empty(len(used))
         derivatives = [np.zeros(len(lists.score)) for _ in LOSS_COLUMNS[1:]]
         self._kernel(*lists, used, self._parameters, of_used, *derivatives)
+        self._in_unit([of_used, *derivatives])
         values = of_used
         mask = None
         if keep is not None:
@@ -828,6 +842,11 @@ class _RowScorer:
         loss = pa.array(values, pa.float64(), mask=mask, from_pandas=False)
         null = None if mask is None else pa.array(mask)
         return [loss, *(pa.LargeListArray.from_arrays(offsets, pa.array(d), mask=null) for d in derivatives)]
+
+    def _in_unit(self, values: Sequence[NDArray[np.float64]]) -> None:
+        if self._unit is not None:
+            for column in values:
+                np.divide(column, self._unit.size, out=column)
 
     def refuse_bad_rows(self, counts: Counts) -> None:
         """Raise a DataError if a task holds a bad row and the plan does not drop bad rows."""

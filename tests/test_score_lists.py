@@ -105,3 +105,17 @@ def test_a_loss_that_was_defined_anew_is_another_request(tmp_path: Path) -> None
                 fl.score(tmp_path / "log.parquet", tmp_path / "o.parquet", label="y", value="p", loss=loss)
         fl.score(tmp_path / "log.parquet", tmp_path / "o.parquet", label="y", value="p", loss=loss, overwrite=True)
         assert pq.read_table(tmp_path / "o.parquet")["loss"].to_pylist() == [factor * 0.25, factor]
+
+
+@pytest.mark.parametrize("preset", ["keras", "torch", "sklearn", "xgboost", "lightgbm", "torchrec"])
+@pytest.mark.parametrize("lists", [False, True])
+def test_rows_of_a_preset_add_up_to_its_evaluation(preset: str, lists: bool, tmp_path: Path) -> None:
+    prob = [[0.0, 1.0, 0.0], [0.2, 0.3, 0.5], [1.0, 0.0, 0.0]] if lists else [0.0, 1.0, 0.3, 1e-9]
+    label = [[1, 0, 0], [0, 1, 0], [1, 0, 0]] if lists else [1.0, 1.0, 0.0, 0.0]
+    log = pa.table({"y": label, "p": prob})
+    loss = "categorical_crossentropy" if lists else "log_loss"
+    fl.score(log, tmp_path / "o.parquet", label="y", prob="p", loss=loss, preset=preset)
+    rows = pq.read_table(tmp_path / "o.parquet")["loss"].to_pylist()
+    expected = fl.evaluate(log, label="y", prob="p", metrics=[loss], preset=preset, reduction="sum")[loss]
+    assert sum(rows) == pytest.approx(expected, rel=1e-14)
+    assert max(rows) > 6.0
