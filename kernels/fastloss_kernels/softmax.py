@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from fastloss_kernels.arithmetic import multiply_parts, two_sum
@@ -42,6 +42,22 @@ def count_present(score, low: float) -> int:
     return count
 
 
+@formula
+def all_labels(label, n: int) -> tuple[int, int]:
+    """Return where labels that count may begin and end: anywhere."""
+    return 0, n
+
+
+@formula
+def only_label(label, n: int) -> tuple[int, int]:
+    """Return where the only label that counts begins and ends."""
+    return int(label[0]), int(label[0]) + 1
+
+
+# Where to look for labels that count, by how labels are read.
+LABELLED: Mapping[LabelAt, Callable[..., tuple[int, int]]] = {dense_label: all_labels, index_label: only_label}
+
+
 @functools.cache
 def make_logit_row(label_at: LabelAt) -> ListRow:
     """Make the cross-entropy of logits: Σ y·(m − s) + Σy·log1p(Σ′ e^(s − m)), m the highest and Σ′ over all others.
@@ -49,6 +65,8 @@ def make_logit_row(label_at: LabelAt) -> ListRow:
     The gradient is p·Σy − y, and at the highest candidate, where that cancels, p·(Σ′y − y·Σ′e^(s − m)). Parameters are
     1 − smoothing, smoothing, and whether labels are divided by their sum.
     """
+
+    labelled = LABELLED[label_at]
 
     @formula
     def row(score, label, parameters, gradient, hessian, derivatives):
@@ -64,7 +82,8 @@ def make_logit_row(label_at: LabelAt) -> ListRow:
         others_small = 0.0
         distance = 0.0
         distance_small = 0.0
-        for j in range(score.shape[0]):
+        first, stop = labelled(label, score.shape[0]) if shift == 0.0 else (0, score.shape[0])
+        for j in range(first, stop):
             given = label_at(label, j)
             # Where most labels are 0, passing over them costs less than arithmetic with all.
             if given == 0.0 and shift == 0.0:
