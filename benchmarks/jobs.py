@@ -78,7 +78,7 @@ def _row_groups(paths: Sequence[str]) -> Iterator[tuple[str, Any, int, int]]:
             first += footer.row_group(group).num_rows
 
 
-def _on_threads(paths: Sequence[str], work: Callable[[str, Any, int, int], None]) -> None:
+def on_threads(paths: Sequence[str], work: Callable[[str, Any, int, int], None]) -> None:
     tasks = _row_groups(paths)
     lock = threading.Lock()
     errors: list[BaseException] = []
@@ -103,7 +103,7 @@ def _on_threads(paths: Sequence[str], work: Callable[[str, Any, int, int], None]
         raise errors[0]
 
 
-def _read_pyarrow(path: str, footer: Any, group: int, columns: Sequence[str], mapped: bool = False) -> Any:
+def read_pyarrow(path: str, footer: Any, group: int, columns: Sequence[str], mapped: bool = False) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -122,9 +122,9 @@ def scan_pyarrow(columns: Sequence[str], mapped: bool, paths: Sequence[str]) -> 
         rows = []
 
         def work(path: str, footer: Any, group: int, first: int) -> None:
-            rows.append(_read_pyarrow(path, footer, group, columns, mapped).num_rows)
+            rows.append(read_pyarrow(path, footer, group, columns, mapped).num_rows)
 
-        _on_threads(paths, work)
+        on_threads(paths, work)
         return sum(rows)
 
     return run
@@ -142,7 +142,7 @@ def scan_polars_row_groups(columns: Sequence[str], paths: Sequence[str]) -> Run:
             part = pl.scan_parquet(path, parallel="none").select(columns).slice(first, n)
             rows.append(part.collect(engine="in-memory").height)
 
-        _on_threads(paths, work)
+        on_threads(paths, work)
         return sum(rows)
 
     return run
@@ -235,12 +235,12 @@ def _sum_of_pieces(paths: Sequence[str], loss_sum: Callable[[Any, Any], float]) 
     sums, rows = [], []
 
     def work(path: str, footer: Any, group: int, first: int) -> None:
-        table = _read_pyarrow(path, footer, group, LOSS_COLUMNS)
+        table = read_pyarrow(path, footer, group, LOSS_COLUMNS)
         for batch in table.to_batches(max_chunksize=PIECE_ROWS):
             sums.append(loss_sum(batch.column(1).to_numpy(), batch.column(0).to_numpy()))
             rows.append(batch.num_rows)
 
-    _on_threads(paths, work)
+    on_threads(paths, work)
     return sum(sums) / sum(rows)
 
 

@@ -290,7 +290,7 @@ CASES = (
 )
 
 
-def _best_seconds(runs: list[Callable[[], Any]], rounds: int, seconds: float) -> list[float]:
+def best_seconds(runs: list[Callable[[], Any]], rounds: int, seconds: float) -> list[float]:
     """Return the best time of one call of each, taken in turn; each turn calls for about `seconds`."""
     best = [math.inf] * len(runs)
     calls = [1] * len(runs)
@@ -317,7 +317,7 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
         runs.append(run)
     measured = [
         {"group": case.group, "name": case.name, "rows": case.rows, "rows_per_second": case.rows / taken}
-        for case, taken in zip(cases, _best_seconds(runs, rounds, seconds), strict=True)
+        for case, taken in zip(cases, best_seconds(runs, rounds, seconds), strict=True)
     ]
     rate = {(m["group"], m["name"]): m["rows_per_second"] / 1e6 for m in measured}
     libm = "libm through Numba"

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.jobs import scan_pyarrow
-from benchmarks.kernels import _best_seconds
+from benchmarks.kernels import best_seconds
 from benchmarks.machine import (
     available_cores,
     describe_machine,
@@ -376,7 +376,7 @@ def measure_kernels(n_candidates: int, loop_lists: int, rounds: int, seconds: fl
         runs = {"fastloss": run, "fastloss_value": run_value, "numpy_loop": loop}
         if has_torch:
             runs["torch"], runs["torch_value"] = _make_torch(family, data, expected)
-        best = dict(zip(runs, _best_seconds(list(runs.values()), rounds, seconds), strict=True))
+        best = dict(zip(runs, best_seconds(list(runs.values()), rounds, seconds), strict=True))
         counts = {name: loop_candidates if name == "numpy_loop" else len(data.score) for name in runs}
         rates = {f"{name}_candidates_per_second": counts[name] / best[name] for name in runs}
         cases.append({"loss": family.title, "candidates": len(data.score), "lists": data.n_lists, **rates})
@@ -480,13 +480,13 @@ def _evaluate_duckdb(paths: Sequence[str]) -> Callable[[], float]:
 
 def _evaluate_numpy(paths: Sequence[str]) -> Callable[[], float]:
     """Reduce all lists of a row group at once, by `reduceat`, on the same threads as the bare scan."""
-    from benchmarks.jobs import _on_threads, _read_pyarrow
+    from benchmarks.jobs import on_threads, read_pyarrow
 
     def run() -> float:
         sums: list[tuple[float, int]] = []
 
         def work(path: str, footer: Any, group: int, first: int) -> None:
-            table = _read_pyarrow(path, footer, group, COLUMNS).combine_chunks()
+            table = read_pyarrow(path, footer, group, COLUMNS).combine_chunks()
             clicked, lists = table["clicked"].chunk(0), table["score"].chunk(0)
             offsets = lists.offsets.to_numpy()
             lengths, starts = np.diff(offsets), offsets[:-1]
@@ -497,7 +497,7 @@ def _evaluate_numpy(paths: Sequence[str]) -> Callable[[], float]:
             log_total = highest + np.log(np.add.reduceat(exponentials, starts))
             sums.append((float(np.add.reduceat(label, starts) @ log_total - label @ score), len(starts)))
 
-        _on_threads(paths, work)
+        on_threads(paths, work)
         return sum(total for total, _ in sums) / sum(n for _, n in sums)
 
     return run

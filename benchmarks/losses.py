@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.kernels import _best_seconds
+from benchmarks.kernels import best_seconds
 from benchmarks.machine import describe_machine, describe_versions, figure, figures_table, headline, markdown
 
 ROWS = 65_536
@@ -381,7 +381,7 @@ def measure(rounds: int, seconds: float, names: list[str] | None = None) -> dict
             if expressions is not None:
                 _check(loss.name, space, expressions(score, label), outputs)
                 runs.append(lambda e=expressions, s=score, y=label: e(s, y))  # type: ignore[misc]
-            own, *others = (ROWS / taken for taken in _best_seconds(runs, rounds, seconds))
+            own, *others = (ROWS / taken for taken in best_seconds(runs, rounds, seconds))
             cases.append(
                 {
                     "loss": loss.name,

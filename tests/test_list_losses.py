@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -311,7 +311,27 @@ def scales_of(loss: ListLoss, space: str, case: Case, exact: list[Any], cancels:
     return scales_of_movement(loss, space, case, exact)
 
 
-def assert_near_the_oracle(loss: ListLoss, space: str, cases: list[Case]) -> None:
+class Error(NamedTuple):
+    """How far one number of a loss is from the oracle's.
+
+    Attributes
+    ----------
+    ulp, bound : float
+        In units of the last place of the exact number; or `of_parts`, of the parts that it is a difference of.
+    text : str
+        What it is, for a failure.
+    """
+
+    output: str
+    hard: bool
+    of_parts: bool
+    ulp: float
+    bound: float
+    text: str
+
+
+def errors_of(loss: ListLoss, space: str, cases: list[Case]) -> Iterator[Error]:
+    """Compare every number of a loss over some lists with the oracle's."""
     found = evaluate(loss, space, cases)
     cancelling = [(space, output) in declared(loss).cancelling for output in OUTPUTS]
     for i, case in enumerate(cases):
@@ -323,13 +343,20 @@ def assert_near_the_oracle(loss: ListLoss, space: str, cases: list[Case]) -> Non
         for j, (number, x) in enumerate(zip(numbers, exact, strict=True)):
             output = 0 if j == 0 else 1 + (j > n)
             bound, scale = PARTS_ULP, abs(scales[j])
-            if not cancelling[output] and (hard or output == 0):
+            of_parts = cancelling[output] or not (hard or output == 0)
+            if not of_parts:
                 bound, scale = DERIVATIVE_ULP if output else VALUE_ULP[hard], abs(x)
-            error = ulp_error(float(number), x, scale)
-            assert error <= bound, (
-                f"{OUTPUTS[output]} {(j - 1) % n}: {number!r} is {error:.3g} ULP from {mpmath.nstr(x, 20)}; "
+            ulp = ulp_error(float(number), x, scale)
+            text = (
+                f"{OUTPUTS[output]} {(j - 1) % n}: {number!r} is {ulp:.3g} ULP from {mpmath.nstr(x, 20)}; "
                 f"{case.kind}, {space} {case.score[:6]}, label {case.label[:6]}, {n} candidates"
             )
+            yield Error(OUTPUTS[output], hard, of_parts, ulp, bound, text)
+
+
+def assert_near_the_oracle(loss: ListLoss, space: str, cases: list[Case]) -> None:
+    for error in errors_of(loss, space, cases):
+        assert error.ulp <= error.bound, error.text
 
 
 @pytest.mark.parametrize(("loss", "space"), CASES)

@@ -187,6 +187,11 @@ def worst_errors(loss: Loss, space: str) -> dict[tuple[str, str], tuple[float, f
     return worst
 
 
+def is_difference(loss: Loss, space: str) -> bool:
+    """Tell whether the value of a soft label is the square of a difference of two rounded numbers."""
+    return isinstance(loss, (BrierScore, HalfSquaredSigmoid)) and space != "prob"
+
+
 @pytest.mark.parametrize(("loss", "space"), CASES)
 def test_against_the_oracle(loss: Loss, space: str) -> None:
     for (kind, output), (error, x, y) in worst_errors(loss, space).items():
@@ -198,8 +203,8 @@ def test_against_the_oracle(loss: Loss, space: str) -> None:
             bound = DERIVATIVE_ULP
         else:
             continue  # A soft label's derivative is a difference that may cancel; the next test bounds it.
-        if kind == "soft" and isinstance(loss, (BrierScore, HalfSquaredSigmoid)) and space != "prob":
-            continue  # The difference of two rounded numbers; the next test bounds it.
+        if kind == "soft" and is_difference(loss, space):
+            continue  # The next test bounds it.
         assert error <= bound, f"{output}, {kind} label: {error} ULP at {space} {x!r}, label {y!r}"
 
 
