@@ -6,7 +6,7 @@
 - ``python -m benchmarks.losses``: every pointwise loss beside NumPy expressions;
 - ``python -m benchmarks.lists``: softmax losses over ragged lists beside padded PyTorch, and a log of list columns;
 - ``python -m benchmarks.score``: losses written to Parquet beside Polars that writes as many columns;
-- ``python -m benchmarks.accuracy`` and ``python -m benchmarks.ulp``: the errors in docs/accuracy.md, docs/elementary.md;
+- ``python -m benchmarks.accuracy`` and ``python -m benchmarks.ulp``: docs/accuracy.md and docs/elementary.md;
 - ``python -m benchmarks.start``: import, ``--help`` and the first answer, with an empty and a warm kernel cache;
 - ``python -m benchmarks.memory``: peak memory by the size of the log;
 - ``python -m benchmarks.logs``: the logs they read; ``python -m benchmarks.table``: the README's table.
