@@ -90,6 +90,13 @@ def multiply_parts(a: float, b: float, b_small: float) -> tuple[float, float]:
 
 
 @formula
+def product_parts(a: float, a_small: float, b: float, b_small: float) -> tuple[float, float]:
+    """Compute (a + a_small)·(b + b_small) as large + small."""
+    large, small = multiply_parts(a, b, b_small)
+    return large, fma(a_small, b, small)
+
+
+@formula
 def divide_parts(a: float, a_small: float, b: float, b_small: float) -> tuple[float, float]:
     """Compute (a + a_small)/(b + b_small) as large + small."""
     large = divide(a, b)

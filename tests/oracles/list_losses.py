@@ -75,6 +75,8 @@ LISTS: dict[str, Lists] = {
     ),
     "L1Norm": Lists(labels=("vector", "graded")),
     "L2Norm": Lists(labels=("vector", "graded")),
+    "LambdaRank": Lists(labels=("one-hot", "graded"), longest=150),
+    "ListMLE": Lists(labels=("graded", "vector"), longest=1000),
     "ListNet": Lists(labels=("graded", "vector")),
     "PairwiseHinge": Lists(labels=("one-hot", "graded", "vector"), longest=150),
     "PairwiseLogistic": Lists(labels=("one-hot", "graded", "vector"), longest=150),
@@ -357,6 +359,60 @@ def hinge_pair(d: Any, loss: Any) -> tuple[Any, Any, Any]:
     return max(slack, mpf(0)), mpf(int(slack > 0)), mpf(0)
 
 
+# ---------------------------------------------------------------------------------------------------------------
+# Rankings
+
+
+def gains(labels: Sequence[Any], loss: Any) -> list[Any]:
+    return [mpf(2) ** y - 1 if loss.gain == "exp2" else y for y in labels]
+
+
+def order_of(numbers: Sequence[Any], here: Sequence[int]) -> list[int]:
+    """Candidates from the highest number to the lowest; of equal ones the first is first."""
+    return sorted(here, key=lambda j: -numbers[j])
+
+
+def discount(rank: Any) -> Any:
+    return 1 / mpmath.log(1 + rank, 2)
+
+
+def ideal_dcg(labels: Sequence[Any], here: Sequence[int], loss: Any) -> Any:
+    gain = gains(labels, loss)
+    return mpmath.fsum(gain[j] * discount(rank) for rank, j in enumerate(order_of(labels, here), 1))
+
+
+def lambda_rank(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    here = [j for j, s in enumerate(scores) if is_present(s)]
+    gain, ideal, sigma = gains(labels, loss), ideal_dcg(labels, here, loss), mpf(loss.sigma)
+    discounts = {j: discount(rank) for rank, j in enumerate(order_of(scores, here), 1)}
+    value, gradient, hessian = mpf(0), [mpf(0)] * len(scores), [mpf(0)] * len(scores)
+    for i in here:
+        for j in here:
+            if labels[i] > labels[j]:
+                weight = (gain[i] - gain[j]) * abs(discounts[i] - discounts[j]) / ideal
+                cost, slope, bend = logistic_pair(sigma * (scores[j] - scores[i]), loss)
+                value += weight * cost
+                gradient[i] -= weight * sigma * slope
+                gradient[j] += weight * sigma * slope
+                hessian[i] += weight * sigma**2 * bend
+                hessian[j] += weight * sigma**2 * bend
+    return value, gradient, hessian
+
+
+def list_mle(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    order = order_of(labels, [j for j, s in enumerate(scores) if is_present(s)])
+    value, gradient, hessian = mpf(0), [mpf(0)] * len(scores), [mpf(0)] * len(scores)
+    for position, i in enumerate(order):
+        left = order[position:]
+        mine = [scores[j] for j in left]
+        value += costs(mine)[0]
+        gradient[i] -= 1
+        for j, p in zip(left, softmax(mine), strict=True):
+            gradient[j] += p
+            hessian[j] += p * (1 - p)
+    return value, gradient, hessian
+
+
 def multi_positive_logit(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
     here = [is_present(s) for s in scores]
     n = len(scores)
@@ -531,6 +587,8 @@ LIST_ORACLES: dict[str, dict[str, ListOracle]] = {
     },
     "L1Norm": {"value": l1_norm},
     "L2Norm": {"value": l2_norm},
+    "LambdaRank": dict.fromkeys(("logit", "margin", "value"), lambda_rank),
+    "ListMLE": {"logit": list_mle},
     "ListNet": {"logit": list_net},
     "PairwiseHinge": dict.fromkeys(("logit", "margin", "value"), over_pairs(hinge_pair)),
     "PairwiseLogistic": dict.fromkeys(("logit", "margin", "value"), over_pairs(logistic_pair)),

@@ -30,6 +30,8 @@ from fastloss_kernels.losses.jensen_shannon import JensenShannon as JensenShanno
 from fastloss_kernels.losses.kl_divergence import KLDivergence as KLDivergence
 from fastloss_kernels.losses.l1_norm import L1Norm as L1Norm
 from fastloss_kernels.losses.l2_norm import L2Norm as L2Norm
+from fastloss_kernels.losses.lambda_rank import LambdaRank as LambdaRank
+from fastloss_kernels.losses.list_mle import ListMLE as ListMLE
 from fastloss_kernels.losses.list_net import ListNet as ListNet
 from fastloss_kernels.losses.log_cosh import LogCosh as LogCosh
 from fastloss_kernels.losses.mean_absolute_error import MeanAbsoluteError as MeanAbsoluteError

@@ -1,0 +1,293 @@
+"""LambdaRank: logistic loss of pairs, each weighted by what its exchange changes in NDCG."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastloss_kernels.arithmetic import (
+    divide_parts,
+    exp_parts,
+    log1p_unit_parts,
+    log_of_positive_parts,
+    log_ratio_parts,
+    multiply_parts,
+    product_parts,
+    rounded_sum,
+    sigmoid_parts,
+    two_sum,
+)
+from fastloss_kernels.elementary import log
+from fastloss_kernels.jit import fma, formula
+from fastloss_kernels.lists import sum_parts
+from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListRow
+from fastloss_kernels.losses.pairwise import PairwiseLoss
+from fastloss_kernels.ndcg import GAINS, Gain, label_range_of, make_ideal, rank_of
+from fastloss_kernels.pairs import difference_parts, lowest_label
+
+# Beyond, e^−|d| is 0.
+FAR = 1000.0
+
+
+@formula
+def weight_parts(rank, other_rank, gain, gain_small, other_gain, other_gain_small, scale, scale_small):
+    """Compute |G_i − G_j|·|1/log(1 + r_i) − 1/log(1 + r_j)|/ideal, where scale is log(1 + r_i)·ideal.
+
+    The difference of discounts is log((1 + r_j)/(1 + r_i)) over both logarithms, of which nothing cancels.
+    """
+    further = 1.0 + max(rank, other_rank)
+    nearer = 1.0 + min(rank, other_rank)
+    ratio, ratio_small = log_ratio_parts(further, 0.0, nearer, 0.0, further - nearer, 0.0)
+    gains, lost = two_sum(gain, -other_gain)
+    lost += gain_small - other_gain_small
+    gains, lost = (-gains, -lost) if gains < 0.0 else (gains, lost)
+    top, top_small = product_parts(ratio, ratio_small, gains, lost)
+    other_log = log(1.0 + other_rank)
+    bottom, bottom_small = product_parts(scale, scale_small, other_log, 0.0)
+    return divide_parts(top, top_small, bottom, bottom_small)
+
+
+@formula
+def scaled_difference(loser: float, winner: float, sigma: float) -> tuple[float, float]:
+    """Compute σ·(s_loser − s_winner) as large + small, bounded where its exponential is 0 or infinite."""
+    difference, lost = difference_parts(loser, winner)
+    d, d_small = multiply_parts(sigma, difference, lost)
+    near = abs(d) < FAR
+    bound = FAR if d > 0.0 else -FAR
+    return d if near else bound, d_small if near else 0.0
+
+
+@formula
+def pair_value(loser: float, winner: float, sigma: float, weight: float, weight_small: float) -> float:
+    """Evaluate w·log(1 + e^d), d = σ·(s_loser − s_winner), as w·max(d, 0) + w·log(1 + e^−|d|)."""
+    d, d_small = scaled_difference(loser, winner, sigma)
+    above = d > 0.0
+    e, e_small = exp_parts(-abs(d))
+    e_small = fma(e, -d_small if above else d_small, e_small)
+    curved, curved_small = log1p_unit_parts(e, e_small)
+    part, part_small = product_parts(weight, weight_small, curved, curved_small)
+    difference, lost = difference_parts(loser, winner)
+    steep, steep_small = multiply_parts(sigma, weight, weight_small)
+    line, line_small = product_parts(steep, steep_small, difference if above else 0.0, lost if above else 0.0)
+    total, total_lost = two_sum(line, part)
+    return rounded_sum(total, total_lost + (line_small + part_small))
+
+
+@formula
+def pair_derivatives(
+    loser: float, winner: float, sigma: float, weight: float, weight_small: float
+) -> tuple[float, float]:
+    """Evaluate w·σ·p, the derivative by the loser's score, and w·σ²·p·(1 − p), p the chance of the wrong order."""
+    d, d_small = scaled_difference(loser, winner, sigma)
+    wrong, wrong_small, right, right_small = sigmoid_parts(d)
+    moved = wrong * right * d_small
+    steep, steep_small = multiply_parts(sigma, weight, weight_small)
+    slope, slope_small = product_parts(steep, steep_small, wrong, wrong_small + moved)
+    bend, bend_small = multiply_parts(sigma, right, right_small - moved)
+    curvature, curvature_small = product_parts(slope, slope_small, bend, bend_small)
+    return slope + slope_small, curvature + curvature_small
+
+
+@functools.cache
+def make_row(gain: Gain) -> ListRow:
+    """Make LambdaRank of a gain. Parameters are the length of the longest list, and sigma.
+
+    Notes
+    -----
+    Derivatives of a candidate are sums over its pairs, kept as large + small beside its rank: five numbers, in the
+    room of three candidates. So a third of those that are left is finished at a time, and the last two one by one.
+    """
+    ideal_of = make_ideal(gain)
+
+    @formula
+    def derivatives_of_pair(own, own_label, rank, scale, scale_small, sigma, x, y, other_rank):
+        """Return the part that one candidate has in the derivatives by another's score, 0 for equal labels."""
+        own_gain, own_gain_small = gain(own_label)
+        other_gain, other_gain_small = gain(y)
+        weight, weight_small = weight_parts(
+            rank, other_rank, own_gain, own_gain_small, other_gain, other_gain_small, scale, scale_small
+        )
+        loses = y < own_label
+        slope, curvature = pair_derivatives(x if loses else own, own if loses else x, sigma, weight, weight_small)
+        slope = slope if loses else -slope
+        met = (y != own_label) & (x > float("-inf"))
+        return slope if met else 0.0, curvature if met else 0.0
+
+    @formula
+    def gather(
+        own, own_label, rank, scale, scale_small, sigma, score, label, ranks, slopes, slopes_small, bends, bends_small
+    ):
+        """Add the pairs of one candidate to the derivatives of others."""
+        for k in range(score.shape[0]):
+            x = float(score[k])
+            y = float(label[k])
+            step, turn = derivatives_of_pair(own, own_label, rank, scale, scale_small, sigma, x, y, float(ranks[k]))
+            slope, slope_lost = two_sum(float(slopes[k]), step)
+            bend, bend_lost = two_sum(float(bends[k]), turn)
+            slopes[k] = slope
+            slopes_small[k] = float(slopes_small[k]) + slope_lost
+            bends[k] = bend
+            bends_small[k] = float(bends_small[k]) + bend_lost
+
+    @formula
+    def row(score, label, parameters, gradient, hessian, derivatives):
+        longest, sigma = parameters
+        n = score.shape[0]
+        if n > longest:
+            if derivatives:
+                for j in range(n):
+                    gradient[j] = float("nan")
+                    hessian[j] = float("nan")
+            return float("nan")
+        ideal, ideal_small = ideal_of(score, label, gradient, hessian)
+        lowest, _ = lowest_label(score, label)
+        for k in range(n):
+            gradient[k] = rank_of(score, k)
+        total = 0.0
+        total_small = 0.0
+        infinite = False
+        for i in range(n):
+            winner = float(score[i])
+            own_label = float(label[i])
+            if (own_label > lowest) & (winner > float("-inf")):
+                rank = float(gradient[i])
+                own_gain, own_gain_small = gain(own_label)
+                own_log, own_log_small = log_of_positive_parts(1.0 + rank, 0.0)
+                scale, scale_small = product_parts(ideal, ideal_small, own_log, own_log_small)
+                for j in range(n):
+                    x = float(score[j])
+                    y = float(label[j])
+                    met = (y < own_label) & (x > float("-inf"))
+                    infinite |= met & (x == float("inf"))
+                    other_gain, other_gain_small = gain(y)
+                    weight, weight_small = weight_parts(
+                        rank,
+                        float(gradient[j]),
+                        own_gain,
+                        own_gain_small,
+                        other_gain,
+                        other_gain_small,
+                        scale,
+                        scale_small,
+                    )
+                    term = pair_value(x, winner, sigma, weight, weight_small)
+                    hessian[j] = term if met else 0.0
+                value, value_small = sum_parts(hessian)
+                total, lost = two_sum(total, value)
+                total_small += lost + value_small
+        if derivatives:
+            start = 0
+            while start < n:
+                size = max((n - start) // 3, 1)
+                stop = start + size
+                last = stop + size
+                alone = n - start < 3
+                slope = 0.0
+                slope_small = 0.0
+                bend = 0.0
+                bend_small = 0.0
+                own_rank = rank_of(score, start)
+                if not alone:
+                    for k in range(start, stop):
+                        gradient[k] = 0.0
+                        gradient[k + size] = 0.0
+                        gradient[k + 2 * size] = rank_of(score, k)
+                        hessian[k] = 0.0
+                        hessian[k + size] = 0.0
+                for j in range(n):
+                    x = float(score[j])
+                    y = float(label[j])
+                    if x > float("-inf"):
+                        rank = rank_of(score, j)
+                        log, log_small = log_of_positive_parts(1.0 + rank, 0.0)
+                        scale, scale_small = product_parts(ideal, ideal_small, log, log_small)
+                        if alone:
+                            step, turn = derivatives_of_pair(
+                                x,
+                                y,
+                                rank,
+                                scale,
+                                scale_small,
+                                sigma,
+                                float(score[start]),
+                                float(label[start]),
+                                own_rank,
+                            )
+                            slope, lost = two_sum(slope, step)
+                            slope_small += lost
+                            bend, lost = two_sum(bend, turn)
+                            bend_small += lost
+                        else:
+                            gather(
+                                x,
+                                y,
+                                rank,
+                                scale,
+                                scale_small,
+                                sigma,
+                                score[start:stop],
+                                label[start:stop],
+                                gradient[last : last + size],
+                                gradient[start:stop],
+                                gradient[stop:last],
+                                hessian[start:stop],
+                                hessian[stop:last],
+                            )
+                if alone:
+                    gradient[start] = slope + slope_small
+                    hessian[start] = bend + bend_small
+                else:
+                    for k in range(start, stop):
+                        gradient[k] = float(gradient[k]) + float(gradient[k + size])
+                        hessian[k] = float(hessian[k]) + float(hessian[k + size])
+                start = stop
+        return float("inf") if infinite else rounded_sum(total, total_small)
+
+    return row
+
+
+_ROWS = {gain: dict.fromkeys(("logit", "margin", "value"), make_row(parts)) for gain, parts in GAINS.items()}
+
+
+@dataclass(frozen=True)
+class LambdaRank(PairwiseLoss):
+    """Sum over the pairs of a list with y_i > y_j of |ΔNDCG|·log(1 + e^−σ(s_i − s_j)), in nats.
+
+    ΔNDCG is what exchanging both candidates changes in the NDCG of the list: (G_i − G_j)·(D_i − D_j)/ideal DCG, with
+    gains G of labels and discounts D = 1/log2(1 + rank). Ranks are by score, of equal scores the first is higher. They
+    are constant in the derivatives, which are LambdaRank's lambdas: what they are the gradient of changes where two
+    candidates change places. The sum is not divided by anything, as in LightGBM with ``lambdarank_norm=False`` and a
+    truncation level that no list exceeds.
+
+    Parameters
+    ----------
+    max_pairs : int
+        Lists of more than so many pairs of candidates, n·(n − 1)/2, are refused.
+    sigma : float
+        The steepness σ > 0.
+    gain : {"exp2", "linear"}
+        2^y − 1, for labels from 0 to 1000, or y.
+    """
+
+    sigma: float = 1.0
+    gain: str = "exp2"
+
+    name: ClassVar[str] = "lambda_rank"
+    aliases: ClassVar[tuple[str, ...]] = ("lambdarank",)
+    label_range: ClassVar[Interval] = label_range_of("exp2")
+    rows = _ROWS["exp2"]
+    ranges = {**PairwiseLoss.ranges, "sigma": Interval(0.0, 1e100, low_open=True)}
+    choices = {"gain": ("exp2", "linear")}
+    formula = "Σ over y_i > y_j of |G_i − G_j|·|D_i − D_j|/ideal DCG·log(1 + e^−σ(s_i − s_j)), D = 1/log2(1 + rank)"
+    source = "Burges, From RankNet to LambdaRank to LambdaMART, MSR-TR-2010-82 (2010), section 4"
+
+    def __post_init__(self) -> None:
+        """Check the parameters and choose the formula."""
+        super().__post_init__()
+        object.__setattr__(self, "rows", _ROWS[self.gain])
+        object.__setattr__(self, "label_range", label_range_of(self.gain))
+
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
+        """Return the length of the longest list, and sigma."""
+        return (*super().parameters(space, epsilon), float(self.sigma))
