@@ -9,78 +9,45 @@ opening the files to the answer, with the files in the page cache; CPU seconds a
 from __future__ import annotations
 
 import argparse
-import gc
+import functools
 import json
-import multiprocessing
 import os
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import jobs, logs, table
-from benchmarks.jobs import JOBS, Job
+from benchmarks.jobs import JOBS, Job, Run
 from benchmarks.machine import describe_machine, describe_versions, figure
+from benchmarks.workers import Worker
 
 _ANSWER_GROUPS = (jobs.LOG_LOSS, jobs.SIX_METRICS)
 _SCAN_OF = {jobs.LOG_LOSS: jobs.SCAN, jobs.SIX_METRICS: jobs.METRIC_SCAN}
 
 
-def _serve(connection: Connection, number: int, paths: Sequence[str]) -> None:
-    try:
-        run = JOBS[number].prepare(paths)
-        while connection.recv():
-            gc.collect()
-            cpu, start = time.process_time(), time.perf_counter()
-            answer = run()
-            connection.send((answer, time.perf_counter() - start, time.process_time() - cpu))
-    except EOFError:
-        return
-    except Exception as error:
-        connection.send(f"{type(error).__name__}: {error}")
+def _prepare(number: int, paths: Sequence[str]) -> Run:
+    return JOBS[number].prepare(paths)
 
 
 @dataclass
-class _Worker:
-    """A job in its process."""
+class _JobWorker(Worker):
+    """A job of `JOBS` in its process."""
 
-    number: int
-    paths: Sequence[str]
-    seconds: float = float("inf")
-    cpu_seconds: float = float("inf")
-    connection: Connection = field(init=False)
+    number: int = 0
 
-    def __post_init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(end, self.number, self.paths), daemon=True)
-        self.process.start()
-        end.close()
+    @classmethod
+    def start(cls, number: int, paths: Sequence[str]) -> _JobWorker:
+        job = JOBS[number]
+        return cls(f"{job.group}, {job.name}", functools.partial(_prepare, number, paths), number=number)
 
     @property
     def job(self) -> Job:
         return JOBS[self.number]
 
-    def answer(self) -> tuple[Any, float, float]:
-        self.connection.send(True)
-        try:
-            reply = self.connection.recv()
-        except EOFError:
-            reply = "its process ended"
-        if isinstance(reply, str):
-            raise SystemExit(f"{self.job.group}, {self.job.name}: {reply}")
-        return reply
 
-    def time(self) -> None:
-        _, seconds, cpu_seconds = self.answer()
-        if seconds < self.seconds:
-            self.seconds, self.cpu_seconds = seconds, cpu_seconds
-
-
-def _check(worker: _Worker, rows: int, expected: dict[tuple[str, int], Any]) -> float | None:
+def _check(worker: _JobWorker, rows: int, expected: dict[tuple[str, int], Any]) -> float | None:
     """Compare a job's answer with fastloss's on the same rows, or a scan's count with the rows there are."""
     answer, _, _ = worker.answer()
     job = worker.job
@@ -122,7 +89,7 @@ def measure(paths: Sequence[str], repeat: int, in_memory_rows: int, groups: Sequ
         if groups is not None and job.group not in groups:
             continue
         if job.is_installed:
-            workers.append(_Worker(number, paths[:fitting] if job.in_memory else paths))
+            workers.append(_JobWorker.start(number, paths[:fitting] if job.in_memory else paths))
         else:
             missing.append({"group": job.group, "name": job.name, "needs": job.needs})
 
@@ -132,9 +99,9 @@ def measure(paths: Sequence[str], repeat: int, in_memory_rows: int, groups: Sequ
         if own:
             expected[worker.job.group, rows] = worker.answer()[0]
         if own and worker.job.group == jobs.LOG_LOSS and fitting_rows != rows:
-            fewer = _Worker(worker.number, paths[:fitting])
+            fewer = _JobWorker.start(worker.number, paths[:fitting])
             expected[worker.job.group, fitting_rows] = fewer.answer()[0]
-            fewer.process.terminate()
+            fewer.end()
 
     measured = []
     for worker in workers:
@@ -147,7 +114,7 @@ def measure(paths: Sequence[str], repeat: int, in_memory_rows: int, groups: Sequ
             worker.time()
         _say(f"round {round_number + 1} of {repeat}")
     for worker, entry in zip(workers, measured, strict=True):
-        worker.process.terminate()
+        worker.end()
         job = worker.job
         entry |= {"group": job.group, "name": job.name, "decoder": job.decoder, "tolerance": job.tolerance}
         entry |= {"seconds": worker.seconds, "cpu_seconds": worker.cpu_seconds}

@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 
 from fastloss_kernels.cpu.pointwise import may_run_parallel, require_range
-from fastloss_kernels.jit import compile_cpu
+from fastloss_kernels.jit import compile_cpu, formula
 from fastloss_kernels.losses.form import LIST_READERS
 
 if TYPE_CHECKING:
@@ -56,9 +56,8 @@ def make_list_value_gradient_hessian(row: ListRow, parallel: bool = False) -> Ca
     not evaluated stay as they are.
     """
 
-    def value_gradient_hessian(
-        score, score_offsets, label, label_offsets, lists, parameters, value_out, gradient_out, hessian_out
-    ):
+    @formula
+    def block(score, score_offsets, label, label_offsets, lists, parameters, value_out, gradient_out, hessian_out):
         for i in range(lists.shape[0]):
             k = lists[i]
             start, stop = score_offsets[k], score_offsets[k + 1]
@@ -71,6 +70,11 @@ def make_list_value_gradient_hessian(row: ListRow, parallel: bool = False) -> Ca
                 True,
             )
 
+    def value_gradient_hessian(
+        score, score_offsets, label, label_offsets, lists, parameters, value_out, gradient_out, hessian_out
+    ):
+        block(score, score_offsets, label, label_offsets, lists, parameters, value_out, gradient_out, hessian_out)
+
     def value_gradient_hessian_parallel(
         score, score_offsets, label, label_offsets, lists, parameters, value_out, gradient_out, hessian_out
     ):
@@ -78,17 +82,17 @@ def make_list_value_gradient_hessian(row: ListRow, parallel: bool = False) -> Ca
         for b in prange(_PARALLEL_BLOCKS_PER_ARRAY):
             first = n_lists * b // _PARALLEL_BLOCKS_PER_ARRAY
             last = n_lists * (b + 1) // _PARALLEL_BLOCKS_PER_ARRAY
-            for i in range(first, last):
-                k = lists[i]
-                start, stop = score_offsets[k], score_offsets[k + 1]
-                value_out[i] = row(
-                    score[start:stop],
-                    label[label_offsets[k] : label_offsets[k + 1]],
-                    parameters,
-                    gradient_out[start:stop],
-                    hessian_out[start:stop],
-                    True,
-                )
+            block(
+                score,
+                score_offsets,
+                label,
+                label_offsets,
+                lists[first:last],
+                parameters,
+                value_out[first:last],
+                gradient_out,
+                hessian_out,
+            )
 
     function = value_gradient_hessian_parallel if parallel else value_gradient_hessian
     return compile_cpu(function, parallel=parallel, formulas=(row,))
