@@ -17,10 +17,12 @@ from mpmath import mpf
 from fastloss_kernels.cpu import lists as cpu_lists
 from fastloss_kernels.losses import (
     LIST_LOSSES,
+    ApproxNDCG,
     CategoricalCrossentropy,
     CategoricalFocalCrossentropy,
     LambdaRank,
     ListLoss,
+    MultiMargin,
     MultiPositiveCrossentropy,
     PairwiseHinge,
     PairwiseLogistic,
@@ -40,10 +42,12 @@ OUTPUTS = ("value", "gradient", "hessian")
 
 # Every loss as it comes, and those whose parameters change the formula or its accuracy.
 INSTANCES: list[ListLoss] = [loss() for loss in LIST_LOSSES] + [
+    ApproxNDCG(temperature=2.0, gain="linear"),
     CategoricalCrossentropy(label_smoothing=0.1),
     CategoricalFocalCrossentropy(gamma=0.5, alpha=1.0, label_smoothing=0.1),
     CategoricalFocalCrossentropy(gamma=5.0),
     LambdaRank(sigma=2.5, gain="linear"),
+    MultiMargin(p=2, margin=0.3),
     MultiPositiveCrossentropy(form="sum"),
     MultiPositiveCrossentropy(form="mass"),
     MultiPositiveCrossentropy(form="each_vs_negatives"),

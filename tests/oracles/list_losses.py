@@ -49,12 +49,18 @@ class Lists(NamedTuple):
 
 
 LISTS: dict[str, Lists] = {
+    "ApproxNDCG": Lists(
+        labels=("one-hot", "graded"),
+        longest=150,
+        cancelling={(space, "hessian"): "terms of both signs" for space in ("logit", "margin", "value")},
+    ),
     "CategoricalFocalCrossentropy": Lists(
         cancelling={
             ("logit", "hessian"): "the loss is not convex in the logits",
             ("prob", "hessian"): "the oracle's own terms are of both signs",
         }
     ),
+    "MultiMargin": Lists(labels=("index",)),
     "MultiPositiveCrossentropy": Lists(
         longest=500, cancelling={("prob", "value"): "the logarithm of a sum of probabilities near 1"}
     ),
@@ -399,6 +405,34 @@ def lambda_rank(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outp
     return value, gradient, hessian
 
 
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + mpmath.exp(-x)) if x > 0 else mpmath.exp(x) / (1 + mpmath.exp(x))
+
+
+def approx_ndcg(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    here = [j for j, s in enumerate(scores) if is_present(s)]
+    gain, ideal, temperature = gains(labels, loss), ideal_dcg(labels, here, loss), mpf(loss.temperature)
+    value, gradient, hessian = mpf(0), [mpf(0)] * len(scores), [mpf(0)] * len(scores)
+    if ideal == 0:
+        return value, gradient, hessian
+    for i in here:
+        above = {j: sigmoid((scores[j] - scores[i]) / temperature) for j in here if j != i}
+        slope = {j: p * sigmoid((scores[i] - scores[j]) / temperature) / temperature for j, p in above.items()}
+        bend = {j: slope[j] * (1 - 2 * p) / temperature for j, p in above.items()}
+        after = 2 + mpmath.fsum(above.values())
+        log = mpmath.log(after)
+        share = gain[i] / ideal * mpmath.log(2)
+        first, second = share / (after * log**2), -share * (log + 2) / (after**2 * log**3)
+        value -= share / log
+        # The rank falls with the own score as much as it rises with all others.
+        gradient[i] -= first * mpmath.fsum(slope.values())
+        hessian[i] += first * mpmath.fsum(bend.values()) + second * mpmath.fsum(slope.values()) ** 2
+        for j in above:
+            gradient[j] += first * slope[j]
+            hessian[j] += first * bend[j] + second * slope[j] ** 2
+    return value, gradient, hessian
+
+
 def list_mle(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
     order = order_of(labels, [j for j, s in enumerate(scores) if is_present(s)])
     value, gradient, hessian = mpf(0), [mpf(0)] * len(scores), [mpf(0)] * len(scores)
@@ -552,6 +586,21 @@ def categorical_focal_prob(scores: Sequence[Any], labels: Sequence[Any], loss: A
     return value, gradient, hessian
 
 
+def multi_margin(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
+    right = int(labels[0])
+    here = [j for j, s in enumerate(scores) if is_present(s)]
+    value, gradient, hessian = mpf(0), [mpf(0)] * len(scores), [mpf(0)] * len(scores)
+    for j in here:
+        slack = mpf(loss.margin) - scores[right] + scores[j] if is_present(scores[right]) else mpmath.inf
+        if j != right and slack > 0:
+            step, turn = (2 * slack, 2) if loss.p == 2 else (mpf(1), 0)
+            value += slack**loss.p / len(here)
+            for k in (j, right) if right in here else (j,):
+                gradient[k] += step / len(here) * (1 if k == j else -1)
+                hessian[k] += mpf(turn) / len(here)
+    return value, gradient, hessian
+
+
 def categorical_hinge_margin(scores: Sequence[Any], labels: Sequence[Any], loss: Any) -> Outputs:
     value, gradient, hessian = categorical_hinge_prob([s if is_present(s) else None for s in scores], labels, loss)
     lost = any(y > 0 and not is_present(s) for s, y in zip(scores, labels, strict=True))
@@ -576,6 +625,7 @@ def categorical_hinge_prob(scores: Sequence[Any], labels: Sequence[Any], loss: A
 
 
 LIST_ORACLES: dict[str, dict[str, ListOracle]] = {
+    "ApproxNDCG": dict.fromkeys(("logit", "margin", "value"), approx_ndcg),
     "CosineSimilarity": {"value": cosine_similarity},
     "Dice": {"prob": dice},
     "Entropy": {"logit": entropy_logit, "prob": entropy_prob, "logprob": entropy_logprob},
@@ -600,6 +650,7 @@ LIST_ORACLES: dict[str, dict[str, ListOracle]] = {
         "prob": categorical_crossentropy_prob,
         "logprob": categorical_crossentropy_logprob,
     },
+    "MultiMargin": dict.fromkeys(("logit", "margin"), multi_margin),
     "MultiPositiveCrossentropy": {"logit": multi_positive_logit, "prob": multi_positive_prob},
     "SparseCategoricalCrossentropy": {
         "logit": sparse(categorical_crossentropy_logit),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastloss_kernels.losses.approx_ndcg import ApproxNDCG as ApproxNDCG
 from fastloss_kernels.losses.binary_crossentropy import BinaryCrossentropy as BinaryCrossentropy
 from fastloss_kernels.losses.binary_focal_crossentropy import BinaryFocalCrossentropy as BinaryFocalCrossentropy
 from fastloss_kernels.losses.brier_score import BrierScore as BrierScore
@@ -43,6 +44,7 @@ from fastloss_kernels.losses.mean_squared_logarithmic_error import (
     MeanSquaredLogarithmicError as MeanSquaredLogarithmicError,
 )
 from fastloss_kernels.losses.modified_huber import ModifiedHuber as ModifiedHuber
+from fastloss_kernels.losses.multi_margin import MultiMargin as MultiMargin
 from fastloss_kernels.losses.multi_positive_crossentropy import (
     MultiPositiveCrossentropy as MultiPositiveCrossentropy,
 )

@@ -13,7 +13,7 @@ FINITE = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
 
 @dataclass(frozen=True)
 class PairwiseLoss(ListLoss):
-    """The mean of a function of s_i − s_j over the pairs of a list with y_i > y_j, for labels that are any numbers."""
+    """A loss of the pairs of a list, whose time grows with the square of its length."""
 
     max_pairs: int = DEFAULT_MOST_PAIRS
 

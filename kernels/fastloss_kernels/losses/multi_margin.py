@@ -1,0 +1,96 @@
+"""Multi-class margin loss: how far each wrong candidate comes within a margin of the right one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastloss_kernels.arithmetic import divide_parts, rounded_sum, two_sum
+from fastloss_kernels.jit import divide, fma, formula
+from fastloss_kernels.lists import sum_parts
+from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss
+
+
+@formula
+def row(score, label, parameters, gradient, hessian, derivatives):
+    """Evaluate Σ max(0, margin − s_y + s)^p/K over wrong candidates; at the kink the subgradient is 0."""
+    margin, squared = parameters
+    right = int(label[0])
+    own = float(score[right])
+    own = own if own > float("-inf") else float("-inf")
+    count = 0
+    active = 0
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        here = x > float("-inf")
+        count += 1 if here else 0
+        difference, lost = two_sum(x, -own)
+        large, margin_lost = two_sum(margin, difference)
+        slack, small = two_sum(large, margin_lost + lost)
+        infinite = difference == float("inf")
+        slack = difference if infinite else slack
+        small = 0.0 if infinite else small
+        met = here & (j != right) & (slack > 0.0)
+        active += 1 if met else 0
+        square = slack * slack
+        square_small = fma(2.0 * slack, small, fma(slack, slack, -square))
+        square_small = square_small if square < float("inf") else 0.0
+        gradient[j] = (square if squared != 0.0 else slack) if met else 0.0
+        hessian[j] = (square_small if squared != 0.0 else small) if met else 0.0
+    total, total_small = sum_parts(gradient)
+    rest, _ = sum_parts(hessian)
+    divisor = float(count)
+    value, value_small = divide_parts(total, total_small + rest, divisor, 0.0)
+    if derivatives:
+        for j in range(score.shape[0]):
+            x = float(score[j])
+            difference, lost = two_sum(x, -own)
+            large, margin_lost = two_sum(margin, difference)
+            slack = large + (margin_lost + lost)
+            slack = difference if difference == float("inf") else slack
+            met = (x > float("-inf")) & (j != right) & (slack > 0.0)
+            step = 2.0 * slack if squared != 0.0 else 1.0
+            gradient[j] = divide(step, divisor) if met else 0.0
+            hessian[j] = divide(2.0, divisor) if met & (squared != 0.0) else 0.0
+        total, total_small = sum_parts(gradient)
+        here = own > float("-inf")
+        gradient[right] = -(total + total_small) if here else 0.0
+        hessian[right] = divide(2.0 * active, divisor) if here & (squared != 0.0) else 0.0
+    return rounded_sum(value, value_small)
+
+
+@dataclass(frozen=True)
+class MultiMargin(ListLoss):
+    """Sum over the wrong candidates of a list of max(0, margin − s_y + s)^p, divided by the number of candidates.
+
+    The label is the index y of the right one. If that is masked, the loss is infinite.
+
+    Parameters
+    ----------
+    p : int
+        The power, 1 or 2.
+    margin : float
+        How far the right candidate's score is to be above the others, at least 0.
+    """
+
+    p: int = 1
+    margin: float = 1.0
+
+    name: ClassVar[str] = "multi_margin"
+    aliases: ClassVar[tuple[str, ...]] = ("multi_margin_loss",)
+    label_kind: ClassVar[str] = "index"
+    label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
+    rows = dict.fromkeys(("logit", "margin"), row)
+    ranges = {"margin": Interval(0.0, 1e100)}
+    formula = "Σ max(0, margin − s_y + s_j)^p/K over j ≠ y, K candidates; subgradient 0 at the kink"
+    source = "PyTorch, torch.nn.MultiMarginLoss; Weston and Watkins, Multi-class support vector machines, ESANN (1999)"
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        super().__post_init__()
+        if isinstance(self.p, bool) or self.p not in (1, 2):
+            raise ValueError(f"{self.name}: p is {self.p!r}; allowed: 1 or 2.")
+
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
+        """Return the margin, and whether its shortfall is squared."""
+        return float(self.margin), float(self.p == 2)
