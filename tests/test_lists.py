@@ -123,6 +123,26 @@ def test_a_bad_list_stops_or_is_dropped(scores: list[list[float]], labels: list[
         assert result["categorical_crossentropy"] == pytest.approx(math.log(2), rel=1e-15)
 
 
+@pytest.mark.parametrize("name", ["pairwise_logistic", "pairwise_hinge", "lambda_rank", "approx_ndcg"])
+def test_a_list_of_too_many_pairs_stops_or_is_dropped(name: str) -> None:
+    scores, labels = (
+        [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0], [0.0, 1.0]],
+        [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 1.0]],
+    )
+    table = pa.table({"y": labels, "s": scores})
+    request = {"label": "y", "logit": "s", "metrics": [f"{name}(max_pairs=3)"]}
+    with pytest.raises(fl.DataError) as raised:
+        fl.evaluate(table, **request)
+    (line,) = str(raised.value).splitlines()
+    assert "row 1: column 's' has a list of more candidates than max_pairs allows; raise max_pairs" in line
+    found = fl.evaluate(table, **request, on_bad_row="drop")
+    assert [(d["cause"], d["rows"]) for d in found.rows["dropped"]] == [("list_too_long", 1)]
+    expected = fl.evaluate(table.take([0, 2]), **request)
+    assert [v.value for v in found.values] == [v.value for v in expected.values]
+    # Six pairs are as many as four candidates have.
+    assert fl.evaluate(table, label="y", logit="s", metrics=[f"{name}(max_pairs=6)"]).rows["used"] == 3
+
+
 def test_an_index_label_must_point_at_a_candidate() -> None:
     table = pa.table({"i": [0, 2, -1], "s": [[1.0, 2.0], [1.0, 2.0], [3.0]]})
     with pytest.raises(fl.DataError, match=r"row 1: label column 'i' is 2\.0"):

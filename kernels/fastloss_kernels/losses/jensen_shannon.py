@@ -155,7 +155,7 @@ class JensenShannon(ListLoss):
         "½Σ t·log(t/m) + ½Σ q·log(q/m), m = (t + q)/2, q = e^s/Σe^s for logits; "
         "derivatives by a probability of 0 with a positive label are infinite"
     )
-    source = "Lin, Divergence measures based on the Shannon entropy, IEEE Trans. Inf. Theory 37 (1991), eq. 4.1"
+    source = "Lin, Divergence measures based on the Shannon entropy, IEEE Trans. Inf. Theory 37 (1991)"
 
     @property
     def needs(self) -> str:

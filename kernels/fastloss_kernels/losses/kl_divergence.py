@@ -87,7 +87,7 @@ class KLDivergence(ListLoss):
     rows = {"logit": row_logit, "prob": row_prob, "logprob": row_logprob}
     saturated = CategoricalCrossentropy.saturated
     formula = "Σ t·log(t/q), q = e^s/Σe^s for logits"
-    source = "Kullback and Leibler, On information and sufficiency, Ann. Math. Stat. 22 (1951), eq. 2.4"
+    source = "Kullback and Leibler, On information and sufficiency, Ann. Math. Stat. 22 (1951), section 2"
 
     @property
     def needs(self) -> str:

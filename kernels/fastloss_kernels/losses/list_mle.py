@@ -182,4 +182,4 @@ class ListMLE(ListLoss):
     label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
     rows = {"logit": row}
     formula = "Σ_i log(Σ e^(s_j)) − s_i, j over i and all that come after it in the order by labels"
-    source = "Xia et al., Listwise approach to learning to rank: theory and algorithm, ICML (2008), section 4"
+    source = "Xia et al., Listwise approach to learning to rank: theory and algorithm, ICML (2008)"

@@ -83,7 +83,10 @@ class MultiMargin(ListLoss):
     rows = dict.fromkeys(("logit", "margin"), row)
     ranges = {"margin": Interval(0.0, 1e100)}
     formula = "Σ max(0, margin − s_y + s_j)^p/K over j ≠ y, K candidates; subgradient 0 at the kink"
-    source = "PyTorch, torch.nn.MultiMarginLoss; Weston and Watkins, Multi-class support vector machines, ESANN (1999)"
+    source = (
+        "PyTorch, torch.nn.MultiMarginLoss; "
+        "Weston and Watkins, Support vector machines for multi-class pattern recognition, ESANN (1999)"
+    )
 
     def __post_init__(self) -> None:
         """Check the parameters."""

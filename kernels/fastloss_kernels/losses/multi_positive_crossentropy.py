@@ -355,7 +355,7 @@ class MultiPositiveCrossentropy(ListLoss):
     saturated = {space: make_saturated_row(dense_label, space) for space in ("logit", "prob")}
     choices = {"form": ("mean", "sum", "mass", "each_vs_negatives"), "no_positive": ("skip", "zero")}
     formula = "Σ y·(log Σ e^s − s)/Σy; sum: not divided; mass: −log Σ⁺p; each_vs_negatives: Σ⁺ y·log(1 + Σ⁻e^s/e^s)"
-    source = "Khosla et al., Supervised contrastive learning, NeurIPS (2020), eq. 2 and 3"
+    source = "Khosla et al., Supervised contrastive learning, NeurIPS (2020), section 3.2.2"
 
     def __post_init__(self) -> None:
         """Check the parameters and choose the formulas."""

@@ -40,6 +40,6 @@ class PairwiseLogistic(PairwiseLoss):
     rows = dict.fromkeys(("logit", "margin", "value"), make_pairwise_row(pair))
     formula = "mean over y_i > y_j of log(1 + e^−(s_i − s_j))"
     source = (
-        "Burges et al., Learning to rank using gradient descent, ICML (2005), eq. 3; "
+        "Burges et al., Learning to rank using gradient descent, ICML (2005), section 3; "
         "Rendle et al., BPR, UAI (2009), section 4.1"
     )
