@@ -11,8 +11,9 @@ from fastloss_kernels.jit import divide, float64_bits, fma, formula
 from fastloss_kernels.losses.form import Interval, ListLoss
 from fastloss_kernels.ndcg import position_by_label
 
-# A candidate and the position of another, in one float64.
-SHIFT = 2.0**26
+# A candidate, in the low bits, and the position of another are kept as one whole float64.
+CANDIDATE_BITS = 26
+CANDIDATE_MASK = 2**CANDIDATE_BITS - 1
 
 
 @formula
@@ -27,13 +28,13 @@ def exp_of_difference(x: float, highest: float) -> tuple[float, float]:
 @formula
 def candidate_at(packed: float) -> int:
     """Return the candidate of what is packed for a position."""
-    return int(packed - SHIFT * (packed // SHIFT))
+    return int(packed) & CANDIDATE_MASK
 
 
 @formula
 def top_at(packed: float) -> int:
     """Return the position of the highest score from a position on."""
-    return int(packed // SHIFT)
+    return int(packed) >> CANDIDATE_BITS
 
 
 @formula
@@ -151,7 +152,7 @@ def row(score, label, parameters, gradient, hessian, derivatives):
             rest, lost = two_sum(rest, e)
             rest, rest_small = two_sum(rest, rest_small + (lost + e_small))
         gradient[i] = rest
-        hessian[i] = fma(float(top), SHIFT, k)
+        hessian[i] = fma(float(top), 2.0**CANDIDATE_BITS, k)
         difference, lost = two_sum(highest, -x)
         lost = lost if difference < float("inf") else 0.0
         difference = difference if x < highest else 0.0
