@@ -63,7 +63,7 @@ def test_ptx_holds_what_the_source_says(name: str, compiled: dict[str, Any]) -> 
     for kernel in kernels.values():
         assert ".target sm_90" in kernel["ptx"]
         # No function is left to call, no array has spilled to local memory, no number is float32.
-        assert not re.search(r"\bcall\b|\.local\b|\.f32\b|approx|\.ftz", kernel["ptx"])
+        assert not re.search(r"\bcall\b|\.local\b|\.f32\b|\.approx|\.ftz", kernel["ptx"])
         for instruction in Kernel(kernel["ptx"]).instructions:
             if instruction.endswith(".f64") and ROUNDED.match(instruction):
                 # Without .rn, the assembler may contract a product and a sum (PTX ISA, "mul" and "add").

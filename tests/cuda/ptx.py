@@ -176,6 +176,8 @@ class Kernel:
                 if operation in ("div", "rem"):
                     quotient = abs(values[0]) // abs(values[1]) * (1 if (values[0] < 0) == (values[1] < 0) else -1)
                     result = quotient if operation == "div" else values[0] - quotient * values[1]
+                elif operation == "mul" and modifiers[0] == "hi":
+                    result = values[0] * values[1] >> int(kind[1:])
                 else:
                     result = ARITHMETIC[operation](*values)
                 write(operands[0], result, kind)
