@@ -24,7 +24,7 @@ from fastloss.metrics.presets import Preset, Reduction, preset_of, reduction_of
 from fastloss.sources import Source, SourceSummary, open_source
 from fastloss.sources.base import ReadOptions
 from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS
-from fastloss_kernels.losses import ListLoss, Loss
+from fastloss_kernels.losses import LOSSES, ListLoss, Loss
 from fastloss_kernels.losses.form import SATURATION_EPSILON, UNSATURATED, Interval
 from fastloss_kernels.losses.form import SPACES as SPACE_BOUNDS
 from fastloss_kernels.losses.over_lists import OverLists
@@ -43,6 +43,8 @@ _KEY_BYTES = 400
 _VALUE_BYTES = 2_000
 # Numbers that a thread holds for each row of a batch beside its columns: terms, cell numbers, their order, copies.
 _SCRATCH_COLUMNS = 8
+# What a candidate takes as it is decoded, as float64 of label and score, and as what a loss derives from it.
+_CANDIDATE_BYTES = 80
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,11 @@ class Plan:
         return states * state + _VALUE_BYTES * len(self.metrics) * len(self.models)
 
     @property
+    def longest_list(self) -> int:
+        """How many candidates a list may have: as many as a thread's part of the memory has room for."""
+        return max(self.execution.batch_rows, self.read_options.task_bytes // _CANDIDATE_BYTES)
+
+    @property
     def cells_bytes(self) -> int:
         """The part of the memory that slices may take: a quarter, when there are slices."""
         return _cells_bytes(self.execution.memory_bytes, self.by)
@@ -250,10 +257,21 @@ class Plan:
             "on_bad_row": self.on_bad_row,
         }
 
+    def defined(self) -> list[list[str]]:
+        """Return what tells apart defined losses of one name: the formula and the domains of each."""
+        losses = [metric.loss for metric in self.metrics if isinstance(metric, MeanLoss)]
+        plain = [loss.loss if isinstance(loss, OverLists) else loss for loss in losses]
+        return [
+            [loss.label, loss.source, repr(loss.label_range), *(repr(loss.prediction_range(s)) for s in loss.rows)]
+            for loss in plain
+            if type(loss) not in LOSSES
+        ]
+
     @property
     def fingerprint(self) -> str:
         """A hash of what was asked."""
-        return hashlib.sha256(json.dumps(self.asked(), sort_keys=True).encode()).hexdigest()[:16]
+        content = json.dumps([self.asked(), self.defined()] if self.defined() else self.asked(), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def make_plan(
@@ -332,7 +350,7 @@ def make_plan(
         _check_spaces(named, models)
     chosen = [_over_columns(metric, label, models, lists, label_is_index, lists_reduced) for metric in named]
     chosen = [_reduced(metric, reduction_asked, conventions) for metric in chosen]
-    chosen = list({metric.label: metric for metric in chosen}.values())
+    chosen = _each_once(chosen)
     domain = _label_domain(_one_of("label_domain", label_domain, ("01", "pm1")), chosen)
     with suggesting_to_skip(execution.on_bad_file):
         summary = source.summary(columns, options)
@@ -533,6 +551,10 @@ def _over_columns(
     """Return a metric as it applies to columns of this shape, or refuse what does not apply."""
     loss = getattr(metric, "loss", None)
     column = models[0].column
+    if isinstance(loss, OverLists):
+        raise UsageError(
+            f"OverLists of {metric.label} is for calls on arrays; name the loss itself, and list_reduction= beside it."
+        )
     if not lists:
         if isinstance(loss, ListLoss):
             raise UsageError(f"{metric.label} reads lists of predictions, and column {column!r} holds numbers.")
@@ -557,6 +579,18 @@ def _over_columns(
             f"{column!r} lists; both must hold lists."
         )
     return MeanLoss(OverLists(loss, list_reduction))
+
+
+def _each_once(metrics: Sequence[Metric]) -> list[Metric]:
+    """Leave out metrics named twice; two that are not the same must not share a name."""
+    known: dict[str, Metric] = {}
+    for metric in metrics:
+        if known.setdefault(metric.label, metric) != metric:
+            raise UsageError(
+                f"Two different losses are called {metric.label!r}; define them with names of their own, "
+                "or evaluate them one after the other."
+            )
+    return list(known.values())
 
 
 def _reduced(metric: Metric, reduction: Reduction | None, preset: Preset | None) -> Metric:

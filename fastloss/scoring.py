@@ -40,7 +40,7 @@ from fastloss.errors import ReadError, SchemaError, UsageError
 from fastloss.metrics.form import Metric
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import parse_metric
-from fastloss.plan import SPACES, Plan, Prediction, Space, make_plan
+from fastloss.plan import SPACES, Plan, Prediction, Space, format_bytes, make_plan
 from fastloss.scan import Progress, SkippedTask
 from fastloss.sources.base import ReadOptions, Task
 from fastloss.sources.listing import LogFile, list_files
@@ -60,6 +60,8 @@ _SUFFIXES = (".parquet", ".parq", ".pq")
 # A stream's batches may be short; row groups are not.
 _STREAM_ROW_GROUP_ROWS = 1 << 20
 _TOP_BYTES_PER_VALUE = 64
+# The hardest rows of the log may take this part of the memory; so may those of the task that each thread looks at.
+_TOP_SHARE = 12
 
 _Unit = TypeVar("_Unit")
 
@@ -266,9 +268,7 @@ def _kept_columns(keep: Sequence[str] | str, taken: Sequence[str]) -> tuple[str,
 
 
 def _asked(plan: Plan, top: int | None, compression: str) -> dict[str, Any]:
-    # A defined loss may change under its name; its source tells one formula from another.
-    sources = [_loss_metric(metric).loss.source for metric in plan.metrics]
-    return {**plan.asked(), "source": sources, "keep": list(plan.keep), "top": top, "compression": compression}
+    return {**plan.asked(), "defined": plan.defined(), "keep": list(plan.keep), "top": top, "compression": compression}
 
 
 def _target(out: str | os.PathLike[str]) -> Path:
@@ -639,11 +639,11 @@ class _Run:
 
     def _write_top(self, output: Output, scorer: _RowScorer, threads: int) -> None:
         assert self._score_plan.top is not None
-        best = _Best(self._score_plan.top, self._plan.keep)
+        best = _Best(self._score_plan.top, self._plan.keep, self._plan.execution.memory_bytes // _TOP_SHARE)
 
         def look(task: Task, check: Callable[[], None]) -> None:
             of_task = Counts()
-            found = _Best(best.n_rows, self._plan.keep)
+            found = _Best(best.n_rows, self._plan.keep, best.most_bytes)
             try:
                 for batch in scorer.batches(task):
                     check()
@@ -992,8 +992,9 @@ def _is_text(kind: pa.DataType) -> bool:
 class _Best:
     """The rows with the largest losses among those seen; of equal losses, the earlier rows."""
 
-    def __init__(self, n_rows: int, keep: Sequence[str]) -> None:
+    def __init__(self, n_rows: int, keep: Sequence[str], most_bytes: int) -> None:
         self.n_rows = n_rows
+        self.most_bytes = most_bytes
         self.threshold = -float("inf")
         self._keep = keep
         self._tables: list[pa.Table] = []
@@ -1042,7 +1043,8 @@ class _Best:
     def _hold(self, tables: Sequence[pa.Table]) -> None:
         self._tables += tables
         self._held += sum(table.num_rows for table in tables)
-        if self._held > 2 * self.n_rows:
+        held_bytes = sum(table.nbytes for table in self._tables)
+        if self._held > 2 * self.n_rows or held_bytes > self.most_bytes:
             self._prune()
 
     def _prune(self) -> None:
@@ -1058,6 +1060,11 @@ class _Best:
         order = np.lexsort((table.column("row").to_numpy(), table.column("task").to_numpy(), -loss))[: self.n_rows]
         self._tables = [table.take(pa.array(order)).combine_chunks()]
         self._held = len(order)
+        if self._tables[0].nbytes > self.most_bytes:
+            raise UsageError(
+                f"top is {self.n_rows:,}, and {self._held:,} rows with their lists and kept columns take "
+                f"{format_bytes(self._tables[0].nbytes)}, more than there is room for; ask for fewer, or raise memory."
+            )
         if self._held == self.n_rows:
             self.threshold = float(loss[order[-1]])
 

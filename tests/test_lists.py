@@ -286,3 +286,46 @@ def test_array_calls_on_lists_that_have_no_loss() -> None:
     with pytest.raises(ValueError, match="OverLists"):
         fl.losses.Hinge()(label, margin=score)
     assert fl.losses.OverLists(fl.losses.Hinge())([[1.0, 0.0]], margin=[[0.5, 0.5]]).tolist() == [1.0]
+
+
+def test_a_null_label_of_minus_one_or_one_is_masked() -> None:
+    table = pa.table({"y": [[1.0, -1.0, None]], "s": [[1.0, 0.0, 2.0]]})
+    result = fl.evaluate(table, label="y", logit="s", metrics=["categorical_crossentropy"], label_domain="pm1")
+    assert result["categorical_crossentropy"] == pytest.approx(crossentropy([1.0, 0.0], [1.0, 0.0]), rel=1e-15)
+
+
+def test_infinite_logits_are_predictions_like_others_for_losses_of_rows() -> None:
+    table = pa.table({"y": [[1.0, 1.0]], "s": [[math.inf, math.inf]]})
+    assert fl.evaluate(table, label="y", logit="s", metrics=["log_loss"])["log_loss"] == 0.0
+
+
+def test_a_loss_over_lists_is_named_itself_in_an_evaluation() -> None:
+    over = fl.losses.OverLists(fl.losses.Hinge(), "element")
+    with pytest.raises(fl.UsageError, match="list_reduction="):
+        fl.make_plan(random_log(3), label="y", margin="s", metrics=[over])
+    for wrong in ("hinge", fl.losses.CategoricalCrossentropy(), over):
+        with pytest.raises(ValueError, match="a loss of single rows"):
+            fl.losses.OverLists(wrong)
+
+
+def test_two_defined_losses_of_one_name_are_not_taken_for_each_other() -> None:
+    def define(factor: float, **domain: object) -> fl.losses.Loss:
+        return fl.losses.define(lambda prediction, label: factor * (prediction - label) ** 2, name="own", **domain)()
+
+    log = pa.table({"y": [1.0, 0.5], "p": [1.5, 1.0]})
+    first, second = define(1.0), define(3.0)
+    with pytest.raises(fl.UsageError, match="Two different losses are called 'own'"):
+        fl.evaluate(log, label="y", value="p", metrics=[first, second])
+    others = [define(1.0, label_range=(0.0, 2.0)), define(1.0, prediction_range=(0.0, 2.0))]
+    plans = [fl.make_plan(log, label="y", value="p", metrics=[loss]) for loss in (first, second, *others)]
+    assert len({plan.fingerprint for plan in plans}) == 4
+    assert plans[0].fingerprint == fl.make_plan(log, label="y", value="p", metrics=[define(1.0)]).fingerprint
+
+
+def test_a_list_that_the_memory_has_no_room_for_is_refused() -> None:
+    log = pa.table({"y": [[1.0, *[0.0] * 400_000]], "s": [[0.0] * 400_001]})
+    assert fl.evaluate(log, label="y", logit="s")["categorical_crossentropy"] == pytest.approx(math.log(400_001))
+    plan = fl.make_plan(log, label="y", logit="s", memory="180MiB", threads=1, batch_rows=1000)
+    assert plan.longest_list < 400_001
+    with pytest.raises(fl.UsageError, match=r"a list of 400,001 elements, and the memory has room for [\d,]+; raise"):
+        fl.evaluate(log, label="y", logit="s", memory="180MiB", threads=1, batch_rows=1000)

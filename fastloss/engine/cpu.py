@@ -219,7 +219,7 @@ class CpuEngine:
         """Return a task's batches, those of lists cut so that a piece has no more candidates than a batch has rows."""
         for batch in task.read():
             if self._plan.lists:
-                yield from pieces(batch, self._plan.execution.batch_rows)
+                yield from pieces(batch, self._plan.execution.batch_rows, self._plan.longest_list)
             else:
                 yield batch
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastloss.columns import ListColumn, is_list_type, to_lists, to_numbers
 from fastloss.engine.selection import Mask, Selection
+from fastloss.errors import UsageError
 from fastloss.metrics.presets import ListInputs
 from fastloss.plan import Model, Plan
 from fastloss.states.ledger import Cause
@@ -80,13 +81,25 @@ class CheckedLists(NamedTuple):
     may_saturate: list[bool]
 
 
-def pieces(batch: pa.RecordBatch, most_candidates: int) -> Iterator[pa.RecordBatch]:
-    """Cut a batch so that no list column has more elements in a piece, unless a single list has."""
+def pieces(batch: pa.RecordBatch, most_candidates: int, longest_list: int) -> Iterator[pa.RecordBatch]:
+    """Cut a batch so that no list column has more elements in a piece, unless a single list has.
+
+    Raises
+    ------
+    UsageError
+        If a list is longer than `longest_list`.
+    """
     lengths = [_lengths(column) for column in batch.columns if is_list_type(column.type)]
     if not lengths or batch.num_rows == 0:
         yield batch
         return
-    ends = np.cumsum(np.maximum.reduce(lengths))
+    longest = np.maximum.reduce(lengths)
+    if longest.max() > longest_list:
+        raise UsageError(
+            f"The log holds a list of {longest.max():,} elements, and the memory has room for {longest_list:,}; "
+            "raise memory, or lower threads."
+        )
+    ends = np.cumsum(longest)
     first = 0
     while first < batch.num_rows:
         before = int(ends[first - 1]) if first else 0
@@ -161,7 +174,10 @@ class ListChecks:
         usable.drop_null(label.valid, Cause("null_label", name, "label"))
         self._drop_bad_elements(usable, label, name, "label", self._label_range)
         if self._plan.label_domain == "pm1":
-            label = label._replace(values=_read_only(0.5 * label.values + 0.5))
+            values = 0.5 * label.values + 0.5
+            if label.elements_valid is not None:
+                values[~label.elements_valid] = 0.0
+            label = label._replace(values=_read_only(values))
         return label
 
     def _index(self, usable: Selection, batch: pa.RecordBatch) -> ListColumn:

@@ -40,6 +40,7 @@ from fastloss.sources.base import ReadOptions, SourceSummary, Task
 from fastloss.sources.listing import LogFile, list_files, one_line
 
 _STORE_CONNECTIONS = 16
+_LIST_SKEW = 8
 _STREAM_BYTES = 1 << 20
 _STORE_STREAM_BYTES = 8 << 20
 _KEPT_FOOTERS = 16
@@ -328,6 +329,9 @@ class ParquetSource:
                 # Half for the batch that is being decoded, half for the one that the caller still holds.
                 row_bytes = row_group.decoded_bytes // max(1, row_group.n_rows) + 1
                 rows = options.task_bytes // (2 * row_bytes)
+                if any(pa.types.is_nested(self.schema.field(name).type) for name in columns):
+                    # Lists that stand together may be much longer than those of the whole row group are on average.
+                    rows //= _LIST_SKEW
                 yield from parquet.iter_batches(
                     batch_size=max(1, min(options.batch_rows, rows)),
                     row_groups=[number],

@@ -212,7 +212,7 @@ def compile_cpu(
     import numba
 
     tell_numba()
-    own = all(formula.__module__.partition(".")[0] == __package__ for formula in formulas)
+    own = all((formula.__module__ or "").partition(".")[0] == __package__ for formula in formulas)
     folder = cache_folder() if own else None
     with _lock:
         kept = numba.config.CACHE_DIR

@@ -124,7 +124,7 @@ def make_classify() -> Callable[..., None]:
     """Make ``classify(score, score_offsets, label, label_offsets, lists, lowest, needs, is_index, class_out)``.
 
     `class_out` int8 ``(n,)`` receives `USABLE` or why a list is not. A score below `lowest`, or NaN, is masked;
-    `needs` is one of `NEEDS`. The label of an index has one number, else one for each candidate.
+    where −∞ is, two scores of ∞ cannot both have the probability 1. `needs` is one of `NEEDS`. The label of an index has one number, else one for each candidate.
     """
 
     def classify(score, score_offsets, label, label_offsets, lists, lowest, needs, is_index, class_out):
@@ -156,7 +156,7 @@ def make_classify() -> Callable[..., None]:
                 found = EMPTY
             elif n_present == 0:
                 found = MASKED
-            elif n_infinite > 1:
+            elif n_infinite > 1 and lowest > -np.inf:
                 found = TWO_INFINITIES
             elif is_index:
                 y = labels[0]

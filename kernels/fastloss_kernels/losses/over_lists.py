@@ -70,6 +70,12 @@ class OverLists(ListLoss):
 
     choices = {"list_reduction": ("row", "element")}
 
+    def __post_init__(self) -> None:
+        """Check that the loss is one of single rows."""
+        if not isinstance(self.loss, Loss) or isinstance(self.loss, ListLoss):
+            raise ValueError(f"OverLists: loss is {self.loss!r}; allowed: a loss of single rows, such as Hinge().")
+        super().__post_init__()
+
     @property
     def name(self) -> str:  # type: ignore[override]
         """The name of the loss."""
