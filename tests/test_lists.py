@@ -162,7 +162,7 @@ def test_index_and_one_hot_labels_agree_to_the_bit() -> None:
 
 
 def test_pointwise_losses_over_lists_by_row_and_by_element() -> None:
-    # The worked example of SEMANTICS part 1: row means 1.1 and 1.5.
+    # A worked example: row means 1.1 and 1.5.
     scores = [[0.6, 0.4], [0.4, 0.6, 0.9]]
     labels = [[0.0, 1.0], [0.0, 0.0, 1.0]]
     table = pa.table({"y": labels, "s": scores, "w": [1.0, 3.0]})

@@ -311,7 +311,7 @@ def test_golden_binary_crossentropy(shared_data: Path) -> None:
                 assert abs(number - expected) <= bound * math.ulp(expected), (case["id"], name)
 
 
-# The worked example of SEMANTICS part 1, N4: seven predictions, read as probabilities and as logits.
+# A worked example: seven predictions, read as probabilities and as logits.
 LABEL = [1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
 PREDICTION = [0.8, 0.33, 0.77, 0.66, 0.55, 0.002, 0.213]
 
