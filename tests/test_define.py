@@ -6,6 +6,8 @@ its own.
 
 from __future__ import annotations
 
+import builtins
+import importlib
 import importlib.util
 import itertools
 import json
@@ -26,7 +28,7 @@ import pytest
 from mpmath import mpf
 
 import fastloss as fl
-from fastloss_kernels import special
+from fastloss_kernels import elementary, special, trace
 from fastloss_kernels.cpu import pointwise
 from fastloss_kernels.elementary import sigmoid, softplus
 from fastloss_kernels.jit import formula
@@ -697,24 +699,153 @@ def test_power() -> None:
                 assert value == math.copysign(math.inf, exact)
             else:
                 assert units(value, exact) <= max(2.0, abs(y) / 4), (x, y)
+
+
+def signed(numbers: Any) -> list[str]:
+    """Numbers as text, in which zeros of either sign differ."""
+    return [repr(float(x)) for x in numbers]
+
+
+def ieee_power(x: float, y: float) -> float:
+    """xʸ of the platform's C library, whose ends are standard, without Python's exceptions."""
+    try:
+        return math.pow(x, y)
+    except OverflowError:
+        return -math.inf if x < 0.0 and math.fmod(y, 2.0) else math.inf
+    except ValueError:
+        if x != 0.0:
+            return math.nan
+        return math.copysign(math.inf, x if abs(math.fmod(y, 2.0)) == 1.0 else 1.0)
+
+
+def test_power_at_the_ends_is_that_of_ieee() -> None:
     inf, nan = math.inf, math.nan
-    ends = {
-        (0.0, 2.0): 0.0,
-        (0.0, -0.5): inf,
-        (inf, 0.5): inf,
-        (inf, -3.0): 0.0,
-        (-inf, 3.0): -inf,
-        (-inf, 2.0): inf,
-        (0.0, 0.0): 1.0,
-        (-3.0, 0.0): 1.0,
-        (-2.0, 0.5): nan,
-        (-1.0, 2.0**53): 1.0,
-        (nan, 2.0): nan,
-        (nan, 0.0): nan,
-        (2.0, nan): nan,
-    }
-    assert np.array_equal(compiled_values(special.power, list(ends), two=True), list(ends.values()), equal_nan=True)
-    assert np.array_equal([special.power(*row) for row in ends], list(ends.values()), equal_nan=True)
+    bases = [0.0, 5e-324, 0.5, 1.0, 2.0, inf]
+    exponents = [0.0, 1e-300, 0.5, 1.0, 1.5, 2.0, 3.0, 2.0**51 + 0.5, 2.0**51 + 1, 2.0**53 - 1, 2.0**53, 1e300, inf]
+    rows = list(itertools.product([*bases, *[-x for x in bases], nan], [*exponents, *[-y for y in exponents], nan]))
+    # What is neither 0, 1 nor infinite is compared with mpmath above.
+    rows = [(x, y) for x, y in rows if (z := ieee_power(x, y)) != z or abs(z) in (0.0, 1.0, inf)]
+    expected = [ieee_power(x, y) for x, y in rows]
+    assert len(rows) > 250
+    assert signed(compiled_values(special.power, rows, two=True)) == signed(expected)
+    assert signed(special.power(*row) for row in rows) == signed(expected)
+
+
+def round_to_one(x: Any) -> Any:
+    return mpf(int(x > 0)) - int(x < 0)
+
+
+def fixed(function: Callable[..., Any]) -> Callable[[Any], Any]:
+    """The same of a number and 0.75 or, of three, 0.75 and 20.5."""
+    return lambda x: function(x, *(mpf(0.75), mpf(20.5))[: 2 if function is clip else 1])
+
+
+def clip(x: Any, low: Any, high: Any) -> Any:
+    return min(max(x, low), high)
+
+
+def log_sigmoid_oracle(x: Any) -> Any:
+    return -mpmath.log1p(mpmath.exp(-x))
+
+
+# How each function that can be followed is written in mpmath, of one number.
+FOLLOWED: dict[str, Callable[[Any], Any]] = {
+    "abs": abs,
+    "clip": fixed(clip),
+    "cosh": mpmath.cosh,
+    "exp": mpmath.exp,
+    "exp2": lambda x: mpf(2) ** x,
+    "expm1": mpmath.expm1,
+    "fabs": abs,
+    "float_power": fixed(lambda x, y: x**y),
+    "lgamma": mpmath.loggamma,
+    "log": mpmath.log,
+    "log10": lambda x: mpmath.log(x) / mpmath.log(10),
+    "log1p": mpmath.log1p,
+    "log1p_unit": mpmath.log1p,
+    "log2": lambda x: mpmath.log(x) / mpmath.log(2),
+    "log_sigmoid": log_sigmoid_oracle,
+    "logaddexp": fixed(lambda a, b: mpmath.log(mpmath.exp(a) + mpmath.exp(b))),
+    "maximum": fixed(max),
+    "minimum": fixed(min),
+    "max": fixed(max),
+    "min": fixed(min),
+    "pow": fixed(lambda x, y: x**y),
+    "power": fixed(lambda x, y: x**y),
+    "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
+    "sign": round_to_one,
+    "sinh": mpmath.sinh,
+    "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
+    "sqrt": mpmath.sqrt,
+    "square": lambda x: x * x,
+    "tanh": mpmath.tanh,
+    "where": lambda x: mpf(1.0) if x else mpf(2.0),
+}
+# From where a function is defined.
+DEFINED_ABOVE = {"log1p": -1.0, "log1p_unit": 0.0} | dict.fromkeys(
+    ("float_power", "lgamma", "log", "log10", "log2", "pow", "power", "sqrt"), 0.0
+)
+HOMES: dict[str, tuple[Any, Any]] = {
+    "math": (math, trace.MATH),
+    "numpy": (np, trace.NUMPY),
+    "builtins": (builtins, trace.BUILTINS),
+    "elementary": (elementary, trace.OWN),
+}
+
+
+def of_one_number(home: str, name: str) -> Callable[..., Any]:
+    """A loss of a known function of the prediction alone."""
+    module = importlib.import_module({"elementary": elementary.__name__}.get(home, home))
+    function = getattr(module, name)
+    others: tuple[float, ...] = ()
+    if name in ("clip", "float_power", "logaddexp", "max", "maximum", "min", "minimum", "pow", "power"):
+        others = (0.75, 20.5) if name == "clip" else (0.75,)
+    if name == "where":
+        return lambda x, y: function(x != 0.0, 1.0, 2.0)
+    return lambda x, y: function(x, *others)
+
+
+KNOWN = [(home, name) for home, (module, functions) in HOMES.items() for name in functions if hasattr(module, name)]
+
+
+@pytest.mark.parametrize(("home", "name"), KNOWN, ids=[f"{home}.{name}" for home, name in KNOWN])
+def test_every_known_function_keeps_its_digits_and_those_of_its_derivatives(home: str, name: str) -> None:
+    above = DEFINED_ABOVE.get(name, -math.inf)
+    sizes = np.concatenate([np.linspace(0.1, 50.0, 40), np.logspace(-12, -1, 12)])
+    allowed = Interval(above, 1.0 if name == "log1p_unit" else math.inf, low_open=True)
+    points = [x for x in (*-sizes, *sizes) if x in allowed]
+    options = {"prediction_range": allowed} if name in DEFINED_ABOVE else {}
+    loss = define(of_one_number(home, name), name="known", **options)()
+    found = evaluate_rows(loss, "value", [(x, 0.0) for x in points])
+    oracle = FOLLOWED[name]
+    with mpmath.workdps(150):
+        for x, column in zip(points, found.T, strict=True):
+            coefficients = mpmath.taylor(oracle, mpf(x), 2, h=mpf(10) ** -45)
+            for order, value in enumerate(column.tolist()):
+                exact = coefficients[order] * (1 + (order == 2))
+                # A derivative that passes through zero is the one of a sum, as ψ is.
+                least = 2.0**-48 if name in ("lgamma", "logaddexp") else 1e-300
+                assert abs(mpf(value) - exact) <= 3e-14 * abs(exact) + least, (x, order, value)
+
+
+@pytest.mark.parametrize("name", ["sinh", "cosh"])
+def test_hyperbolic_functions(name: str) -> None:
+    function, exact_function = getattr(special, name), getattr(mpmath, name)
+    random = np.random.default_rng(7)
+    points = [5e-324, 1e-300, 1e-17, 1e-9, 0.3, 1.0, 39.9, 40.1, 709.0, 709.7, 709.8, 710.4]
+    points += [*random.lognormal(0.0, 2.0, 300).tolist(), *random.uniform(0.0, 710.0, 300).tolist()]
+    points += [-x for x in points]
+    found = compiled_values(function, [(x, 0.0) for x in points], two=False)
+    with mpmath.workdps(400):
+        for x, value in zip(points, found.tolist(), strict=True):
+            assert function(x) == value
+            exact = exact_function(mpf(x))
+            if abs(exact) < mpf(2) ** 1024:
+                assert units(value, exact) <= 3.0, x
+            else:
+                assert abs(value) == math.inf
+    ends = [0.0, -0.0, math.inf, -math.inf, math.nan]
+    assert signed(compiled_values(function, [(x, 0.0) for x in ends], two=False)) == signed(getattr(np, name)(ends))
 
 
 @pytest.mark.parametrize(("name", "order"), [("digamma", 0), ("trigamma", 1)])
@@ -819,3 +950,10 @@ def compile_all(output: str) -> None:
 
 if __name__ == "__main__":
     (simulate if sys.argv[1].endswith(".npz") else compile_all)(sys.argv[1])
+
+
+def test_a_function_of_no_module_is_compiled_too() -> None:
+    names: dict[str, object] = {}
+    exec("def tripled(prediction, label):\n    return 3.0 * (prediction - label) ** 2", {"__builtins__": {}}, names)
+    loss = define(names["tripled"], name="tripled_square")
+    assert loss()([1.0], value=[3.0]).tolist() == [12.0]

@@ -5,23 +5,35 @@ from __future__ import annotations
 from typing import Final
 
 from fastloss_kernels.arithmetic import exp_parts, multiply_parts, rounded_sum, two_sum
-from fastloss_kernels.elementary import INFINITY, NAN, ROUND, log, positive_log_parts
-from fastloss_kernels.jit import divide, fma, formula
+from fastloss_kernels.elementary import (
+    INFINITY,
+    NAN,
+    SIGN_BIT,
+    TWO_52,
+    exp,
+    expm1,
+    log,
+    positive_log_parts,
+)
+from fastloss_kernels.jit import divide, float64_bits, float64_from_bits, fma, formula
 
-# From here on a float64 that is an integer no longer reaches the digit that `ROUND` rounds to.
-INTEGERS_END: Final = 2251799813685248.0
+# From here on every float64 is an even integer.
+ODD_INTEGERS_END: Final = 9007199254740992.0
+# Beyond it e^−x is no longer seen beside eˣ.
+TAIL_FROM: Final = 40.0
+HALF_E: Final = 1.3591409142295225
 # Where the asymptotic series of ψ and ψ′ begin: their first omitted terms are below 2⁻⁵⁶ there.
 SERIES_FROM: Final = 10.0
 
 
 @formula
 def power(x: float, y: float) -> float:
-    """Compute xʸ, to 2 ULP for |y| ≤ 8 and to |y|/4 ULP beyond; 1 for y = 0, and NaN for x < 0 unless y is an integer.
+    """Compute xʸ, to 2 ULP for |y| ≤ 8 and to |y|/4 ULP beyond; zeros, infinities and NaN as IEEE 754 has them.
 
     Notes
     -----
-    exp(y·log |x|) with the logarithm and its product with y as large + small. A negative x takes integers y up to 2⁵¹
-    with their sign, and all larger ones as even. −0 counts as 0.
+    exp(y·log |x|) with the logarithm and its product with y as large + small. A negative x takes integers y alone,
+    whose parity is the sign.
     """
     magnitude = abs(x)
     regular = (magnitude > 0.0) & (magnitude < INFINITY)
@@ -36,15 +48,36 @@ def power(x: float, y: float) -> float:
     at_infinity = INFINITY if y > 0.0 else 0.0
     at_end = at_zero if magnitude == 0.0 else at_infinity
     value = value if regular else at_end
-    small_enough = abs(y) < INTEGERS_END
-    half = 0.5 * y
-    is_integer = ((y + ROUND) - ROUND == y) | (not small_enough)
-    is_odd = ((half + ROUND) - ROUND != half) & small_enough
-    signed = -value if is_odd else value
-    signed = signed if is_integer else NAN
-    value = signed if x < 0.0 else value
+    size = abs(y)
+    half = 0.5 * size
+    # A sum with 2⁵² rounds to an integer.
+    is_integer = ((size + TWO_52) - TWO_52 == size) | (size >= TWO_52)
+    is_odd = is_integer & ((half + TWO_52) - TWO_52 != half) & (size < ODD_INTEGERS_END)
+    below = float64_bits(x) < 0
+    value = -value if is_odd & below else value
+    value = NAN if below & regular & (not is_integer) else value
     value = value if (x == x) & (y == y) else NAN
-    return 1.0 if (y == 0.0) & (x == x) else value
+    one = (y == 0.0) | (x == 1.0) | ((x == -1.0) & (size == INFINITY))
+    return 1.0 if one else value
+
+
+@formula
+def sinh(x: float) -> float:
+    """Compute the hyperbolic sine for every x, to 3 ULP; odd to the bit, the sign of zero included."""
+    magnitude = abs(x)
+    grown = expm1(magnitude)
+    near = 0.5 * (grown + divide(grown, grown + 1.0))
+    value = exp(magnitude - 1.0) * HALF_E if magnitude > TAIL_FROM else near
+    return float64_from_bits(float64_bits(value) | (float64_bits(x) & SIGN_BIT))
+
+
+@formula
+def cosh(x: float) -> float:
+    """Compute the hyperbolic cosine for every x, to 3 ULP."""
+    magnitude = abs(x)
+    grown = exp(magnitude)
+    near = fma(0.5, grown, divide(0.5, grown))
+    return exp(magnitude - 1.0) * HALF_E if magnitude > TAIL_FROM else near
 
 
 @formula

@@ -42,6 +42,8 @@ FUNCTIONS: Mapping[str, Callable[..., float]] = {
     "lgamma": elementary.lgamma,
     "digamma": special.digamma,
     "trigamma": special.trigamma,
+    "sinh": special.sinh,
+    "cosh": special.cosh,
     "power": special.power,
     "square_root": jit.square_root,
     "divide": jit.divide,
@@ -297,6 +299,8 @@ class Graph:
             return slope, add("negative", self.over(times(half, slope), u))
         if kind == "lgamma":
             return add("digamma", u), add("trigamma", u)
+        if kind in ("sinh", "cosh"):
+            return add("cosh" if kind == "sinh" else "sinh", u), i
         if kind == "tanh":
             twice = times(two, u)
             slope = times(self.constant(4.0), times(add("sigmoid", twice), add("sigmoid", add("negative", twice))))
@@ -501,18 +505,8 @@ def _call(kind: str) -> Callable[..., Any]:
     return lambda first, *others: first.made(kind, *(number.node for number in (first, *others)))
 
 
-_exp, _expm1, _log, _log1p = _call("exp"), _call("expm1"), _call("log"), _call("log1p")
+_exp, _log, _log1p = _call("exp"), _call("log"), _call("log1p")
 _maximum, _minimum = _extreme("maximum"), _extreme("minimum")
-
-
-def _cosh(x: Any) -> Any:
-    grown = _exp(abs(x))
-    return 0.5 * grown + 0.5 / grown
-
-
-def _sinh(x: Any) -> Any:
-    grown = _expm1(x)
-    return 0.5 * (grown + grown / (grown + 1.0))
 
 
 def _logaddexp(a: Any, b: Any) -> Any:
@@ -522,14 +516,14 @@ def _logaddexp(a: Any, b: Any) -> Any:
 SHARED: Mapping[str, Callable[..., Any]] = {
     "exp": _exp,
     "exp2": lambda x: 2.0**x,
-    "expm1": _expm1,
+    "expm1": _call("expm1"),
     "log": lambda x, base=None: _log(x) if base is None else _log(x) / _log(base),
     "log1p": _log1p,
     "log2": lambda x: _log(x) * (1.0 / elementary.log(2.0)),
     "log10": lambda x: _log(x) * (1.0 / elementary.log(10.0)),
     "tanh": _call("tanh"),
-    "sinh": _sinh,
-    "cosh": _cosh,
+    "sinh": _call("sinh"),
+    "cosh": _call("cosh"),
     "sqrt": _call("square_root"),
     "fabs": abs,
     "pow": operator.pow,
