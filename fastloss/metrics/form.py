@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from fastloss_kernels.exact_sum import ExactSum
 from fastloss_kernels.losses import Loss
-from fastloss_kernels.losses.form import Interval
+from fastloss_kernels.losses.form import FINITE, Interval
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Reading:
     evidence: Mapping[str, float | int | str] = field(default_factory=dict)
 
 
-ANY_LABEL = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+ANY_LABEL = FINITE
 BINARY_LABEL = Interval(0.0, 1.0)
 
 

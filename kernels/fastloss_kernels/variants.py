@@ -5,19 +5,29 @@ They stand in for the losses of the same name under a preset, and are not listed
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from fastloss_kernels.elementary import log
 from fastloss_kernels.jit import divide, fma, formula, square_root
 from fastloss_kernels.lists import sum_parts
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss, Loss
+from fastloss_kernels.losses.form import FINITE, SATURATION_EPSILON, Interval, ListLoss, Loss
 from fastloss_kernels.losses.mean_squared_logarithmic_error import row as squared_logarithmic_row
 from fastloss_kernels.losses.poisson import row as poisson_row
 from fastloss_kernels.losses.poisson import row_full as poisson_row_full
 
-FINITE = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+
+@dataclass(frozen=True)
+class Floored:
+    """What losses with a floor have in common."""
+
+    floor: float
+
+    label_range: ClassVar[Interval] = FINITE
+
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
+        """Return the floor."""
+        return (self.floor,)
 
 
 @formula
@@ -33,19 +43,12 @@ def percentage_row(score: float, label: float, parameters: tuple[float, ...]) ->
 
 
 @dataclass(frozen=True)
-class FlooredPercentageError(Loss):
+class FlooredPercentageError(Floored, Loss):
     """Mean absolute percentage error whose divisor is at least `floor`, so that a label may be 0."""
 
-    floor: float
-
     name: ClassVar[str] = "mean_absolute_percentage_error"
-    label_range: ClassVar[Interval] = FINITE
     rows = {"value": percentage_row}
     formula = "|ŷ − y|/max(|y|, floor)"
-
-    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
-        """Return the floor."""
-        return (self.floor,)
 
 
 @formula
@@ -60,19 +63,12 @@ def floored_logarithmic_row(score: float, label: float, parameters: tuple[float,
 
 
 @dataclass(frozen=True)
-class FlooredSquaredLogarithmicError(Loss):
+class FlooredSquaredLogarithmicError(Floored, Loss):
     """Mean squared logarithmic error of predictions and labels that are raised to `floor`."""
 
-    floor: float
-
     name: ClassVar[str] = "mean_squared_logarithmic_error"
-    label_range: ClassVar[Interval] = FINITE
     rows = {"value": floored_logarithmic_row}
     formula = "(log(1 + max(ŷ, floor)) − log(1 + max(y, floor)))²"
-
-    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
-        """Return the floor."""
-        return (self.floor,)
 
 
 @formula
@@ -177,20 +173,9 @@ def cosine_row(score, label, parameters, gradient, hessian, derivatives):
 
 
 @dataclass(frozen=True)
-class FlooredCosineSimilarity(ListLoss):
+class FlooredCosineSimilarity(Floored, ListLoss):
     """Negated cosine similarity whose norms are at least `floor`."""
 
-    floor: float
-
     name: ClassVar[str] = "cosine_similarity"
-    label_range: ClassVar[Interval] = FINITE
     rows = {"value": cosine_row}
     formula = "−Σ t·s/(max(‖t‖, floor)·max(‖s‖, floor))"
-
-    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
-        """Return the floor."""
-        return (self.floor,)
-
-    def prediction_range(self, space: str) -> Interval:
-        """Return all finite numbers."""
-        return Interval(-math.inf, math.inf, low_open=True, high_open=True)

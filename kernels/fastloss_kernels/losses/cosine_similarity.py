@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastloss_kernels.arithmetic import multiply_parts, two_sum
 from fastloss_kernels.jit import divide, fma, formula, square_root
-from fastloss_kernels.losses.form import Interval, ListLoss
+from fastloss_kernels.losses.form import FINITE, Interval, ListLoss
 from fastloss_kernels.vectors import dot_parts, power_of_two_below
 
 # Sums are known to about 2⁻⁶² of their largest term.
@@ -59,13 +59,9 @@ class CosineSimilarity(ListLoss):
 
     name: ClassVar[str] = "cosine_similarity"
     aliases: ClassVar[tuple[str, ...]] = ("cosine_proximity", "cosine_loss")
-    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    label_range: ClassVar[Interval] = FINITE
     rows = {"value": row}
     formula = "−Σ t·s/(‖t‖·‖s‖); 0, and subgradient 0, where a norm is 0"
     source = (
         "Manning, Raghavan and Schütze, Introduction to information retrieval (2008), eq. 6.10, negated as in Keras"
     )
-
-    def prediction_range(self, space: str) -> Interval:
-        """Return all finite numbers."""
-        return Interval(float("-inf"), float("inf"), low_open=True, high_open=True)

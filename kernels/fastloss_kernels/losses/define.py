@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
 from typing import Any, NamedTuple
 
-from fastloss_kernels.losses.form import SATURATION_EPSILON, SPACES, BinaryLoss, Interval, Loss, Row
+from fastloss_kernels.losses.form import FINITE, SATURATION_EPSILON, SPACES, BinaryLoss, Interval, Loss, Row
 from fastloss_kernels.trace import Graph, follow
 
 # The losses defined in this process, by name; a definition replaces an earlier one of its name.
 DEFINED: dict[str, type[Loss]] = {}
 
-ANY_NUMBER = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
 
 # Half the step of a difference, as a part of the larger of 1 and the prediction, and how far from a boundary of the
 # domain its points stay, in half steps.
@@ -112,16 +111,16 @@ def define(
         raise ValueError(f"{name}: space is empty; allowed: {', '.join(map(repr, SPACES))}.")
     labels = _interval(name, "label_range", label_range)
     if labels is None:
-        labels = ANY_NUMBER if "value" in spaces else Interval(0.0, 1.0)
+        labels = FINITE if "value" in spaces else Interval(0.0, 1.0)
     labels = labels._replace(
         low_open=labels.low_open or labels.low == -math.inf, high_open=labels.high_open or labels.high == math.inf
     )
     predictions = _interval(name, "prediction_range", prediction_range)
-    allowed = dict.fromkeys(defaults, ANY_NUMBER)
+    allowed = dict.fromkeys(defaults, FINITE)
     for parameter, given in (ranges or {}).items():
         if parameter not in defaults:
             raise ValueError(f"{name}: ranges names {parameter!r}; its parameters: {', '.join(defaults) or 'none'}.")
-        allowed[parameter] = _interval(name, f"ranges[{parameter!r}]", given) or ANY_NUMBER
+        allowed[parameter] = _interval(name, f"ranges[{parameter!r}]", given) or FINITE
     base = BinaryLoss if labels == Interval(0.0, 1.0) and "value" not in spaces else Loss
     for parameter in defaults:
         if hasattr(base, parameter) or parameter in (

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastloss_kernels.arithmetic import square, two_sum
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, Loss
+from fastloss_kernels.losses.form import FINITE, SATURATION_EPSILON, Interval, Loss
 
 
 @formula
@@ -34,7 +34,7 @@ class Expectile(Loss):
 
     name: ClassVar[str] = "expectile"
     aliases: ClassVar[tuple[str, ...]] = ("expectile_loss",)
-    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    label_range: ClassVar[Interval] = FINITE
     rows = {"value": row, "prob": row}
     ranges = {"expectile": Interval(0.0, 1.0, low_open=True, high_open=True)}
     formula = "τ·(ŷ − y)² if ŷ < y, else (1 − τ)·(ŷ − y)²; second derivative 2·(1 − τ) at ŷ = y"

@@ -76,6 +76,9 @@ class Interval(NamedTuple):
         return f"{self.low:g} {left} {name} {right} {self.high:g}"
 
 
+FINITE = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+
+
 @dataclass(frozen=True)
 class Loss:
     """A loss of one row: value, gradient and hessian in each space that it accepts.
@@ -190,6 +193,10 @@ class ListLoss(Loss):
     def lowest_score(self, space: str) -> float:
         """Return the lowest score that is not masked: in some spaces −∞ is, since it stands for the probability 0."""
         return -sys.float_info.max if space in ("logit", "logprob", "margin") else float("-inf")
+
+    def prediction_range(self, space: str) -> Interval:
+        """Return what the space allows, of values the finite ones: two infinite ones have no difference."""
+        return FINITE if space == "value" else super().prediction_range(space)
 
     def __call__(self, label: Any, **prediction: Any) -> Any:
         """Return the loss of each list, float64 of shape ``(n_lists,)``."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastloss_kernels.arithmetic import square, two_sum
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses.form import Interval, Loss
+from fastloss_kernels.losses.form import FINITE, Interval, Loss
 
 
 @formula
@@ -22,7 +22,7 @@ class HalfSquaredError(Loss):
     """Half the squared difference of prediction and label, in squared units of the label; its gradient is ŷ − y."""
 
     name: ClassVar[str] = "half_squared_error"
-    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    label_range: ClassVar[Interval] = FINITE
     rows = {"value": row, "prob": row}
     formula = "½(ŷ − y)²"
     source = "Bishop, PRML (2006), eq. 5.14"

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastloss_kernels.arithmetic import square, two_sum
 from fastloss_kernels.jit import fma, formula
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, Loss
+from fastloss_kernels.losses.form import FINITE, SATURATION_EPSILON, Interval, Loss
 
 
 @formula
@@ -45,7 +45,7 @@ class Huber(Loss):
 
     name: ClassVar[str] = "huber"
     aliases: ClassVar[tuple[str, ...]] = ("huber_loss",)
-    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    label_range: ClassVar[Interval] = FINITE
     rows = {"value": row, "prob": row}
     ranges = {"delta": Interval(0.0, float("inf"), low_open=True, high_open=True)}
     formula = "½d² if |d| ≤ δ, else δ·(|d| − δ/2), d = ŷ − y; second derivative 1 at |d| = δ"

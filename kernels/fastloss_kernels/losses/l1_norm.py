@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastloss_kernels.jit import formula
 from fastloss_kernels.lists import sum_parts
-from fastloss_kernels.losses.form import Interval, ListLoss
+from fastloss_kernels.losses.form import FINITE, Interval, ListLoss
 
 
 @formula
@@ -32,11 +32,7 @@ class L1Norm(ListLoss):
 
     name: ClassVar[str] = "l1_norm"
     aliases: ClassVar[tuple[str, ...]] = ("manhattan_distance",)
-    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    label_range: ClassVar[Interval] = FINITE
     rows = {"value": row}
     formula = "Σ|s − t|; subgradient 0 where s = t"
     source = "Boyd and Vandenberghe, Convex optimization (2004), section A.1.2"
-
-    def prediction_range(self, space: str) -> Interval:
-        """Return all finite numbers."""
-        return Interval(float("-inf"), float("inf"), low_open=True, high_open=True)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from fastloss_kernels.arithmetic import square, two_sum
 from fastloss_kernels.jit import divide, formula, square_root
 from fastloss_kernels.lists import first_position, highest_score, sum_parts
-from fastloss_kernels.losses.form import Interval, ListLoss
+from fastloss_kernels.losses.form import FINITE, Interval, ListLoss
 from fastloss_kernels.vectors import power_of_two_of
 
 
@@ -51,11 +51,7 @@ class L2Norm(ListLoss):
 
     name: ClassVar[str] = "l2_norm"
     aliases: ClassVar[tuple[str, ...]] = ("euclidean_distance",)
-    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    label_range: ClassVar[Interval] = FINITE
     rows = {"value": row}
     formula = "√Σ(s − t)²; subgradient, and hessian, 0 where the vectors are equal"
     source = "Boyd and Vandenberghe, Convex optimization (2004), section A.1.2"
-
-    def prediction_range(self, space: str) -> Interval:
-        """Return all finite numbers."""
-        return Interval(float("-inf"), float("inf"), low_open=True, high_open=True)

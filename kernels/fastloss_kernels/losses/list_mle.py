@@ -8,7 +8,7 @@ from typing import ClassVar
 from fastloss_kernels.arithmetic import divide_parts, exp_parts, product_parts, rounded_sum, two_sum
 from fastloss_kernels.elementary import log1p
 from fastloss_kernels.jit import divide, float64_bits, fma, formula
-from fastloss_kernels.losses.form import Interval, ListLoss
+from fastloss_kernels.losses.form import FINITE, Interval, ListLoss
 from fastloss_kernels.ndcg import position_by_label
 
 # A candidate, in the low bits, and the position of another are kept as one whole float64.
@@ -180,7 +180,7 @@ class ListMLE(ListLoss):
 
     name: ClassVar[str] = "list_mle"
     aliases: ClassVar[tuple[str, ...]] = ("listmle", "list_mle_loss")
-    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    label_range: ClassVar[Interval] = FINITE
     rows = {"logit": row}
     formula = "Σ_i log(Σ e^(s_j)) − s_i, j over i and all that come after it in the order by labels"
     source = "Xia et al., Listwise approach to learning to rank: theory and algorithm, ICML (2008)"

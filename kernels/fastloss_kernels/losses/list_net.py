@@ -8,7 +8,7 @@ from typing import ClassVar
 from fastloss_kernels.elementary import log1p
 from fastloss_kernels.jit import divide, fma, formula
 from fastloss_kernels.lists import exponentials, first_position, highest_score, sum_parts
-from fastloss_kernels.losses.form import Interval, ListLoss
+from fastloss_kernels.losses.form import FINITE, Interval, ListLoss
 
 
 @formula
@@ -60,7 +60,7 @@ class ListNet(ListLoss):
 
     name: ClassVar[str] = "list_net"
     aliases: ClassVar[tuple[str, ...]] = ("listnet",)
-    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    label_range: ClassVar[Interval] = FINITE
     rows = {"logit": row}
     formula = "−Σ t·log p, t = e^y/Σe^y, p = e^s/Σe^s"
     source = (

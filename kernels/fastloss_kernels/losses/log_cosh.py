@@ -14,7 +14,7 @@ from fastloss_kernels.arithmetic import (
 )
 from fastloss_kernels.elementary import LOG2_HIGH, LOG2_LOW, expm1_parts
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.losses.form import Interval, Loss
+from fastloss_kernels.losses.form import FINITE, Interval, Loss
 
 
 @formula
@@ -71,7 +71,7 @@ class LogCosh(Loss):
 
     name: ClassVar[str] = "log_cosh"
     aliases: ClassVar[tuple[str, ...]] = ("logcosh",)
-    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    label_range: ClassVar[Interval] = FINITE
     rows = {"value": row, "prob": row}
     formula = "log cosh(ŷ − y)"
     source = "Green, Bayesian reconstructions from emission tomography data, IEEE Trans. Medical Imaging 9 (1990)"

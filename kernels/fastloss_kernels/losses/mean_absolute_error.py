@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses.form import Interval, Loss
+from fastloss_kernels.losses.form import FINITE, Interval, Loss
 
 
 @formula
@@ -25,7 +25,7 @@ class MeanAbsoluteError(Loss):
 
     name: ClassVar[str] = "mean_absolute_error"
     aliases: ClassVar[tuple[str, ...]] = ("mae",)
-    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    label_range: ClassVar[Interval] = FINITE
     rows = {"value": row, "prob": row}
     formula = "|ŷ − y|; subgradient 0 at ŷ = y"
     source = "Laplace, Mémoire sur la probabilité des causes (1774)"

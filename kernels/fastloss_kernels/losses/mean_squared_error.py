@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastloss_kernels.arithmetic import squared_difference
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses.form import Interval, Loss
+from fastloss_kernels.losses.form import FINITE, Interval, Loss
 
 
 @formula
@@ -22,7 +22,7 @@ class MeanSquaredError(Loss):
 
     name: ClassVar[str] = "mean_squared_error"
     aliases: ClassVar[tuple[str, ...]] = ("mse",)
-    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    label_range: ClassVar[Interval] = FINITE
     rows = {"value": row, "prob": row}
     formula = "(ŷ − y)²"
     source = "Gauss, Theoria combinationis observationum (1821)"

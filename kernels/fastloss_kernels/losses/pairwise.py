@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.losses.form import SATURATION_EPSILON, SPACES, Interval, ListLoss
+from fastloss_kernels.losses.form import FINITE, SATURATION_EPSILON, Interval, ListLoss
 from fastloss_kernels.pairs import DEFAULT_MOST_PAIRS, MOST_PAIRS, longest_list_of_pairs
-
-FINITE = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
 
 
 @dataclass(frozen=True)
@@ -35,10 +33,6 @@ class PairwiseLoss(ListLoss):
     def longest_list(self) -> int:
         """The largest number n of candidates with n·(n − 1)/2 at most `max_pairs`; a longer list has the value NaN."""
         return longest_list_of_pairs(self.max_pairs)
-
-    def prediction_range(self, space: str) -> Interval:
-        """Return what the space allows, of values the finite ones: two infinite ones have no difference."""
-        return FINITE if space == "value" else Interval(*SPACES[space])
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
         """Return the length of the longest list."""

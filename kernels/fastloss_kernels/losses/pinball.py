@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, Loss
+from fastloss_kernels.losses.form import FINITE, SATURATION_EPSILON, Interval, Loss
 
 
 @formula
@@ -37,7 +37,7 @@ class Pinball(Loss):
 
     name: ClassVar[str] = "pinball"
     aliases: ClassVar[tuple[str, ...]] = ("quantile", "pinball_loss", "quantile_loss", "mean_pinball_loss")
-    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    label_range: ClassVar[Interval] = FINITE
     rows = {"value": row, "prob": row}
     ranges = {"quantile": Interval(0.0, 1.0, low_open=True, high_open=True)}
     formula = "q·(y − ŷ) if ŷ < y, else (1 − q)·(ŷ − y); subgradient 0 at ŷ = y"

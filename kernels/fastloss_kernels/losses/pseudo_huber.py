@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastloss_kernels.arithmetic import divide_parts, multiply_parts, square, two_sum
 from fastloss_kernels.jit import divide, fma, formula, square_root
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, Loss
+from fastloss_kernels.losses.form import FINITE, SATURATION_EPSILON, Interval, Loss
 
 
 @formula
@@ -67,7 +67,7 @@ class PseudoHuber(Loss):
 
     name: ClassVar[str] = "pseudo_huber"
     aliases: ClassVar[tuple[str, ...]] = ("pseudo_huber_loss",)
-    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    label_range: ClassVar[Interval] = FINITE
     rows = {"value": row, "prob": row}
     # Wider would let the other number underflow when one is scaled.
     ranges = {"slope": Interval(1e-100, 1e100)}

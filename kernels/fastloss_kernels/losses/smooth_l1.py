@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastloss_kernels.arithmetic import divide_parts, rounded_sum, two_sum
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, Loss
+from fastloss_kernels.losses.form import FINITE, SATURATION_EPSILON, Interval, Loss
 
 
 @formula
@@ -48,7 +48,7 @@ class SmoothL1(Loss):
 
     name: ClassVar[str] = "smooth_l1"
     aliases: ClassVar[tuple[str, ...]] = ("smooth_l1_loss",)
-    label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"), low_open=True, high_open=True)
+    label_range: ClassVar[Interval] = FINITE
     rows = {"value": row, "prob": row}
     ranges = {"beta": Interval(0.0, float("inf"), high_open=True)}
     formula = "d²/(2β) if |d| < β, else |d| − β/2, d = ŷ − y; second derivative 0 at |d| = β"
