@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fastloss_kernels.arithmetic import divide_parts, exp_parts, log_ratio_parts, multiply_parts, two_sum
+from fastloss_kernels.arithmetic import divide_parts, log_ratio_parts, multiply_parts, two_sum
 from fastloss_kernels.jit import fma, formula
-from fastloss_kernels.lists import sum_parts
+from fastloss_kernels.lists import exponential_parts
 
 # Of two numbers from 2^-1074 to 2, multiplied by it, no quotient overflows that `log_ratio_parts` forms.
 LIFT = 2.0**600
@@ -25,16 +25,7 @@ def softmax_parts(score, highest: float, top: int, out, out_small) -> tuple[floa
 
     Returns the probability at `top` as large + small, and that of all others together.
     """
-    for j in range(score.shape[0]):
-        difference, lost = two_sum(float(score[j]), -highest)
-        e, e_small = exp_parts(difference)
-        e_small = fma(e, lost, e_small)
-        here = (difference > -746.0) & (j != top)
-        out[j] = e if here else 0.0
-        out_small[j] = e_small if here else 0.0
-    rest, rest_small = sum_parts(out)
-    low, lower = sum_parts(out_small)
-    rest, rest_small = two_sum(rest, rest_small + (low + lower))
+    rest, rest_small = exponential_parts(score, highest, top, out, out_small)
     total, lost = two_sum(1.0, rest)
     likely, likely_small = divide_parts(1.0, 0.0, total, lost + rest_small)
     for j in range(score.shape[0]):

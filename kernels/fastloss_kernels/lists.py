@@ -6,7 +6,7 @@ candidate; so does −∞ in spaces where it stands for the probability 0.
 
 from __future__ import annotations
 
-from fastloss_kernels.arithmetic import two_sum
+from fastloss_kernels.arithmetic import exp_parts, two_sum
 from fastloss_kernels.elementary import exp
 from fastloss_kernels.jit import exact_add, float64_bits, float64_from_bits, fma, formula
 
@@ -47,6 +47,15 @@ def first_position(score, x: float) -> int:
 
 
 @formula
+def cut(x: float, scale: float) -> tuple[float, float]:
+    """Split a term below twice `scale` at 2⁻³¹ and 2⁻⁶² of it, so that a sum of each part is exact."""
+    first_cut = scale * (1.5 * 2.0**21)
+    second_cut = scale * (1.5 * 2.0**-10)
+    first = (x + first_cut) - first_cut
+    return first, ((x - first) + second_cut) - second_cut
+
+
+@formula
 def sum_of_block(terms) -> tuple[float, float]:
     """Compute the sum of at most `LONGEST_SUM` terms as large + small, in any order the same.
 
@@ -62,12 +71,8 @@ def sum_of_block(terms) -> tuple[float, float]:
             large += float(terms[j])
         return large, small
     scale = float64_from_bits(largest & EXPONENT_FIELD)
-    first_cut = scale * (1.5 * 2.0**21)
-    second_cut = scale * (1.5 * 2.0**-10)
     for j in range(terms.shape[0]):
-        x = float(terms[j])
-        first = (x + first_cut) - first_cut
-        second = ((x - first) + second_cut) - second_cut
+        first, second = cut(float(terms[j]), scale)
         large = exact_add(large, first)
         small = exact_add(small, second)
     return two_sum(large, small)
@@ -86,6 +91,24 @@ def sum_parts(terms) -> tuple[float, float]:
         large, lost = two_sum(large, block)
         small += lost + block_small
     return large, small
+
+
+@formula
+def exponential_parts(score, highest: float, top: int, out, out_small) -> tuple[float, float]:
+    """Fill `out` and `out_small` with e^(s − highest) as large + small, 0 at `top` and where masked.
+
+    Returns their sum as large + small, to 2⁻⁵⁶: more digits than `exponentials` gives.
+    """
+    for j in range(score.shape[0]):
+        difference, lost = two_sum(float(score[j]), -highest)
+        e, e_small = exp_parts(difference)
+        e_small = fma(e, lost, e_small)
+        here = (difference > -746.0) & (j != top)
+        out[j] = e if here else 0.0
+        out_small[j] = e_small if here else 0.0
+    large, small = sum_parts(out)
+    low, lower = sum_parts(out_small)
+    return two_sum(large, small + (low + lower))
 
 
 @formula

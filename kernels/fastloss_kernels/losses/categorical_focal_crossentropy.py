@@ -16,7 +16,7 @@ from fastloss_kernels.arithmetic import (
 )
 from fastloss_kernels.elementary import exp, log
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.lists import first_position, highest_score, sum_parts
+from fastloss_kernels.lists import exponential_parts, first_position, highest_score
 from fastloss_kernels.losses.binary_focal_crossentropy import row_prob as binary_row_prob
 from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss
 from fastloss_kernels.softmax import LOWEST, count_present, dense_label, make_saturated_row
@@ -82,26 +82,6 @@ def focal_of_candidate(x, highest, at_top, rest, rest_small, total, total_small,
 
 
 @formula
-def sum_of_exponentials(score, highest, top, out, rest_out):
-    """Fill `out` with e^(s − highest), 0 at `top` and where masked; return their sum as large + small, to 2⁻⁵⁶.
-
-    Powers of 1 − p multiply a relative error, so the sum has more digits than `lists.exponentials` gives.
-    """
-    for j in range(score.shape[0]):
-        difference, lost = two_sum(float(score[j]), -highest)
-        e, e_small = exp_parts(difference)
-        e_small = fma(e, lost, e_small)
-        counts = (difference > -800.0) & (j != top)
-        out[j] = e if counts else 0.0
-        rest_out[j] = e_small if counts else 0.0
-    large, small = sum_parts(out)
-    rest_large, rest_small = sum_parts(rest_out)
-    for j in range(score.shape[0]):
-        out[j] += rest_out[j]
-    return two_sum(large, small + (rest_large + rest_small))
-
-
-@formula
 def row_logit(score, label, parameters, gradient, hessian, derivatives):
     """Evaluate α·Σ y·q^γ·c over candidates, p the softmax of logits, q = 1 − p and c = −log p.
 
@@ -111,7 +91,10 @@ def row_logit(score, label, parameters, gradient, hessian, derivatives):
     scale, smoothing, gamma, alpha = parameters
     highest = highest_score(score)
     top = first_position(score, highest)
-    rest, rest_small = sum_of_exponentials(score, highest, top, gradient, hessian)
+    # Powers of 1 − p multiply a relative error.
+    rest, rest_small = exponential_parts(score, highest, top, gradient, hessian)
+    for j in range(score.shape[0]):
+        gradient[j] = float(gradient[j]) + float(hessian[j])
     shift = 0.0
     if smoothing != 0.0:
         shift = smoothing / count_present(score, LOWEST)
