@@ -245,7 +245,7 @@ def evaluate_lists(loss: ListLoss, space: str, label: Any, score: Any, *, deriva
         labels, scores = _masked_alike(labels, scores)
         require_range("label", labels.values, loss.label_range)
     lists = np.flatnonzero(usable)
-    arrays = (scores.values, scores.offsets, labels.values, labels.offsets)
+    arrays = (_read_only(scores.values), scores.offsets, _read_only(labels.values), labels.offsets)
     classes = np.empty(len(lists), dtype=np.int8)
     make_classify()(*arrays, lists, loss.lowest_score(space), NEEDS[loss.needs], is_index, classes)
     if (classes == NO_SUCH_INDEX).any():
@@ -269,6 +269,13 @@ def evaluate_lists(loss: ListLoss, space: str, label: Any, score: Any, *, deriva
     kernel(*arrays, lists, parameters, found, gradient, hessian)
     values[lists] = found
     return values, scores.like(gradient), scores.like(hessian)
+
+
+def _read_only(values: np.ndarray) -> np.ndarray:
+    """Return a view that cannot be written to, as those of columns: a kernel is compiled anew for other arrays."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
 
 
 def _masked_alike(labels: Lists, scores: Lists) -> tuple[Lists, Lists]:
