@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from fastloss_kernels.arithmetic import rounded_sum, two_sum
 from fastloss_kernels.jit import divide, exact_add, float64_bits, float64_from_bits, formula
-from fastloss_kernels.lists import EXPONENT_FIELD, LONGEST_SUM, LOWEST_KEY, MAGNITUDE_BITS
+from fastloss_kernels.lists import EXPONENT_FIELD, LONGEST_SUM, LOWEST_KEY, MAGNITUDE_BITS, cut
 
 if TYPE_CHECKING:
     from fastloss_kernels.losses.form import ListRow
@@ -40,6 +40,16 @@ def longest_list_of_pairs(max_pairs: int) -> int:
 
 
 @formula
+def no_number(gradient, hessian, derivatives) -> float:
+    """Return NaN for a list that is too long, and fill its derivatives with it."""
+    if derivatives:
+        for j in range(gradient.shape[0]):
+            gradient[j] = float("nan")
+            hessian[j] = float("nan")
+    return float("nan")
+
+
+@formula
 def lowest_label(score, label) -> tuple[float, float]:
     """Return the lowest label of an unmasked candidate, and what terms are to be multiplied by."""
     lowest = float("inf")
@@ -53,12 +63,16 @@ def lowest_label(score, label) -> tuple[float, float]:
 
 
 @formula
-def cut(x: float, scale: float) -> tuple[float, float]:
-    """Split a term below twice `scale` at 2⁻³¹ and 2⁻⁶² of it, so that a sum of each part is exact."""
-    first_cut = scale * (1.5 * 2.0**21)
-    second_cut = scale * (1.5 * 2.0**-10)
-    first = (x + first_cut) - first_cut
-    return first, ((x - first) + second_cut) - second_cut
+def loses_to_infinity(score, label, parameters):
+    """Tell whether a loser's score is infinite, and with it the loss of a pair."""
+    infinite_label = float("inf")
+    highest = float("-inf")
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        y = float(label[j])
+        infinite_label = y if x == float("inf") else infinite_label
+        highest = y if (x > float("-inf")) & (y > highest) else highest
+    return infinite_label < highest
 
 
 @formula
@@ -185,11 +199,7 @@ def make_pairwise_row(pair: Pair) -> ListRow:
     def row(score, label, parameters, gradient, hessian, derivatives):
         n = score.shape[0]
         if n > parameters[0]:
-            if derivatives:
-                for j in range(n):
-                    gradient[j] = float("nan")
-                    hessian[j] = float("nan")
-            return float("nan")
+            return no_number(gradient, hessian, derivatives)
         lowest, factor = lowest_label(score, label)
         total = 0.0
         total_small = 0.0

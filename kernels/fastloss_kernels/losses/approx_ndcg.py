@@ -15,11 +15,11 @@ from fastloss_kernels.arithmetic import (
 )
 from fastloss_kernels.elementary import tanh
 from fastloss_kernels.jit import divide, exact_add, formula
-from fastloss_kernels.lists import sum_parts
+from fastloss_kernels.lists import cut, sum_parts
 from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListRow
 from fastloss_kernels.losses.pairwise import PairwiseLoss
 from fastloss_kernels.ndcg import GAINS, Gain, label_range_of, make_ideal
-from fastloss_kernels.pairs import cut, difference_parts
+from fastloss_kernels.pairs import difference_parts, no_number
 
 # Beyond, a sigmoid is 0 or 1.
 FAR = 1000.0
@@ -122,11 +122,7 @@ def make_row(gain: Gain) -> ListRow:
         longest, temperature = parameters
         n = score.shape[0]
         if n > longest:
-            if derivatives:
-                for j in range(n):
-                    gradient[j] = float("nan")
-                    hessian[j] = float("nan")
-            return float("nan")
+            return no_number(gradient, hessian, derivatives)
         ideal, ideal_small = ideal_of(score, label, gradient, hessian)
         if ideal == 0.0:
             # All positive candidates are masked.

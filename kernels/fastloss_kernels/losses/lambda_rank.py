@@ -24,7 +24,7 @@ from fastloss_kernels.lists import sum_parts
 from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListRow
 from fastloss_kernels.losses.pairwise import PairwiseLoss
 from fastloss_kernels.ndcg import GAINS, Gain, label_range_of, make_ideal, rank_of
-from fastloss_kernels.pairs import difference_parts, lowest_label
+from fastloss_kernels.pairs import difference_parts, loses_to_infinity, lowest_label, no_number
 
 # Beyond, e^−|d| is 0.
 FAR = 1000.0
@@ -135,11 +135,7 @@ def make_row(gain: Gain) -> ListRow:
         longest, sigma = parameters
         n = score.shape[0]
         if n > longest:
-            if derivatives:
-                for j in range(n):
-                    gradient[j] = float("nan")
-                    hessian[j] = float("nan")
-            return float("nan")
+            return no_number(gradient, hessian, derivatives)
         ideal, ideal_small = ideal_of(score, label, gradient, hessian)
         lowest, _ = lowest_label(score, label)
         for k in range(n):
@@ -277,6 +273,7 @@ class LambdaRank(PairwiseLoss):
     aliases: ClassVar[tuple[str, ...]] = ("lambdarank",)
     label_range: ClassVar[Interval] = label_range_of("exp2")
     rows = _ROWS["exp2"]
+    saturated = dict.fromkeys(("logit", "margin"), loses_to_infinity)
     ranges = {**PairwiseLoss.ranges, "sigma": Interval(0.0, 1e100, low_open=True)}
     choices = {"gain": ("exp2", "linear")}
     formula = "Σ over y_i > y_j of |G_i − G_j|·|D_i − D_j|/ideal DCG·log(1 + e^−σ(s_i − s_j)), D = 1/log2(1 + rank)"

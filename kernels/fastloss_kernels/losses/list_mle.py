@@ -8,8 +8,9 @@ from typing import ClassVar
 from fastloss_kernels.arithmetic import divide_parts, exp_parts, product_parts, rounded_sum, two_sum
 from fastloss_kernels.elementary import log1p
 from fastloss_kernels.jit import divide, float64_bits, fma, formula
-from fastloss_kernels.losses.form import FINITE, Interval, ListLoss
+from fastloss_kernels.losses.pairwise import PairwiseLoss
 from fastloss_kernels.ndcg import position_by_label
+from fastloss_kernels.pairs import no_number
 
 # A candidate, in the low bits, and the position of another are kept as one whole float64.
 CANDIDATE_BITS = 26
@@ -125,6 +126,8 @@ def row(score, label, parameters, gradient, hessian, derivatives):
     Scores are added from the last position to the first, relative to the highest so far.
     """
     n = score.shape[0]
+    if n > parameters[0]:
+        return no_number(gradient, hessian, derivatives)
     count = 0
     for k in range(n):
         hessian[position_by_label(score, label, k)] = float(k)
@@ -169,18 +172,43 @@ def row(score, label, parameters, gradient, hessian, derivatives):
     return value
 
 
+@formula
+def saturated(score, label, parameters):
+    """Tell whether the loss is infinite: another candidate comes before the one that has all probability."""
+    top = -1
+    for j in range(score.shape[0]):
+        top = j if float(score[j]) == float("inf") else top
+    found = False
+    if top >= 0:
+        own = float(label[top])
+        for j in range(score.shape[0]):
+            y = float(label[j])
+            found |= (float(score[j]) > float("-inf")) & ((y > own) | ((y == own) & (j < top)))
+    return found
+
+
 @dataclass(frozen=True)
-class ListMLE(ListLoss):
+class ListMLE(PairwiseLoss):
     """Negative log-likelihood, in nats, of the order of a list by its labels in the Plackett–Luce model of its scores.
 
     The order is by labels, the highest first; of equal labels the first candidate is first. Labels are any numbers,
     and nothing but their order counts. Positions are found by counting, in time that grows with the square of a list's
     length.
+
+    Parameters
+    ----------
+    max_pairs : int
+        Lists of more than so many pairs of candidates, n·(n − 1)/2, are refused.
     """
 
     name: ClassVar[str] = "list_mle"
     aliases: ClassVar[tuple[str, ...]] = ("listmle", "list_mle_loss")
-    label_range: ClassVar[Interval] = FINITE
     rows = {"logit": row}
+    saturated = {"logit": saturated}
     formula = "Σ_i log(Σ e^(s_j)) − s_i, j over i and all that come after it in the order by labels"
     source = "Xia et al., Listwise approach to learning to rank: theory and algorithm, ICML (2008)"
+
+    @property
+    def needs(self) -> str:
+        """No pair: equal labels are in an order too."""
+        return "candidate"
