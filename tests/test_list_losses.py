@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import mpmath
 import numpy as np
+import pyarrow as pa
 import pytest
 from mpmath import mpf
 
+import fastloss as fl
 from fastloss_kernels.cpu import lists as cpu_lists
 from fastloss_kernels.losses import (
     LIST_LOSSES,
@@ -22,6 +24,7 @@ from fastloss_kernels.losses import (
     CategoricalFocalCrossentropy,
     LambdaRank,
     ListLoss,
+    ListMLE,
     MultiMargin,
     MultiPositiveCrossentropy,
     PairwiseHinge,
@@ -29,6 +32,7 @@ from fastloss_kernels.losses import (
     SparseCategoricalCrossentropy,
     Tversky,
 )
+from fastloss_kernels.softmax import dense_label, make_logit_row
 from tests.oracles.list_losses import LIST_ORACLES, LISTS, LONG_DIGITS, PRECISION_DIGITS, Lists
 from tests.test_losses import ulp_error
 
@@ -530,7 +534,7 @@ def test_shifts_that_a_loss_does_not_see_change_no_bit(loss: ListLoss, space: st
             assert same_bits(np.concatenate(getattr(shifted, output)), np.concatenate(getattr(found, output)))
 
 
-@pytest.mark.parametrize("loss", [PairwiseHinge, PairwiseLogistic])
+@pytest.mark.parametrize("loss", [ListMLE, PairwiseHinge, PairwiseLogistic])
 def test_a_list_of_more_pairs_than_allowed_has_no_number(loss: type[PairwiseLogistic]) -> None:
     few = loss(max_pairs=14)
     assert few.longest_list == 5
@@ -559,10 +563,11 @@ def is_saturated(loss: ListLoss, space: str, cases: Sequence[Case]) -> list[bool
 
 @pytest.mark.parametrize(("loss", "space"), CASES)
 def test_saturation_is_where_clipping_changes_the_loss(loss: ListLoss, space: str) -> None:
-    if space not in loss.saturated:
-        pytest.skip("never saturates")
-    cases = short_lists(loss, space)
-    flags = is_saturated(loss, space, cases)
+    random = np.random.default_rng(19)
+    infinite = [[INF, 0.5, 1.0, -2.0, 0.25], [0.5, 1.0, INF, -INF, 0.25], [NAN, 1.0, 0.5, 2.0, INF]]
+    scores = [score for score in infinite for _ in range(4)] if INF in loss.prediction_range(space) else []
+    cases = short_lists(loss, space) + usable(loss, space, with_labels(loss, scores, random))
+    flags = is_saturated(loss, space, cases) if space in loss.saturated else [False] * len(cases)
     value = evaluate(loss, space, cases).value
     unclipped = []
     for case in cases:
@@ -570,7 +575,67 @@ def test_saturation_is_where_clipping_changes_the_loss(loss: ListLoss, space: st
         arrays = (np.array(case.score), np.array(case.label), loss.parameters(space, 0.0), gradient, hessian)
         with np.errstate(all="ignore"):
             unclipped.append(loss.rows[space](*arrays, False))
-    assert flags == [bool(math.isinf(v) or v != u) for v, u in zip(value, unclipped, strict=True)]
+    # A sum of finite numbers that is too large for a float64 rules nothing out.
+    ruled_out = [bool(math.isinf(v) and not np.isfinite(c.score).all()) for v, c in zip(value, cases, strict=True)]
+    changed_by_clipping = [bool(v != u) for v, u in zip(value, unclipped, strict=True)]
+    assert flags == [out or clipped for out, clipped in zip(ruled_out, changed_by_clipping, strict=True)]
+
+
+def test_mass_is_clipped_by_the_sum_of_its_formula() -> None:
+    loss = MultiPositiveCrossentropy(form="mass")
+    # Added one after the other these are below 1e-12, and rounded once they are not.
+    score, label = [1e-12 / 13] * 13 + [0.5], [1.0] * 13 + [0.0]
+    assert sum(score[:13]) < 1e-12 <= math.fsum(score[:13])
+    cases = [Case("soft", score, label), Case("soft", [0.0, 1.0], [1.0, 0.0]), Case("soft", [0.5, 0.0], [1.0, 0.0])]
+    assert is_saturated(loss, "prob", cases) == [False, True, False]
+    random = np.random.default_rng(18)
+    for n in (1, 3, 13, 100):
+        shares = random.dirichlet(np.ones(n), 50)
+        cases += [Case("soft", [float(k * 1e-12 * x) for x in s], [1.0] * n) for s in shares for k in (1 - 2**-52, 1)]
+    assert is_saturated(loss, "prob", cases) == [
+        math.fsum(p for p, y in zip(c.score, c.label, strict=True) if y) < 1e-12 for c in cases
+    ]
+
+
+@pytest.mark.parametrize(
+    ("loss", "space", "label", "score"),
+    [
+        ("list_net", "logit", [1.0, 0.0], [0.0, INF]),
+        ("list_mle", "logit", [1.0, 0.0], [0.0, INF]),
+        ("pairwise_logistic", "logit", [1.0, 0.0], [0.0, INF]),
+        ("pairwise_hinge", "margin", [1.0, 0.0], [0.0, INF]),
+        ("lambda_rank", "margin", [1.0, 0.0], [0.0, INF]),
+        ("categorical_hinge", "margin", [1.0, 0.0], [-INF, 2.0]),
+        ("multi_margin", "margin", 0, [0.0, INF]),
+        ("multi_margin", "logit", 0, [-INF, 2.0]),
+    ],
+)
+def test_an_infinite_loss_is_counted_or_refused(loss: str, space: str, label: Any, score: list[float]) -> None:
+    log = pa.table({"y": [label, label], "s": [score, [1.0, 0.5]]})
+    asked: dict[str, Any] = {"label": "y", space: "s", "metrics": [loss]}
+    value = fl.evaluate(log, **asked).values[0]
+    assert (value.value, value.evidence["n_saturated"], value.evidence["n_infinite"]) == (INF, 1, 1)
+    with pytest.raises(fl.DataError):
+        fl.evaluate(log, **asked, saturation="error")
+    assert fl.evaluate(log.slice(1), **asked, saturation="error").values[0].evidence["n_saturated"] == 0
+
+
+def test_arrays_and_columns_share_one_compiled_kernel() -> None:
+    class Fresh(CategoricalCrossentropy):
+        """A loss whose kernels nothing else has used."""
+
+        name = "fresh"
+        rows = {"logit": make_logit_row.__wrapped__(dense_label)}
+
+    loss = Fresh()
+    label, score = np.array([[1.0, 0.0]]), np.array([[0.5, 0.25]])
+    fixed = score.copy()
+    fixed.flags.writeable = False
+    found = [loss(label, logit=score), loss(label, logit=fixed), loss([label[0]], logit=[fixed[0]])]
+    log = pa.table({"y": label.tolist(), "s": score.tolist()})
+    result = fl.evaluate(log, label="y", logit="s", metrics=[loss])
+    assert [float(value[0]) for value in found] == [result["fresh"]] * 3
+    assert len(cpu_lists.make_list_value(loss.rows["logit"]).signatures) == 1
 
 
 @pytest.mark.parametrize(("loss", "space"), CASES)

@@ -59,6 +59,17 @@ def row(score, label, parameters, gradient, hessian, derivatives):
     return slack if active else 0.0
 
 
+@formula
+def saturated(score, label, parameters):
+    """Tell whether the loss is infinite: a right candidate is masked, or the score of a wrong one is infinite."""
+    found = False
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        y = float(label[j])
+        found |= ((y > 0.0) & (not x > float("-inf"))) | ((y < 1.0) & (x == float("inf")))
+    return found
+
+
 @dataclass(frozen=True)
 class CategoricalHinge(ListLoss):
     """How far the right candidates of a list fall short of the strongest wrong one plus a margin of 1.
@@ -71,6 +82,7 @@ class CategoricalHinge(ListLoss):
     name: ClassVar[str] = "categorical_hinge"
     label_range: ClassVar[Interval] = Interval(0.0, 1.0)
     rows = {"margin": row, "prob": row}
+    saturated = {"margin": saturated}
     formula = "max(0, 1 + max (1 − y)·s − Σ y·s); the first of equal maxima has the gradient, 0 at the joint"
     source = "Crammer and Singer, Multiclass kernel-based vector machines, JMLR 2 (2001), section 3"
 

@@ -36,6 +36,7 @@ UNSATURATED: dict[str, tuple[float, float]] = {
     "logit": (-sys.float_info.max, sys.float_info.max),
     "prob": (2e-12, 1.0 - 2e-12),
     "logprob": (-26.0, -2e-12),
+    "margin": (-sys.float_info.max, sys.float_info.max),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.elementary import log1p
+from fastloss_kernels.elementary import exp, log1p
 from fastloss_kernels.jit import divide, fma, formula
 from fastloss_kernels.lists import exponentials, first_position, highest_score, sum_parts
 from fastloss_kernels.losses.form import FINITE, Interval, ListLoss
@@ -51,6 +51,23 @@ def row(score, label, parameters, gradient, hessian, derivatives):
     return distance + fma(rest_small, likely, log1p(rest))
 
 
+@formula
+def saturated(score, label, parameters):
+    """Tell whether the loss is infinite: one candidate has all probability, and the labels give others some."""
+    highest_label = float("-inf")
+    certain = False
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        y = float(label[j])
+        certain |= x == float("inf")
+        highest_label = y if (x > float("-inf")) & (y > highest_label) else highest_label
+    asked = False
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        asked |= (abs(x) < float("inf")) & (exp(float(label[j]) - highest_label) > 0.0)
+    return certain and asked
+
+
 @dataclass(frozen=True)
 class ListNet(ListLoss):
     """Cross-entropy of the softmax of the labels and the softmax of the scores, in nats.
@@ -62,6 +79,7 @@ class ListNet(ListLoss):
     aliases: ClassVar[tuple[str, ...]] = ("listnet",)
     label_range: ClassVar[Interval] = FINITE
     rows = {"logit": row}
+    saturated = {"logit": saturated}
     formula = "−Σ t·log p, t = e^y/Σe^y, p = e^s/Σe^s"
     source = (
         "Cao et al., Learning to rank: from pairwise approach to listwise approach, ICML (2007), sections 4.2 and 5"

@@ -59,6 +59,16 @@ def row(score, label, parameters, gradient, hessian, derivatives):
     return rounded_sum(value, value_small)
 
 
+@formula
+def saturated(score, label, parameters):
+    """Tell whether the loss is infinite: the right candidate is masked, or the score of a wrong one is infinite."""
+    right = int(label[0])
+    found = not float(score[right]) > float("-inf")
+    for j in range(score.shape[0]):
+        found |= (j != right) & (float(score[j]) == float("inf"))
+    return found
+
+
 @dataclass(frozen=True)
 class MultiMargin(ListLoss):
     """Sum over the wrong candidates of a list of max(0, margin − s_y + s)^p, divided by the number of candidates.
@@ -81,6 +91,7 @@ class MultiMargin(ListLoss):
     label_kind: ClassVar[str] = "index"
     label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
     rows = dict.fromkeys(("logit", "margin"), row)
+    saturated = dict.fromkeys(("logit", "margin"), saturated)
     ranges = {"margin": Interval(0.0, 1e100)}
     formula = "Σ max(0, margin − s_y + s_j)^p/K over j ≠ y, K candidates; subgradient 0 at the kink"
     source = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,8 +15,8 @@ from fastloss_kernels.arithmetic import (
     two_sum,
 )
 from fastloss_kernels.elementary import exp, log, log1p
-from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.lists import first_position, highest_score, sum_parts
+from fastloss_kernels.jit import divide, exact_add, float64_bits, float64_from_bits, fma, formula
+from fastloss_kernels.lists import EXPONENT_FIELD, LONGEST_SUM, cut, first_position, highest_score, sum_parts
 from fastloss_kernels.losses.categorical_crossentropy import smoothing_parameters
 from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss
 from fastloss_kernels.softmax import LOWEST, dense_label, make_logit_row, make_probability_row, make_saturated_row
@@ -188,16 +190,53 @@ def each_row_logit(score, label, parameters, gradient, hessian, derivatives):
 
 
 @formula
+def any_positive(label) -> bool:
+    """Tell whether a list has a positive label."""
+    found = False
+    for j in range(label.shape[0]):
+        found |= float(label[j]) > 0.0
+    return found
+
+
+@formula
+def mass_of_block(score, label) -> tuple[float, float]:
+    """Compute the probability of all positives of at most `LONGEST_SUM` candidates, as `lists.sum_of_block` does."""
+    largest = 0
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        largest = max(largest, float64_bits(x) if (float(label[j]) > 0.0) & (x >= 0.0) else 0)
+    scale = float64_from_bits(largest & EXPONENT_FIELD)
+    large = 0.0
+    small = 0.0
+    for j in range(score.shape[0]):
+        x = float(score[j])
+        first, second = cut(x if (float(label[j]) > 0.0) & (x >= 0.0) else 0.0, scale)
+        large = exact_add(large, first)
+        small = exact_add(small, second)
+    return two_sum(large, small)
+
+
+@formula
+def mass_of_positives(score, label) -> tuple[float, float]:
+    """Compute the probability of all positives as large + small; it needs no scratch, so a test can ask for it too."""
+    n = score.shape[0]
+    if n <= LONGEST_SUM:
+        return mass_of_block(score, label)
+    large = 0.0
+    small = 0.0
+    for start in range(0, n, LONGEST_SUM):
+        stop = min(start + LONGEST_SUM, n)
+        block, block_small = mass_of_block(score[start:stop], label[start:stop])
+        large, lost = two_sum(large, block)
+        small += lost + block_small
+    return large, small
+
+
+@formula
 def mass_row_prob(score, label, parameters, gradient, hessian, derivatives):
     """Evaluate −log Σ p over positives, the sum clipped at ε; derivatives −1/Σ and 1/Σ² at positives."""
     epsilon, ceiling = parameters
-    asked = False
-    for j in range(score.shape[0]):
-        x = float(score[j])
-        right = float(label[j]) > 0.0
-        asked |= right
-        gradient[j] = x if right and x >= 0.0 else 0.0
-    total, small = sum_parts(gradient)
+    total, small = mass_of_positives(score, label)
     clipped = total < epsilon
     bounded = epsilon if clipped else total
     large, log_small = log_of_positive_parts(bounded if bounded > 0.0 else 1.0, 0.0 if clipped else small)
@@ -209,7 +248,7 @@ def mass_row_prob(score, label, parameters, gradient, hessian, derivatives):
             counts = (float(label[j]) > 0.0) & (float(score[j]) >= 0.0)
             gradient[j] = -slope if counts else 0.0
             hessian[j] = slope * slope if counts else 0.0
-    return value if asked else 0.0
+    return value if any_positive(label) else 0.0
 
 
 @formula
@@ -259,47 +298,33 @@ def each_row_prob(score, label, parameters, gradient, hessian, derivatives):
     return value + value_small if value < float("inf") else value
 
 
-@formula
-def mass_saturated_logit(score, label, parameters):
-    """Tell whether the loss is infinite: no positive has any probability."""
-    asked = False
-    present = False
-    certain = False
-    for j in range(score.shape[0]):
-        x = float(score[j])
-        right = float(label[j]) > 0.0
-        asked |= right
-        present |= right and x >= LOWEST
-        certain |= (not right) and x == float("inf")
-    return asked and (certain or not present)
+@functools.cache
+def make_logit_test(each: bool) -> Callable[..., bool]:
+    """Make the test whether the loss is infinite: one positive, or all of them, have no probability."""
 
+    @formula
+    def saturated(score, label, parameters):
+        present = False
+        masked = False
+        certain = False
+        for j in range(score.shape[0]):
+            x = float(score[j])
+            right = float(label[j]) > 0.0
+            present |= right and x >= LOWEST
+            masked |= right and not x >= LOWEST
+            certain |= (not right) and x == float("inf")
+        if each:
+            return masked or (present and certain)
+        return certain if present else masked
 
-@formula
-def each_saturated_logit(score, label, parameters):
-    """Tell whether the loss is infinite: a positive is masked, or a negative has all probability."""
-    asked = False
-    masked = False
-    certain = False
-    for j in range(score.shape[0]):
-        x = float(score[j])
-        right = float(label[j]) > 0.0
-        asked |= right
-        masked |= right and not x >= LOWEST
-        certain |= (not right) and x == float("inf")
-    return masked or (asked and certain)
+    return saturated
 
 
 @formula
 def mass_saturated_prob(score, label, parameters):
     """Tell whether the probability of all positives is clipped, or 0."""
-    asked = False
-    total = 0.0
-    for j in range(score.shape[0]):
-        x = float(score[j])
-        right = float(label[j]) > 0.0
-        asked |= right
-        total += x if right and x >= 0.0 else 0.0
-    return asked and (total < parameters[0] or total == 0.0)
+    total, _ = mass_of_positives(score, label)
+    return any_positive(label) and (total < parameters[0] or total == 0.0)
 
 
 @formula
@@ -320,8 +345,8 @@ _FORMULAS = {
     "each_vs_negatives": {"logit": each_row_logit, "prob": each_row_prob},
 }
 _TESTS = {
-    "mass": {"logit": mass_saturated_logit, "prob": mass_saturated_prob},
-    "each_vs_negatives": {"logit": each_saturated_logit, "prob": each_saturated_prob},
+    "mass": {"logit": make_logit_test(False), "prob": mass_saturated_prob},
+    "each_vs_negatives": {"logit": make_logit_test(True), "prob": each_saturated_prob},
 }
 
 

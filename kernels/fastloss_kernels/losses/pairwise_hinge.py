@@ -9,7 +9,7 @@ from fastloss_kernels.arithmetic import two_sum
 from fastloss_kernels.jit import formula
 from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval
 from fastloss_kernels.losses.pairwise import PairwiseLoss
-from fastloss_kernels.pairs import make_pairwise_row
+from fastloss_kernels.pairs import loses_to_infinity, make_pairwise_row
 
 
 @formula
@@ -39,6 +39,7 @@ class PairwiseHinge(PairwiseLoss):
     name: ClassVar[str] = "pairwise_hinge"
     aliases: ClassVar[tuple[str, ...]] = ("pairwise_hinge_loss", "margin_ranking_loss")
     rows = dict.fromkeys(("logit", "margin", "value"), make_pairwise_row(pair))
+    saturated = dict.fromkeys(("logit", "margin"), loses_to_infinity)
     ranges = {**PairwiseLoss.ranges, "margin": Interval(0.0, 1e100)}
     formula = "mean over y_i > y_j of max(0, margin − (s_i − s_j)); subgradient 0 at the kink"
     source = "Joachims, Optimizing search engines using clickthrough data, KDD (2002), optimization problem 1"

@@ -8,7 +8,7 @@ from typing import ClassVar
 from fastloss_kernels.elementary import exp, log1p_unit
 from fastloss_kernels.jit import divide, fma, formula
 from fastloss_kernels.losses.pairwise import PairwiseLoss
-from fastloss_kernels.pairs import make_pairwise_row
+from fastloss_kernels.pairs import loses_to_infinity, make_pairwise_row
 
 
 @formula
@@ -38,6 +38,7 @@ class PairwiseLogistic(PairwiseLoss):
     name: ClassVar[str] = "pairwise_logistic"
     aliases: ClassVar[tuple[str, ...]] = ("pairwise_logistic_loss", "bpr", "ranknet")
     rows = dict.fromkeys(("logit", "margin", "value"), make_pairwise_row(pair))
+    saturated = dict.fromkeys(("logit", "margin"), loses_to_infinity)
     formula = "mean over y_i > y_j of log(1 + e^−(s_i − s_j))"
     source = (
         "Burges et al., Learning to rank using gradient descent, ICML (2005), section 3; "
