@@ -70,7 +70,8 @@ def evaluate(
         keep their own formula. A value for each row is what `score` writes.
     list_reduction : {"row", "element"}, optional
         How a loss of single rows is taken over list columns: the mean in each list, then over lists (the default); or
-        each candidate by itself, so that n, and Σw too, count the candidates of all lists.
+        each candidate by itself, the divisor counting the candidates of all lists. The result's n and weight are of
+        lists in both cases.
     preset : {"keras", "torch", "sklearn", "xgboost", "lightgbm", "torchrec"}, optional
         The clipping, divisor and unit of another system, so that its number can be reproduced. A `reduction` or
         `list_reduction` given beside it comes first, and any `saturation` but ``"clip"`` turns its clipping off. It

@@ -257,6 +257,15 @@ class Plan:
             "on_bad_row": self.on_bad_row,
         }
 
+    @property
+    def conventions(self) -> list[str]:
+        """What the preset does to what was asked, in words."""
+        if self.preset is None:
+            return []
+        losses = [metric.loss for metric in self.metrics if isinstance(metric, MeanLoss)]
+        spaces = [model.space for model in self.models]
+        return self.preset.conventions(losses, spaces, clips=self.saturation == "clip")
+
     def defined(self) -> list[list[str]]:
         """Return what tells apart defined losses of one name: the formula and the domains of each."""
         losses = [metric.loss for metric in self.metrics if isinstance(metric, MeanLoss)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastloss._version import __version__
 from fastloss.errors import UsageError, nearest_names
 from fastloss.metrics.form import LABEL, ROWS, WEIGHT, Term
+from fastloss.metrics.names import parse_metric
 from fastloss.plan import Plan
 from fastloss.scan import Scanned
 from fastloss.states.sums import CellKey, CellSums
@@ -110,6 +111,7 @@ class Result:
     def __init__(self, plan: Plan, scanned: Scanned) -> None:
         self.asked = plan.asked()
         self.fingerprint = plan.fingerprint
+        self.conventions = plan.conventions
         self._ledger = scanned.state.ledger
         self._skipped = scanned.skipped
         self._n_files = scanned.n_files
@@ -119,11 +121,31 @@ class Result:
 
     def __getitem__(self, metric: str) -> float | dict[str, float | None] | None:
         """Return the total's value of a metric, by model where there are several."""
-        found = {v.model: v.value for v in self.values if v.metric == metric and not v.slice}
+        found = self._total(metric)
         if not found:
-            known = dict.fromkeys(v.metric for v in self.values)
-            raise UsageError(f"The result has no metric {metric!r}. {nearest_names(metric, known)}")
+            raise UsageError(f"The result has no metric {metric!r}. {nearest_names(metric, self.metrics)}")
         return found if len(self._models) > 1 else found[self._models[0]]
+
+    def __contains__(self, metric: object) -> bool:
+        """Tell whether a metric was computed; any spelling of its name will do."""
+        return isinstance(metric, str) and bool(self._total(metric))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of what was computed."""
+        return list(dict.fromkeys(value.metric for value in self.values))
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of what was computed."""
+        return iter(self.metrics)
+
+    def _total(self, metric: str) -> dict[str, float | None]:
+        if metric not in self.metrics:
+            try:
+                metric = parse_metric(metric).label
+            except UsageError:
+                return {}
+        return {v.model: v.value for v in self.values if v.metric == metric and not v.slice}
 
     @property
     def rows(self) -> dict[str, Any]:

@@ -24,14 +24,12 @@ NO_AUC = "the area under the ROC curve is no loss and not among the metrics yet"
 NO_PRECISION = "average precision is no loss and not among the metrics yet"
 NO_RANKING = "ranking metrics are not there yet"
 NO_PROBABILITIES = "labels and predictions up to 6, where overlaps are of probabilities: bad rows"
-NO_SUCH_LOSS = "the loss is not there yet"
 NO_CORRELATION = "a correlation is no loss"
 MULTILABEL_RANKING = "a ranking metric of several labels, which is not in the catalogue"
 
 NOT_APPLIED: Mapping[str, str] = {
     **dict.fromkeys([f"keras_losses-{n:03}" for n in (14, 30, 38, 52, 64, 70)], NULL_WITHOUT_WEIGHT),
     **dict.fromkeys(["keras_losses-140", "keras_losses-144"], NO_PROBABILITIES),
-    "torch_family-010": NO_SUCH_LOSS,
     "torch_family-012": "hinge_embedding, the hinge of a distance, is not in the catalogue",
     "torch_family-022": NO_AUC,
     **dict.fromkeys(["torch_family-024", "torch_family-036", "torch_family-056"], NO_PRECISION),
@@ -377,10 +375,7 @@ def test_every_case_is_applied_or_listed_with_a_reason(cases: dict[str, Any]) ->
 def test_a_listed_case_cannot_be_applied(cases: dict[str, Any], identifier: str) -> None:
     preset, make = REQUESTS[identifier]
     request = make(cases[identifier])
-    if NOT_APPLIED[identifier] == NO_SUCH_LOSS:
-        with pytest.raises(fl.UsageError, match="No metric or loss is called"):
-            ask(request, preset)
-    elif NOT_APPLIED[identifier] == NO_PROBABILITIES:
+    if NOT_APPLIED[identifier] == NO_PROBABILITIES:
         with pytest.raises(fl.DataError, match="allowed: 0 <= label <= 1"):
             ask(request, preset)
     else:

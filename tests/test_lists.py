@@ -84,7 +84,7 @@ def test_lists_that_have_no_loss_are_counted_by_cause() -> None:
     assert found == {
         ("empty_list", "s"): 1,
         ("null_prediction", "s"): 1,
-        ("no_positive", "s"): 1,
+        ("no_positive", "y"): 1,
         ("all_masked", "s"): 1,
     }
     # A single candidate that is not masked is certain.
@@ -329,3 +329,43 @@ def test_a_list_that_the_memory_has_no_room_for_is_refused() -> None:
     assert plan.longest_list < 400_001
     with pytest.raises(fl.UsageError, match=r"a list of 400,001 elements, and the memory has room for [\d,]+; raise"):
         fl.evaluate(log, label="y", logit="s", memory="180MiB", threads=1, batch_rows=1000)
+
+
+def test_a_list_that_no_model_can_use_is_counted_once() -> None:
+    table = pa.table({"y": [[0.0, 0.0], [1.0, 0.0]], "a": [[1.0, 2.0], [1.0, 2.0]], "b": [[2.0, 1.0], [None, None]]})
+    rows = fl.evaluate(table, label="y", logit={"a": "a", "b": "b"}).rows
+    assert rows["used"] == {"a": 1, "b": 0}
+    assert {(d["cause"], d["column"]): d["rows"] for d in rows["dropped"]} == {
+        ("no_positive", "y"): 1,
+        ("all_masked", "b"): 1,
+    }
+
+
+def test_words_of_parameters_need_no_quotes() -> None:
+    table = pa.table({"y": [[1.0, 0.0]], "s": [[1.0, 2.0]]})
+    result = fl.evaluate(table, label="y", logit="s", metrics=["multi_positive_crossentropy(form=mass)"])
+    assert "multi_positive_crossentropy(form='mass')" in result
+    assert list(result) == ["multi_positive_crossentropy(form='mass')"]
+    assert result["multi_positive_crossentropy(form=mass)"] == pytest.approx(crossentropy([1.0, 2.0], [1.0, 0.0]))
+    rows = pa.table({"y": [1.0], "s": [0.5]})
+    poisson = fl.evaluate(rows, label="y", value="s", metrics=["poisson(log_input=true)"])
+    assert poisson["poisson(log_input=True)"] == pytest.approx(math.exp(0.5) - 0.5)
+    with pytest.raises(fl.UsageError, match="each parameter once"):
+        fl.evaluate(rows, label="y", value="s", metrics=["huber(delta=1,delta=2)"])
+
+
+@pytest.mark.parametrize("wrong", [2, -1])
+def test_an_index_outside_its_list_is_told_what_is_allowed(wrong: int) -> None:
+    table = pa.table({"i": [wrong], "s": [[1.0, 2.0]]})
+    with pytest.raises(fl.DataError, match=r"allowed: the index of one of the list's candidates, from 0\. 1 bad row"):
+        fl.evaluate(table, label="i", logit="s")
+
+
+def test_an_own_loss_that_is_no_number_says_so() -> None:
+    def naive(p: float, y: float) -> float:
+        return -y * math.log(p) - (1 - y) * math.log(1 - p)
+
+    own = fl.losses.define(naive, space="prob")
+    log = pa.table({"y": [0.0, 1.0], "p": [0.0, 0.5]})
+    (value,) = fl.evaluate(log, label="y", prob="p", metrics=[own()]).values
+    assert (value.value, value.reason, value.evidence["n_nan"]) == (None, "nan_loss", 1)

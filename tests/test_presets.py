@@ -476,3 +476,22 @@ def test_binary_log_loss_of_lightgbm() -> None:
     log = pa.table({"y": label, "p": [1.0, 1.0, 0.0, 0.0], "w": weight})
     found = fl.evaluate(log, label="y", prob="p", weight="w", metrics=["log_loss"], preset="lightgbm")["log_loss"]
     assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_result_says_what_the_preset_did_and_nothing_else() -> None:
+    log = pa.table({"y": [0.5, 1.0], "p": [0.25, 0.5]})
+    first = [
+        str(fl.evaluate(log, label="y", preset="keras", **request)).splitlines()[1]
+        for request in (
+            {"prob": "p", "metrics": ["log_loss"]},
+            {"prob": "p", "metrics": ["log_loss"], "saturation": "exact"},
+            {"value": "p", "metrics": ["mean_squared_error"]},
+        )
+    ]
+    assert first == ["preset keras: probabilities are clipped to 1e-7 and 1 - 1e-7", "preset keras", "preset keras"]
+    stands_in = str(fl.evaluate(log, label="y", value="p", preset="keras", metrics=["poisson"]))
+    assert "preset keras: poisson is " in stands_in
+    lists = pa.table({"y": [[1.0, 0.0]], "p": [[0.9, 0.9]]})
+    assert "categorical_crossentropy divides the probabilities of a list by their sum" in str(
+        fl.evaluate(lists, label="y", prob="p", preset="keras")
+    )

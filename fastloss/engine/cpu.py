@@ -475,10 +475,13 @@ class CpuEngine:
         if role == "weight":
             allowed = "finite numbers from 0"
         elif role == "label":
+            is_index = self._plan.label_is_index
             allowed = self._label_range.describe("label")
-            if place.value == -1.0:
+            if is_index:
+                allowed = "the index of one of the list's candidates, from 0"
+            if place.value == -1.0 and not is_index and 1.0 in self._label_range and 2.0 not in self._label_range:
                 hint = " If labels are -1 and +1, use label_domain='pm1'."
-            elif place.value == 0.0:
+            elif place.value == 0.0 and self._plan.label_domain == "pm1":
                 hint = " If labels are 0 and 1, leave out label_domain='pm1'."
         else:
             index = next(i for i, m in enumerate(self._plan.models) if (m.column, m.space) == (cause.column, role))

@@ -158,11 +158,12 @@ class ListChecks:
         lists: dict[tuple[str, str], ListBatch] = {}
         selections: dict[tuple[str, str], Selection] = {}
         may_saturate = []
+        counted: dict[Cause, Mask] = {}
         for model, allowed in zip(self._plan.models, self._plan.prediction_ranges, strict=True):
             key = (model.column, model.space)
             if key not in lists:
                 selections[key] = usable.copy()
-                lists[key] = self._scores(selections[key], batch, model, allowed, label)
+                lists[key] = self._scores(selections[key], batch, model, allowed, label, counted)
             low, high = self._plan.unsaturated(model)
             may_saturate.append(any(self._count_outside(lists[key].score, low, high)))
         keys = [(model.column, model.space) for model in self._plan.models]
@@ -208,7 +209,13 @@ class ListChecks:
             selection.drop_elements(outside, Cause("outside_domain", column, role), lists)
 
     def _scores(
-        self, selection: Selection, batch: pa.RecordBatch, model: Model, allowed: Interval, label: ListColumn
+        self,
+        selection: Selection,
+        batch: pa.RecordBatch,
+        model: Model,
+        allowed: Interval,
+        label: ListColumn,
+        counted: dict[Cause, Mask],
     ) -> ListBatch:
         score = to_lists(batch.column(model.column), model.column)
         selection.drop_null(score.valid, Cause("null_prediction", model.column, model.space))
@@ -232,8 +239,11 @@ class ListChecks:
             for number, name in _CAUSES.items():
                 unwanted = np.zeros(len(batch), dtype=np.bool_)
                 unwanted[rows[classes == number]] = True
-                if number == loops.NO_SUCH_INDEX:
-                    selection.drop(unwanted, Cause(name, self._plan.label, "label"), label.values)
+                if number in (loops.NO_SUCH_INDEX, loops.NO_POSITIVE):
+                    cause = Cause(name, self._plan.label, "label")
+                    values = label.values if self._plan.label_is_index else None
+                    # Each model finds them in the labels that all share.
+                    selection.drop(unwanted, cause, values, counted.setdefault(cause, np.zeros_like(unwanted)))
                 else:
                     selection.drop(unwanted, Cause(name, model.column, model.space), None)
         return found

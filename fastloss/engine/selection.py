@@ -30,10 +30,16 @@ class Selection:
         if valid is not None:
             self.drop(~valid, cause, None)
 
-    def drop(self, unwanted: Mask, cause: Cause, values: Numbers | None) -> None:
-        """Leave out rows, and count those that were still in use."""
+    def drop(self, unwanted: Mask, cause: Cause, values: Numbers | None, counted: Mask | None = None) -> None:
+        """Leave out rows, and count those that were still in use, each once among all that share `counted`."""
         if self.keep is not None:
             unwanted = unwanted & self.keep
+        if not unwanted.any():
+            return
+        self.keep = ~unwanted if self.keep is None else self.keep & ~unwanted
+        if counted is not None:
+            unwanted = unwanted & ~counted
+            counted |= unwanted
         count = int(np.count_nonzero(unwanted))
         if count == 0:
             return
@@ -42,7 +48,6 @@ class Selection:
         task = self._task
         place = Location(task.index, task.first_row + self._first_row + row, task.origin, task.row_group, found)
         self._ledger.drop(cause, count, place)
-        self.keep = ~unwanted if self.keep is None else self.keep & ~unwanted
 
     def drop_elements(self, unwanted: Mask, cause: Cause, lists: ListColumn) -> None:
         """Leave out the rows whose list holds an unwanted element."""

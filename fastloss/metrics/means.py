@@ -95,7 +95,11 @@ class MeanLoss:
             divisor = sums[self._divisors[0]]
         else:
             divisor = ExactSum.from_count(sum(map(sums.count, self._divisors)) if self._divisors else 1)
-        value = sums[Term("loss", self.loss)] / divisor
+        total = sums[Term("loss", self.loss)]
+        if total.n_nan:
+            # No shipped loss is NaN on a good row; an own one may be, where its formula is 0·∞.
+            return Reading(None, "nan_loss", {**evidence, "n_nan": total.n_nan})
+        value = total / divisor
         return _finite(value if unit is None else value / unit.size, evidence)
 
     @property

@@ -61,12 +61,21 @@ def _parse_call(text: str) -> tuple[str, dict[str, object]]:
         if isinstance(node, ast.Name):
             return node.id, {}
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
-            parameters = {k.arg: ast.literal_eval(k.value) for k in node.keywords if k.arg}
+            parameters = {k.arg: _parameter(k.value) for k in node.keywords if k.arg}
             if len(parameters) == len(node.keywords):
                 return node.func.id, parameters
     except (SyntaxError, ValueError):
         pass
-    raise UsageError(f"Cannot read the metric {text!r}; write a name, or name(parameter=number, …).")
+    raise UsageError(
+        f"Cannot read the metric {text!r}; write one name, or name(parameter=value, …), each parameter once."
+    )
+
+
+def _parameter(node: ast.expr) -> object:
+    """Return a parameter's value; a bare word is a text, as a shell leaves it, except true and false."""
+    if isinstance(node, ast.Name):
+        return {"true": True, "false": False, "none": None}.get(node.id.lower(), node.id)
+    return ast.literal_eval(node)
 
 
 def split_names(text: str) -> list[str]:

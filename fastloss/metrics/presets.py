@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -130,6 +130,20 @@ class Preset:
     def reduction_of(self, loss: Loss) -> Reduction:
         """Return how a loss is summed up over rows."""
         return self.reductions.get(loss.name, self.reduction)
+
+    def conventions(self, losses: Sequence[Loss], spaces: Sequence[str], *, clips: bool) -> list[str]:
+        """Say what the system does to these losses of predictions in these spaces, clipping left out if it is off."""
+        plain = [loss.loss if isinstance(loss, OverLists) else loss for loss in losses]
+        probable = [space for space in spaces if space in ("prob", "logprob")]
+        said = [self.says] if clips and any(space in loss.saturated for loss in plain for space in probable) else []
+        for loss in plain:
+            form, inputs = self.form(loss), self.list_inputs.get(loss.name)
+            if form is not loss:
+                said.append(f"{loss.name} is {form.formula}")
+            if inputs is not None and "prob" in spaces:
+                said += [f"{loss.name} divides the probabilities of a list by their sum"] * bool(inputs.normalize)
+                said += [f"{loss.name} clips labels too"] * (inputs.clips_labels and clips)
+        return said
 
     def form(self, loss: Loss) -> Loss:
         """Return the loss that stands in for a loss; mostly itself."""

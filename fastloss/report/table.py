@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
-from fastloss.metrics.presets import PRESETS
-
 if TYPE_CHECKING:
     from fastloss.plan import Plan
     from fastloss.result import Result, Value
@@ -137,9 +135,9 @@ def _conventions(result: Result) -> list[str]:
     # The mean of a list, or the sum over its candidates: what is done with them is the reduction's matter.
     elements = "the mean over all candidates of all lists" if not found("reduction") else "each candidate by itself"
     said = {"row": "the mean in each list, then over lists", "element": elements}
-    preset = result.asked.get("preset")
+    preset, said_of = result.asked.get("preset"), result.conventions
     return [
-        *([] if preset is None else [f"preset {preset}: {PRESETS[preset].says}"]),
+        *([] if preset is None else [f"preset {preset}{': ' * bool(said_of)}{'; '.join(said_of)}"]),
         *(f"reduction {name}: {_REDUCTIONS[name]} ({', '.join(of)})" for name, of in found("reduction").items()),
         *(f"list_reduction {name}: {said[name]}" for name in sorted(lists)),
         *(f"unit {name}: {', '.join(of)}" for name, of in found("unit").items()),
