@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 import fastloss as fl
-from fastloss.metrics.presets import PRESETS
+from fastloss.metrics.presets import PRESETS, Preset
+from fastloss_kernels.losses import LOSSES
 from fastloss_kernels.variants import (
     FlooredCosineSimilarity,
     FlooredPercentageError,
@@ -232,6 +233,25 @@ def test_each_models_column_has_the_epsilon_of_its_own_type() -> None:
     log = pa.table({"y": [1.0], "a": pa.array([0.0], pa.float32()), "b": pa.array([0.0], pa.float64()), "c": [0]})
     found = fl.evaluate(log, label="y", prob={n: n for n in "abc"}, metrics=["log_loss"], preset="sklearn")["log_loss"]
     assert found == {"a": 15.942385152878742, "b": 36.04365338911715, "c": 36.04365338911715}
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda preset: preset.name)
+def test_what_a_preset_says_of_a_loss_names_a_shipped_one(preset: Preset) -> None:
+    shipped = {loss.name for loss in LOSSES}
+    for table in (preset.reductions, preset.units, preset.forms, preset.list_inputs):
+        assert set(table) <= shipped
+
+
+def test_torchrec_counts_all_information_in_bits() -> None:
+    log = pa.table({"y": [[1.0, 0.0, 0.5]], "x": [[0.5, 2.0, -1.0]]})
+    metrics = ["categorical_crossentropy", "entropy", "jensen_shannon", "list_net", "list_mle", "pairwise_logistic"]
+    plain = fl.evaluate(log, label="y", logit="x", metrics=metrics)
+    bits = fl.evaluate(log, label="y", logit="x", metrics=metrics, preset="torchrec")
+    for before, after in zip(plain.values, bits.values, strict=True):
+        assert after.value == pytest.approx(before.value / math.log(2.0), rel=1e-15)
+        assert after.evidence["unit"] == "bits"
+    weighted = fl.evaluate(log, label="y", logit="x", metrics=["lambda_rank"], preset="torchrec").values[0]
+    assert "unit" not in weighted.evidence
 
 
 def test_normalized_entropy_has_no_unit() -> None:

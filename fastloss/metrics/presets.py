@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fastloss.errors import UsageError
-from fastloss_kernels.losses import ListLoss, Loss, Poisson
+from fastloss_kernels.losses import LOSSES, ListLoss, Loss, Poisson
 from fastloss_kernels.losses.over_lists import OverLists
 from fastloss_kernels.variants import (
     FlooredCosineSimilarity,
@@ -67,15 +67,6 @@ class ListInputs:
     clips_labels: bool = False
 
 
-# No system leaves out a list because no label in it is positive.
-_WITHOUT_POSITIVE = (
-    "categorical_crossentropy",
-    "categorical_focal_crossentropy",
-    "categorical_hinge",
-    "kl_divergence",
-)
-
-
 @dataclass(frozen=True)
 class Preset:
     """The conventions of one system.
@@ -105,8 +96,6 @@ class Preset:
         Losses of lists of probabilities that are prepared in another way than by the clipping, by their names.
     ignored_class : int or None
         An index label that leaves its row out.
-    counts_no_positive : tuple of str
-        Names of losses whose lists without a positive label are rows like others, and not left out.
     """
 
     name: str
@@ -120,12 +109,10 @@ class Preset:
     forms: Mapping[str, Callable[[Loss], Loss]] = field(default_factory=dict)
     list_inputs: Mapping[str, ListInputs] = field(default_factory=dict)
     ignored_class: int | None = None
-    counts_no_positive: tuple[str, ...] = _WITHOUT_POSITIVE
 
     def needs(self, loss: ListLoss) -> str:
-        """Return what a list must hold to be counted."""
-        counted = loss.needs == "positive" and loss.name in self.counts_no_positive
-        return "candidate" if counted else loss.needs
+        """Return what a list must hold to be counted: no system leaves one out because no label in it is positive."""
+        return "candidate" if loss.needs == "positive" and loss.counts_no_positive else loss.needs
 
     def reduction_of(self, loss: Loss) -> Reduction:
         """Return how a loss is summed up over rows."""
@@ -164,17 +151,6 @@ def _percentage(floor: float) -> Callable[[Loss], Loss]:
     return lambda _: FlooredPercentageError(floor)
 
 
-# Losses that measure information: they are in nats, or in bits.
-_OF_INFORMATION = (
-    "log_loss",
-    "categorical_crossentropy",
-    "sparse_categorical_crossentropy",
-    "multi_positive_crossentropy",
-    "cross_entropy",
-    "entropy",
-    "kl_divergence",
-    "jensen_shannon",
-)
 _KERAS_EPSILON = 1e-7
 
 PRESETS: Mapping[str, Preset] = {
@@ -246,7 +222,7 @@ PRESETS: Mapping[str, Preset] = {
             says="probabilities are clipped to 1e-12 and 1 - 1e-12",
             epsilon=1e-12,
             clips_both_sides=True,
-            units=dict.fromkeys(_OF_INFORMATION, BITS),
+            units={loss.name: BITS for loss in LOSSES if loss.unit == "nats"},
         ),
     )
 }

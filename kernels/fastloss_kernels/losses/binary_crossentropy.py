@@ -145,6 +145,7 @@ class BinaryCrossentropy(BinaryLoss):
 
     name: ClassVar[str] = "log_loss"
     aliases: ClassVar[tuple[str, ...]] = ("binary_crossentropy", "logistic_loss", "bce")
+    unit: ClassVar[str] = "nats"
     rows = {"logit": row_logit, "prob": row_prob, "logprob": row_logprob}
     saturated = {"logit": saturated_logit, "prob": saturated_prob, "logprob": saturated_logprob}
     ranges = {

@@ -37,6 +37,8 @@ class CategoricalCrossentropy(ListLoss):
 
     name: ClassVar[str] = "categorical_crossentropy"
     aliases: ClassVar[tuple[str, ...]] = ("softmax_crossentropy", "cross_entropy")
+    unit: ClassVar[str] = "nats"
+    counts_no_positive: ClassVar[bool] = True
     label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
     rows = {
         "logit": make_logit_row(dense_label),

@@ -223,6 +223,7 @@ class CategoricalFocalCrossentropy(ListLoss):
 
     name: ClassVar[str] = "categorical_focal_crossentropy"
     aliases: ClassVar[tuple[str, ...]] = ("softmax_focal_loss",)
+    counts_no_positive: ClassVar[bool] = True
     label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
     rows = {"logit": row_logit, "prob": row_prob}
     saturated = {space: make_saturated_row(dense_label, space) for space in ("logit", "prob")}

@@ -94,6 +94,7 @@ class Entropy(ListLoss):
 
     name: ClassVar[str] = "entropy"
     aliases: ClassVar[tuple[str, ...]] = ("shannon_entropy",)
+    unit: ClassVar[str] = "nats"
     label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"))
     rows = {"logit": row_logit, "prob": row_prob, "logprob": row_logprob}
     formula = "−Σ q·log q, q = e^s/Σe^s for logits; derivatives by a probability of 0 are infinite"

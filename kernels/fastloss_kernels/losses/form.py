@@ -100,6 +100,9 @@ class Loss:
     formula: ClassVar[str]
     source: ClassVar[str]
     ranges: ClassVar[Mapping[str, Interval]] = {}
+    # "nats" where a loss is an entropy, a cross-entropy, a divergence or the likelihood of a choice: its unit is the
+    # base of its logarithms.
+    unit: ClassVar[str] = ""
     # The values of parameters that are one of a few words.
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     # Space -> test(score, label, parameters): is this row's loss clipped, or infinite for want of clipping?
@@ -185,6 +188,8 @@ class ListLoss(Loss):
     """
 
     label_kind: ClassVar[str] = "list"
+    # Whether the formula has the value that other systems count for a list without a positive label.
+    counts_no_positive: ClassVar[bool] = False
 
     @property
     def needs(self) -> str:

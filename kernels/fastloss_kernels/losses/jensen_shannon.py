@@ -149,6 +149,7 @@ class JensenShannon(ListLoss):
 
     name: ClassVar[str] = "jensen_shannon"
     aliases: ClassVar[tuple[str, ...]] = ("jensen_shannon_divergence", "js_divergence")
+    unit: ClassVar[str] = "nats"
     label_range: ClassVar[Interval] = Interval(0.0, 1.0)
     rows = {"logit": row_logit, "prob": row_prob}
     formula = (

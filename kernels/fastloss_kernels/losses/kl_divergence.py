@@ -83,6 +83,8 @@ class KLDivergence(ListLoss):
 
     name: ClassVar[str] = "kl_divergence"
     aliases: ClassVar[tuple[str, ...]] = ("kullback_leibler_divergence", "kld", "kl_div")
+    unit: ClassVar[str] = "nats"
+    counts_no_positive: ClassVar[bool] = True
     label_range: ClassVar[Interval] = Interval(0.0, 1.0)
     rows = {"logit": row_logit, "prob": row_prob, "logprob": row_logprob}
     saturated = CategoricalCrossentropy.saturated

@@ -203,6 +203,7 @@ class ListMLE(PairwiseLoss):
 
     name: ClassVar[str] = "list_mle"
     aliases: ClassVar[tuple[str, ...]] = ("listmle", "list_mle_loss")
+    unit: ClassVar[str] = "nats"
     rows = {"logit": row}
     saturated = {"logit": saturated}
     formula = "Σ_i log(Σ e^(s_j)) − s_i, j over i and all that come after it in the order by labels"

@@ -77,6 +77,7 @@ class ListNet(ListLoss):
 
     name: ClassVar[str] = "list_net"
     aliases: ClassVar[tuple[str, ...]] = ("listnet",)
+    unit: ClassVar[str] = "nats"
     label_range: ClassVar[Interval] = FINITE
     rows = {"logit": row}
     saturated = {"logit": saturated}

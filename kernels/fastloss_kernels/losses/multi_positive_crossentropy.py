@@ -375,6 +375,7 @@ class MultiPositiveCrossentropy(ListLoss):
 
     name: ClassVar[str] = "multi_positive_crossentropy"
     aliases: ClassVar[tuple[str, ...]] = ("multi_positive_softmax",)
+    unit: ClassVar[str] = "nats"
     label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
     rows = {"logit": make_logit_row(dense_label), "prob": make_probability_row(dense_label, False)}
     saturated = {space: make_saturated_row(dense_label, space) for space in ("logit", "prob")}

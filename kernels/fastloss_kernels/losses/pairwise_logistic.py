@@ -37,6 +37,7 @@ class PairwiseLogistic(PairwiseLoss):
 
     name: ClassVar[str] = "pairwise_logistic"
     aliases: ClassVar[tuple[str, ...]] = ("pairwise_logistic_loss", "bpr", "ranknet")
+    unit: ClassVar[str] = "nats"
     rows = dict.fromkeys(("logit", "margin", "value"), make_pairwise_row(pair))
     saturated = dict.fromkeys(("logit", "margin"), loses_to_infinity)
     formula = "mean over y_i > y_j of log(1 + e^−(s_i − s_j))"

@@ -27,6 +27,7 @@ class SparseCategoricalCrossentropy(ListLoss):
 
     name: ClassVar[str] = "sparse_categorical_crossentropy"
     aliases: ClassVar[tuple[str, ...]] = ("sparse_softmax_crossentropy",)
+    unit: ClassVar[str] = "nats"
     label_kind: ClassVar[str] = "index"
     label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
     rows = {
