@@ -154,10 +154,13 @@ class Scored:
         the number of rows that have no loss and the place of the first. Files of an earlier run are counted in.
     files : dict
         ``written``, ``complete`` (left as an earlier run had written them) and ``skipped``.
+    conventions : list of str
+        What the preset did.
     """
 
     rows: dict[str, Any]
     files: dict[str, Any]
+    conventions: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         """Say in lines what was done."""
@@ -174,6 +177,7 @@ class Scored:
         ]
         if rows["saturated"]:
             lines.append(f"{_number(rows['saturated'], 'row')} whose prediction rules out what happened")
+        lines += self.conventions
         lines += [f"skipped: {entry['cause']}" for entry in files["skipped"]]
         return "\n".join(lines)
 
@@ -578,7 +582,11 @@ class _Run:
                 for s in sorted(self._skipped)
             ],
         }
-        return Scored(rows, files)
+        preset = self._plan.preset
+        conventions = [] if preset is None else [f"preset {preset.name}", *self._plan.conventions]
+        unit = None if preset is None else preset.units.get(self._score_plan.loss.name)
+        conventions += [] if unit is None else [f"unit: {unit.name}"]
+        return Scored(rows, files, conventions)
 
     def _origin(self, output: Output) -> str:
         return output.inputs[0].origin if output.inputs else "<stream>"

@@ -369,3 +369,31 @@ def test_an_own_loss_that_is_no_number_says_so() -> None:
     log = pa.table({"y": [0.0, 1.0], "p": [0.0, 0.5]})
     (value,) = fl.evaluate(log, label="y", prob="p", metrics=[own()]).values
     assert (value.value, value.reason, value.evidence["n_nan"]) == (None, "nan_loss", 1)
+
+
+def test_none_in_a_python_list_is_a_null_and_nan_is_not() -> None:
+    loss = fl.losses.CategoricalCrossentropy()
+    found = loss([[1, 0], [1, None], [1, 0], None], logit=[[1.0, None], [1.0, 2.0], [1.0, math.nan], [1.0]])
+    assert found[:2].tolist() == [0.0, 0.0]
+    assert np.isnan(found[2:]).all()
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (np.array([1j]), "complex128; allowed: real numbers"),
+        (np.array(["a"]), "allowed: real numbers"),
+        (np.array(["2026-01-01"], dtype="datetime64[D]"), "allowed: real numbers"),
+        (np.array([2**53 + 1]), "an integer beyond 2"),
+    ],
+)
+def test_array_calls_refuse_what_float64_does_not_hold(label: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fl.losses.MeanSquaredError()(label, value=np.array([1.0]))
+
+
+def test_what_a_masked_array_masks_is_no_number() -> None:
+    label = np.ma.masked_array([1.0, 2.0], mask=[False, True])
+    found = fl.losses.MeanSquaredError()(label, value=[0.0, 0.0])
+    assert found[0] == 1.0
+    assert math.isnan(found[1])

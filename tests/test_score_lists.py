@@ -137,3 +137,13 @@ def test_the_hardest_lists_are_held_within_the_memory(tmp_path: Path) -> None:
             memory="700MB",
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_account_says_what_the_preset_did(tmp_path: Path) -> None:
+    log = pa.table({"y": [1.0], "p": [0.5]})
+    account = fl.score(log, tmp_path / "o.parquet", label="y", prob="p", loss="log_loss", preset="torchrec")
+    assert str(account).splitlines()[1:] == [
+        "preset torchrec",
+        "probabilities are clipped to 1e-12 and 1 - 1e-12",
+        "unit: bits",
+    ]

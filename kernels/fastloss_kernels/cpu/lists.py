@@ -123,8 +123,9 @@ NEEDS = {"candidate": 0, "positive": 1, "pair": 2}
 def make_classify() -> Callable[..., None]:
     """Make ``classify(score, score_offsets, label, label_offsets, lists, lowest, needs, is_index, class_out)``.
 
-    `class_out` int8 ``(n,)`` receives `USABLE` or why a list is not. A score below `lowest`, or NaN, is masked;
-    where −∞ is, two scores of ∞ cannot both have the probability 1. `needs` is one of `NEEDS`. The label of an index has one number, else one for each candidate.
+    `class_out` int8 ``(n,)`` receives `USABLE` or why a list is not. A score below `lowest`, or NaN, is masked; where −∞
+    is, two scores of ∞ cannot both have the probability 1. `needs` is one of `NEEDS`. The label of an index has one
+    number, else one for each candidate.
     """
 
     def classify(score, score_offsets, label, label_offsets, lists, lowest, needs, is_index, class_out):
@@ -196,7 +197,7 @@ class Lists(NamedTuple):
 
 
 def lists_of(given: Any) -> Lists:
-    """Read a 2-D array, or a sequence of arrays (None for a null list), as lists; NaN voids its list."""
+    """Read a 2-D array, or a sequence of arrays, as lists; None is a null list or element, and NaN voids its list."""
     for reader in LIST_READERS:
         if (found := reader(given)) is not None:
             return Lists(*found)
@@ -213,7 +214,11 @@ def lists_of(given: Any) -> Lists:
     filled = [np.empty(0) if array is None else array for array in arrays]
     offsets = np.zeros(len(filled) + 1, dtype=np.int64)
     np.cumsum([len(array) for array in filled], out=offsets[1:])
-    void = np.array([array is None or bool(np.isnan(array).any()) for array in arrays], dtype=np.bool_)
+    # None has become NaN, too: it masks its candidate, and does not void the list.
+    nulls = [sum(x is None for x in entry) if isinstance(entry, list | tuple) else 0 for entry in given]
+    void = np.array(
+        [array is None or np.isnan(array).sum() > n for array, n in zip(arrays, nulls, strict=True)], dtype=np.bool_
+    )
     parts = offsets[1:-1]
     return Lists(np.concatenate([*filled, np.empty(0)]), offsets, void, lambda found: np.split(found, parts))
 

@@ -117,8 +117,15 @@ def evaluate_arrays(loss: Loss, space: str, label: Any, score: Any, outputs: int
 
 
 def _numbers(name: str, given: Any) -> np.ndarray:
+    if isinstance(given, np.ma.MaskedArray):
+        given = given.astype(np.float64).filled(np.nan)
+    values = np.asarray(given)
+    if values.dtype.kind not in "biufO":
+        raise ValueError(f"{name} has the type {values.dtype}; allowed: real numbers or booleans.")
+    if values.dtype.kind in "iu" and values.size and max(abs(int(values.max())), abs(int(values.min()))) > 2**53:
+        raise ValueError(f"{name} holds an integer beyond 2**53, which float64 cannot hold; cast it to float64 first.")
     try:
-        return np.asarray(given, dtype=np.float64)
+        return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(
             f"{name} does not hold one number a row; of lists, OverLists(loss) takes the mean or the sum."
