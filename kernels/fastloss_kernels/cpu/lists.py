@@ -123,9 +123,9 @@ NEEDS = {"candidate": 0, "positive": 1, "pair": 2}
 def make_classify() -> Callable[..., None]:
     """Make ``classify(score, score_offsets, label, label_offsets, lists, lowest, needs, is_index, class_out)``.
 
-    `class_out` int8 ``(n,)`` receives `USABLE` or why a list is not. A score below `lowest`, or NaN, is masked; where −∞
-    is, two scores of ∞ cannot both have the probability 1. `needs` is one of `NEEDS`. The label of an index has one
-    number, else one for each candidate.
+    `class_out` int8 ``(n,)`` receives `USABLE` or why a list is not. A score below `lowest`, or NaN, is masked; where
+    −∞ is, two scores of ∞ cannot both have the probability 1. `needs` is one of `NEEDS`. The label of an index has
+    one number, else one for each candidate.
     """
 
     def classify(score, score_offsets, label, label_offsets, lists, lowest, needs, is_index, class_out):

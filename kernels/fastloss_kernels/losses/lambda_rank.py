@@ -276,7 +276,10 @@ class LambdaRank(PairwiseLoss):
     saturated = dict.fromkeys(("logit", "margin"), loses_to_infinity)
     ranges = {**PairwiseLoss.ranges, "sigma": Interval(0.0, 1e100, low_open=True)}
     choices = {"gain": ("exp2", "linear")}
-    formula = "Σ over y_i > y_j of |G_i − G_j|·|D_i − D_j|/ideal DCG·log(1 + e^−σ(s_i − s_j)), D = 1/log2(1 + rank)"
+    formula = (
+        "Σ over y_i > y_j of |G_i − G_j|·|D_i − D_j|/ideal DCG·log(1 + e^−σ(s_i − s_j)), D = 1/log2(1 + rank), "
+        "equal scores ranked by position"
+    )
     source = "Burges, From RankNet to LambdaRank to LambdaMART, MSR-TR-2010-82 (2010), section 4"
 
     def __post_init__(self) -> None:
