@@ -515,3 +515,9 @@ def test_a_result_says_what_the_preset_did_and_nothing_else() -> None:
     assert "categorical_crossentropy divides the probabilities of a list by their sum" in str(
         fl.evaluate(lists, label="y", prob="p", preset="keras")
     )
+
+
+def test_what_a_preset_cannot_reproduce_is_refused() -> None:
+    log = pa.table({"y": [3.0], "p": [2.0]})
+    with pytest.raises(fl.UsageError, match="Stirling"):
+        fl.evaluate(log, label="y", value="p", metrics=["poisson(full=True)"], preset="torch")

@@ -147,6 +147,15 @@ def _poisson(constant: float, form: str) -> Callable[[Loss], Loss]:
     return stand_in
 
 
+def _poisson_of_torch(loss: Loss) -> Loss:
+    if isinstance(loss, Poisson) and loss.full:
+        raise UsageError(
+            "poisson(full=True) has the exact log y!, and PyTorch approximates it by Stirling's formula; "
+            "leave out full, or the preset 'torch'."
+        )
+    return _poisson(1e-8, "shifted")(loss)
+
+
 def _percentage(floor: float) -> Callable[[Loss], Loss]:
     return lambda _: FlooredPercentageError(floor)
 
@@ -188,7 +197,7 @@ PRESETS: Mapping[str, Preset] = {
             forms={
                 # PyTorch itself has no such loss; this is what torchmetrics divides by at least.
                 "mean_absolute_percentage_error": _percentage(1.17e-6),
-                "poisson": _poisson(1e-8, "shifted"),
+                "poisson": _poisson_of_torch,
                 "cosine_similarity": lambda _: FlooredCosineSimilarity(1e-8),
             },
             ignored_class=-100,

@@ -206,7 +206,7 @@ class ListMLE(PairwiseLoss):
     unit: ClassVar[str] = "nats"
     rows = {"logit": row}
     saturated = {"logit": saturated}
-    formula = "Σ_i log(Σ e^(s_j)) − s_i, j over i and all that come after it in the order by labels, equal ones by position"
+    formula = "Σ_i log(Σ e^(s_j)) − s_i, j over i and all after it in the order by labels, equal ones by position"
     source = "Xia et al., Listwise approach to learning to rank: theory and algorithm, ICML (2008)"
 
     @property
