@@ -82,7 +82,7 @@ LISTS: dict[str, Lists] = {
     "L1Norm": Lists(labels=("vector", "graded")),
     "L2Norm": Lists(labels=("vector", "graded")),
     "LambdaRank": Lists(labels=("one-hot", "graded"), longest=150),
-    "ListMLE": Lists(labels=("graded", "vector"), longest=1000),
+    "ListMLE": Lists(labels=("graded", "vector"), longest=300),
     "ListNet": Lists(labels=("graded", "vector")),
     "PairwiseHinge": Lists(labels=("one-hot", "graded", "vector"), longest=150),
     "PairwiseLogistic": Lists(labels=("one-hot", "graded", "vector"), longest=150),
