@@ -203,8 +203,12 @@ class ListColumn(NamedTuple):
     def rows_of(self, elements: BoolArray) -> BoolArray:
         """Tell which lists hold a marked element; `elements` is bool ``(n_elements,)``."""
         marked = np.zeros(len(self.offsets) - 1, dtype=np.bool_)
-        marked[np.searchsorted(self.offsets, np.flatnonzero(elements), side="right") - 1] = True
+        marked[self.holders(np.flatnonzero(elements))] = True
         return marked
+
+    def holders(self, elements: IntegerArray) -> IntegerArray:
+        """Return which list each element belongs to; positions in `values`, int64."""
+        return np.asarray(np.searchsorted(self.offsets, elements, side="right") - 1, dtype=np.int64)
 
 
 def to_lists(column: pa.Array, name: str) -> ListColumn:

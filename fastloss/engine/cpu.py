@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastloss.columns import Numbers, encode_keys, to_numbers
 from fastloss.engine import lists as list_engine
-from fastloss.engine.lists import ListBatch, ListChecks, pieces
+from fastloss.engine.lists import ListBatch, ListChecks, pieces, read_only
 from fastloss.engine.selection import Mask, Selection
 from fastloss.errors import DataError, UsageError
 from fastloss.metrics.form import (
@@ -255,7 +255,7 @@ class CpuEngine:
         """Return numbers as float64, read-only, in a buffer of that name."""
         out = self.buffer(name, len(values))
         np.copyto(out, values)
-        return _read_only(out)
+        return read_only(out)
 
     def check_batch(self, ledger: Ledger, batch: pa.RecordBatch, task: Task) -> CheckedBatch:
         """Read a batch's numbers, and count in the ledger each row that cannot be used."""
@@ -404,7 +404,7 @@ class CpuEngine:
         assert clip is not None
         clipped = self.buffer("clipped score", len(inputs[0]))
         np.copyto(clipped, inputs[0])
-        return (_read_only(np.clip(clipped, *clip, out=clipped)), *inputs[1:])
+        return (read_only(np.clip(clipped, *clip, out=clipped)), *inputs[1:])
 
     def _add_saturated(
         self,
@@ -496,13 +496,6 @@ class CpuEngine:
         return f"{text} {rows}; on_bad_row='drop' leaves such rows out and counts them."
 
 
-def _read_only(values: Floats) -> Floats:
-    """Return a view with the layout that columns have: kernels are compiled for read-only numbers."""
-    view = values.view()
-    view.flags.writeable = False
-    return view
-
-
 def _at(model: Model, score: Numbers, label: Numbers, row: int) -> str:
     return f" ({model.space} {float(score[row])!r} at label {float(label[row])!r})"
 
@@ -566,7 +559,7 @@ class _Cells:
         wide = values if values.dtype == np.float64 else self._engine.as_float64(values, "unordered")
         out = self._engine.buffer(name, self.n_used)
         self._engine.take_rows(wide, self._rows, out)
-        return _read_only(out)
+        return read_only(out)
 
     def count(self, number: int) -> None:
         """Count the used rows of each cell."""

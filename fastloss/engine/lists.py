@@ -65,11 +65,11 @@ class ListBatch(NamedTuple):
             label = np.clip(label, *clip) if inputs.clips_labels else label
         if inputs.normalize == "last":
             score = self._shares(score)
-        return self._replace(score=_read_only(score), label=_read_only(label))
+        return self._replace(score=read_only(score), label=read_only(label))
 
     def _shares(self, score: Floats) -> Floats:
         shares = np.empty(len(score))
-        make_divide_by_sum()(_read_only(score), self.score_offsets, shares)
+        make_divide_by_sum()(read_only(score), self.score_offsets, shares)
         return shares
 
 
@@ -178,7 +178,7 @@ class ListChecks:
             values = 0.5 * label.values + 0.5
             if label.elements_valid is not None:
                 values[~label.elements_valid] = 0.0
-            label = label._replace(values=_read_only(values))
+            label = label._replace(values=read_only(values))
         return label
 
     def _index(self, usable: Selection, batch: pa.RecordBatch) -> ListColumn:
@@ -189,7 +189,7 @@ class ListChecks:
         usable.drop(np.isnan(values), Cause("nan", name, "label"), values)
         for ignored in self._ignored:
             usable.drop(values == ignored, Cause("ignored_class", name, "label"), values)
-        return ListColumn(_read_only(values), np.arange(len(values) + 1), valid, None)
+        return ListColumn(read_only(values), np.arange(len(values) + 1), valid, None)
 
     def _drop_bad_elements(
         self, selection: Selection, lists: ListColumn, column: str, role: str, allowed: Interval
@@ -198,14 +198,13 @@ class ListChecks:
         n_nan, n_outside = self._count_outside(lists.values, low, high)
         if n_nan:
             selection.drop_elements(np.isnan(lists.values), Cause("nan", column, role), lists)
-        outside = np.zeros(0, dtype=np.bool_)
-        if n_outside:
+        if n_outside or allowed.without_zero:
             outside = (lists.values < low) | (lists.values > high)
-        if allowed.without_zero:
-            outside = (lists.values == 0.0) | (outside if n_outside else False)
-        if len(outside):
-            # What stands for a null element is no number of the log.
-            outside &= True if lists.elements_valid is None else lists.elements_valid
+            if allowed.without_zero:
+                outside |= lists.values == 0.0
+            if lists.elements_valid is not None:
+                # What stands for a null element is no number of the log.
+                outside &= lists.elements_valid
             selection.drop_elements(outside, Cause("outside_domain", column, role), lists)
 
     def _scores(
@@ -259,13 +258,15 @@ def _masked(score: ListColumn, label: ListColumn, label_is_index: bool) -> Float
         values[~score.elements_valid] = np.nan
     if label_nulls is not None:
         elements = np.flatnonzero(~label_nulls)
-        rows = np.searchsorted(label.offsets, elements, side="right") - 1
+        rows = label.holders(elements)
         # Lists of different lengths are not used.
         same = score.lengths[rows] == label.lengths[rows]
         values[(elements - label.offsets[rows] + score.offsets[rows])[same]] = np.nan
-    return _read_only(values)
+    return read_only(values)
 
 
-def _read_only(values: Floats) -> Floats:
-    values.flags.writeable = False
-    return values
+def read_only(values: Floats) -> Floats:
+    """Return a view with the layout that columns have: kernels are compiled for read-only numbers."""
+    view = values.view()
+    view.flags.writeable = False
+    return view

@@ -54,7 +54,7 @@ class Selection:
         rows = lists.rows_of(unwanted)
         found = np.full(len(rows), np.nan)
         elements = np.flatnonzero(unwanted)
-        holders = np.searchsorted(lists.offsets, elements, side="right") - 1
+        holders = lists.holders(elements)
         # Backwards, so that the first of a row is what is told.
         found[holders[::-1]] = lists.values[elements[::-1]]
         self.drop(rows, cause, found)
