@@ -252,7 +252,7 @@ def evaluate(
     progress
         The progress bar on stderr; there is none where stderr is no terminal.
     """
-    _check_output(output)
+    _check_output(output, log)
     if format is None:
         suffixes: dict[str, Literal["json", "arrow"]] = {".json": "json", ".arrow": "arrow"}
         format = "table" if output is None else suffixes.get(output.suffix.lower(), "table")
@@ -296,7 +296,7 @@ def show_plan(
     fail_if
         Checked, but not applied.
     """
-    _check_output(output)
+    _check_output(output, log)
     plan = request.plan(log)
     for text in fail_if or []:
         Gate.parse(text, [metric.label for metric in plan.metrics])
@@ -577,8 +577,8 @@ def _emit_bytes(content: bytes, output: Path | None) -> None:
         sys.stdout.buffer.flush()
 
 
-def _check_output(output: Path | None) -> None:
-    """Refuse a file that cannot be written before the log is read."""
+def _check_output(output: Path | None, log: Sequence[str]) -> None:
+    """Refuse a file that cannot or must not be written before the log is read."""
     if output is None:
         return
     folder = Path(os.path.realpath(output)).parent
@@ -588,6 +588,9 @@ def _check_output(output: Path | None) -> None:
         raise UsageError(f"--output {str(output)!r} lies in a folder that does not exist; create {str(folder)!r}.")
     if not os.access(folder, os.W_OK | os.X_OK) and not _is_device(output):
         raise UsageError(f"--output {str(output)!r} lies in a folder that you may not write to; choose another.")
+    from fastloss.sources.listing import refuse_output_in_log
+
+    refuse_output_in_log(output, log)
 
 
 def _is_device(path: Path) -> bool:

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from fastloss._version import __version__
 from fastloss.errors import ReadError, SchemaError, UsageError
+from fastloss.files import refuse_to_overwrite_inputs
 from fastloss.metrics.form import Metric
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import parse_metric
@@ -234,8 +235,7 @@ def make_score_plan(
     else:
         _check_file_target(target)
         outputs = [Output(target, (), (), None, plan.source.tasks(plan.columns, options), 0, None)]
-    inputs = {_identity(file.path): file.origin for output in outputs for file in output.inputs if file.is_local}
-    outputs = [_look_at(output, inputs, overwrite=overwrite) for output in outputs]
+    outputs = [_look_at(output, overwrite=overwrite) for output in outputs]
     (over_columns,) = plan.metrics
     return ScorePlan(plan, _loss_metric(over_columns).loss, tuple(outputs), top, compression, options, flush_bytes)
 
@@ -316,6 +316,7 @@ def _plan_files(
     plan: Plan, entries: Sequence[str], target: Path, request: dict[str, Any], options: ReadOptions, *, top: bool
 ) -> list[Output]:
     listed = [(entry, list_files([entry])) for entry in entries]
+    inputs = {file.path: file.origin for _, found in listed for file in found if file.is_local}
     skipped = {file for file, _ in plan.summary.skipped}
     files = {file.origin: file for _, found in listed for file in found if file.origin not in skipped}
     tasks: dict[str, list[Task]] = {origin: [] for origin in files}
@@ -329,6 +330,7 @@ def _plan_files(
         n_tasks += 1
     if top:
         _check_file_target(target)
+        refuse_to_overwrite_inputs([target], inputs)
         stamps = tuple(_stamp(file) for file in files.values())
         fingerprint = _fingerprint(request, list(zip(files, stamps, strict=True)))
         every = [task for found in tasks.values() for task in found]
@@ -363,6 +365,7 @@ def _plan_files(
                     "score them into different folders."
                 )
             by_path[path] = origin
+    refuse_to_overwrite_inputs(paths.values(), inputs)
     outputs = []
     for origin, file in files.items():
         stamp = (_stamp(file),)
@@ -439,27 +442,18 @@ def _stamp(file: LogFile) -> tuple[int, int | None]:
     return info.size, info.mtime_ns
 
 
-def _identity(path: str | Path) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
-
-
 def _fingerprint(request: dict[str, Any], stamps: list[Any]) -> str:
     content = json.dumps([__version__, request, stamps], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
-def _look_at(output: Output, inputs: dict[tuple[int, int], str], *, overwrite: bool) -> Output:
+def _look_at(output: Output, *, overwrite: bool) -> Output:
     """Refuse an output that must not be written, and take note of one that need not."""
     path = output.path
     if not os.path.lexists(path):
         return output
     if path.is_dir():
         raise UsageError(f"The output {str(path)!r} is a folder; remove it, or choose another place.")
-    if path.exists() and _identity(path) in inputs:
-        raise UsageError(
-            f"The output {str(path)!r} is the log's own file {inputs[_identity(path)]!r}; choose another place."
-        )
     if overwrite:
         return output
     found = read_metadata(path)

@@ -204,6 +204,57 @@ def test_output_is_checked_before_the_log(fails: Any, tmp_path: Path, output: st
     assert message in fails("eval", tmp_path / "no log", *BASE, "-o", tmp_path / output)
 
 
+@pytest.mark.parametrize("command", ["eval", "plan"])
+@pytest.mark.parametrize("alias", ["itself", "another way", "hard link", "symbolic link", "linked folder"])
+@pytest.mark.parametrize("given", ["file", "folder", "glob"])
+def test_output_never_takes_the_place_of_the_log(
+    fails: Any, log: Path, tmp_path: Path, command: str, alias: str, given: str
+) -> None:
+    file = log / "two.parquet"
+    before = file.read_bytes()
+    output = {
+        "itself": file,
+        "another way": log / ".." / "log" / "two.parquet",
+        "hard link": tmp_path / "hard.json",
+        "symbolic link": tmp_path / "symbolic.json",
+        "linked folder": tmp_path / "linked" / "two.parquet",
+    }[alias]
+    os.link(file, tmp_path / "hard.json")
+    (tmp_path / "symbolic.json").symlink_to(file)
+    (tmp_path / "linked").symlink_to(log)
+    words = {"file": file, "folder": log, "glob": log / "t*.parquet"}[given]
+    assert f"is the log's own file {str(file)!r}" in fails(command, words, *BASE, "-o", output)
+    assert file.read_bytes() == before
+    assert sorted(os.listdir(log)) == ["one.parquet", "two.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (".", "r.parquet"),
+        (".", "day=1/r.pq"),
+        ("*", "r.json"),
+        ("**/*.parquet", "day=1/r.parquet"),
+        ("day*", "day=1/r.pq"),
+    ],
+)
+def test_output_never_becomes_a_part_of_the_log(fails: Any, log: Path, given: str, name: str) -> None:
+    (log / "day=1").mkdir()
+    write(log / "day=1" / "three.parquet")
+    assert "would be part of the log" in fails("eval", log / given, *BASE, "-o", log / name)
+    assert not (log / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(".", "r.json"), (".", ".r.parquet"), (".", "_r/r.parquet"), ("*.parquet", "r.json")]
+)
+def test_output_may_lie_beside_the_log(run: Run, log: Path, given: str, name: str) -> None:
+    (log / "_r").mkdir()
+    assert run("eval", log / given, *BASE, "--format", "json", "-o", log / name)[0] == 0
+    assert json.loads((log / name).read_text())["rows"]["read"] == 16
+    assert run("eval", log / given, *BASE, "--format", "json", "-o", log / name)[0] == 0
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
 def test_output_to_a_device_is_written_in_place(fails: Any, log: Path) -> None:
     assert "No space left on device" in fails("eval", log, *BASE, "-o", "/dev/full")

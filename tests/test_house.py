@@ -21,7 +21,8 @@ SOURCES = {
 LAYERS: dict[str, set[str]] = {
     "_version": set(),
     "errors": set(),
-    "sources": {"errors"},
+    "files": {"errors"},
+    "sources": {"errors", "files"},
     "columns": {"errors"},
     "states": set(),
     "metrics": {"errors"},
@@ -32,11 +33,11 @@ LAYERS: dict[str, set[str]] = {
     "result": {"_version", "errors", "states", "metrics", "plan", "scan", "report"},
     "losses": {"columns"},
     "objectives": {"errors", "metrics"},
-    "scoring": {"_version", "errors", "sources", "states", "metrics", "plan", "engine", "scan"},
+    "scoring": {"_version", "errors", "files", "sources", "states", "metrics", "plan", "engine", "scan"},
     "api": {"plan", "scan", "engine", "result", "scoring"},
     "demo": {"errors", "api", "plan", "result", "report"},
     "doctor": {"_version", "errors", "api", "plan", "result", "report"},
-    "cli": {"_version", "errors", "api", "plan", "metrics", "scan", "result", "report", "demo", "doctor"},
+    "cli": {"_version", "errors", "sources", "api", "plan", "metrics", "scan", "result", "report", "demo", "doctor"},
     "__main__": {"cli"},
     "__init__": {"_version", "errors", "api", "plan", "result", "scan", "scoring", "losses", "objectives"},
 }

@@ -341,6 +341,15 @@ def test_an_output_never_takes_the_place_of_the_log(log: Path, tmp_path: Path) -
     for target in (file, tmp_path / "linked.parquet", tmp_path / "pointing.parquet"):
         with pytest.raises(UsageError, match="is the log's own file"):
             fl.score(file, target, **BASE, overwrite=True)
+    # A file that is skipped is an input too.
+    broken = log / "day=2/b.parquet"
+    broken.write_bytes(b"no Parquet")
+    with pytest.raises(UsageError, match="is the log's own file"):
+        fl.score([file, broken], broken, **BASE, top=3, on_bad_file="skip", overwrite=True)
+    with pytest.raises(UsageError, match="is the log's own file"):
+        fl.score([log / "day=1", log / "day=2"], tmp_path / "log", **BASE, on_bad_file="skip", overwrite=True)
+    assert broken.read_bytes() == b"no Parquet"
+    broken.unlink()
     for target in (log, log / "scored", log / "day=1/top.parquet"):
         with pytest.raises(UsageError, match="lies in the log's folder"):
             fl.score(log, target, **BASE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import glob
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from fastloss.errors import ReadError, UsageError
+from fastloss.files import refuse_to_overwrite_inputs
 
 _SUFFIXES = (".parquet", ".parq", ".pq")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -89,6 +91,54 @@ def list_files(entries: Iterable[str]) -> list[LogFile]:
                 )
             found[identity] = (entry, file)
     return [file for _, file in found.values()]
+
+
+def refuse_output_in_log(output: str | os.PathLike[str], entries: Iterable[str]) -> None:
+    """Raise if writing a file would replace one of the log's, or make it a part of the log from then on.
+
+    Parameters
+    ----------
+    output : path
+        The file to write.
+    entries : iterable of str
+        The log: files, globs, folders, URLs.
+
+    Raises
+    ------
+    UsageError
+        If it would, or if an entry matches nothing.
+    """
+    local = [entry for entry in entries if "://" not in entry or entry.startswith("file://")]
+    if os.path.exists(output):
+        refuse_to_overwrite_inputs([output], {f.path: f.origin for f in list_files(local) if f.is_local})
+    for entry in local:
+        if _would_list(entry.removeprefix("file://"), os.path.realpath(output)):
+            raise UsageError(
+                f"The output {os.fspath(output)!r} would be part of the log {entry!r} from then on; "
+                "choose another place."
+            )
+
+
+def _would_list(entry: str, path: str) -> bool:
+    """Say whether a folder or glob would find a file of this absolute path, if it were there."""
+    entry = os.path.expanduser(entry)
+    if os.path.isdir(entry):
+        return _is_listed_below(os.path.realpath(entry), path)
+    wildcard = re.search(r"[*?\[]", entry)
+    if wildcard is None:
+        return False
+    fixed = entry[: entry.rfind("/", 0, wildcard.start()) + 1]
+    pattern = os.path.join(glob.escape(os.path.realpath(fixed)), entry[len(fixed) :])
+    expression = re.compile(_glob_expression(pattern))
+    if expression.fullmatch(path):
+        return _spells_out(pattern, path)
+    folders = itertools.accumulate(path.split("/")[:-1], "{}/{}".format)
+    return any(expression.fullmatch(folder) and _is_listed_below(folder, path) for folder in folders)
+
+
+def _is_listed_below(folder: str, path: str) -> bool:
+    segments = os.path.relpath(path, folder).split("/")
+    return segments[0] != os.pardir and path.lower().endswith(_SUFFIXES) and not any(map(_hidden, segments))
 
 
 def _expand(entry: str) -> list[LogFile]:
@@ -169,12 +219,9 @@ def _glob(filesystem: fs.FileSystem, pattern: str, entry: str) -> list[str]:
         below = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
         matches = [info.path for info in below if expression.fullmatch(info.path)]
 
-    spelled = set(pattern.split("/"))
-    first = pattern.rpartition("/")[2][:1]
     paths: set[str] = set()
     for match in matches:
-        unspelled = [s for s in match.strip("/").split("/") if s not in spelled and _hidden(s)]
-        if any(s[0] != first for s in unspelled):
+        if not _spells_out(pattern, match):
             continue
         kind = filesystem.get_file_info(match).type
         if kind == fs.FileType.File:
@@ -182,6 +229,14 @@ def _glob(filesystem: fs.FileSystem, pattern: str, entry: str) -> list[str]:
         elif kind == fs.FileType.Directory:
             paths.update(_walk(filesystem, match, entry))
     return list(paths)
+
+
+def _spells_out(pattern: str, match: str) -> bool:
+    """Say whether a pattern spells out the hidden names of a path that it matches."""
+    spelled = set(pattern.split("/"))
+    first = pattern.rpartition("/")[2][:1]
+    unspelled = [s for s in match.strip("/").split("/") if s not in spelled and _hidden(s)]
+    return all(s[0] == first for s in unspelled)
 
 
 def _glob_expression(pattern: str) -> str:
