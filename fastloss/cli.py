@@ -570,7 +570,11 @@ def _emit(text: str, output: Path | None = None, *, is_json: bool = False) -> No
 
 def _emit_bytes(content: bytes, output: Path | None) -> None:
     if output is not None:
-        _write_whole(Path(os.path.realpath(output)), content)
+        from fastloss.files import atomic_file
+
+        # A second command may be writing the same file; to wait is better than to lose what was computed.
+        with atomic_file(output, wait=True) as part:
+            part.write_bytes(content)
         return
     with _guarded_stdout():
         sys.stdout.buffer.write(content)
@@ -581,35 +585,18 @@ def _check_output(output: Path | None, log: Sequence[str]) -> None:
     """Refuse a file that cannot or must not be written before the log is read."""
     if output is None:
         return
+    from fastloss.files import is_device
+    from fastloss.sources.listing import refuse_output_in_log
+
     folder = Path(os.path.realpath(output)).parent
     if output.is_dir():
         raise UsageError(f"--output {str(output)!r} is a folder; name a file in it.")
-    if not folder.is_dir():
-        raise UsageError(f"--output {str(output)!r} lies in a folder that does not exist; create {str(folder)!r}.")
-    if not os.access(folder, os.W_OK | os.X_OK) and not _is_device(output):
-        raise UsageError(f"--output {str(output)!r} lies in a folder that you may not write to; choose another.")
-    from fastloss.sources.listing import refuse_output_in_log
-
+    if not is_device(output):
+        if not folder.is_dir():
+            raise UsageError(f"--output {str(output)!r} lies in a folder that does not exist; create {str(folder)!r}.")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UsageError(f"--output {str(output)!r} lies in a folder that you may not write to; choose another.")
     refuse_output_in_log(output, log)
-
-
-def _is_device(path: Path) -> bool:
-    return path.exists() and not path.is_file()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    if _is_device(path):
-        path.write_bytes(content)
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _arrow(result: Result, *, as_file: bool) -> bytes:

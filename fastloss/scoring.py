@@ -1,12 +1,9 @@
 """Scoring: the loss, gradient and hessian of every row, written to Parquet beside the columns that the user keeps.
 
 Each input file has one output file of the same relative name, with its rows in the same order, so that row i of one
-belongs to row i of the other; a row that has no loss keeps its place, with nulls. An output is written under a hidden
-name in its folder and renamed when it is complete. So whatever stops a run, the files that are there are whole, and a
-run with the same request does the rest: each output carries a fingerprint of the request and of its input, and the
-counts of its rows. (Renaming protects from everything that ends the process, not from a power cut.)
-
-A hidden file is locked while it is written: a second run of the same command stops instead of writing into it.
+belongs to row i of the other; a row that has no loss keeps its place, with nulls. Whatever stops a run, the files that
+are there are whole (`fastloss.files`), and a run with the same request does the rest: each output carries a
+fingerprint of the request and of its input, and the counts of its rows.
 
 Text is read, and written, as Arrow dictionaries, which saves most of the time and memory that it would take. The files
 declare the plain type all the same: Arrow's schema is put into their metadata by hand.
@@ -17,7 +14,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -37,7 +33,7 @@ from numpy.typing import NDArray
 
 from fastloss._version import __version__
 from fastloss.errors import ReadError, SchemaError, UsageError
-from fastloss.files import refuse_to_overwrite_inputs
+from fastloss.files import Stamp, atomic_file, refuse_to_overwrite_inputs, stamp
 from fastloss.metrics.form import Metric
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import parse_metric
@@ -106,8 +102,8 @@ class Output:
         Where it goes.
     inputs : tuple of LogFile
         The files whose rows it holds; none for a stream.
-    stamp : tuple
-        Their sizes and times of change when the plan was made.
+    stamps : tuple of Stamp
+        Their identities when the plan was made.
     fingerprint : str or None
         A hash of the request and of these; None for a stream, of which nothing tells whether it is the same again.
     tasks : iterable of Task
@@ -120,7 +116,7 @@ class Output:
 
     path: Path
     inputs: tuple[LogFile, ...]
-    stamp: tuple[Any, ...]
+    stamps: tuple[Stamp, ...]
     fingerprint: str | None
     tasks: Iterable[Task]
     first_task: int
@@ -331,8 +327,8 @@ def _plan_files(
     if top:
         _check_file_target(target)
         refuse_to_overwrite_inputs([target], inputs)
-        stamps = tuple(_stamp(file) for file in files.values())
-        fingerprint = _fingerprint(request, list(zip(files, stamps, strict=True)))
+        stamps = tuple(map(stamp, files.values()))
+        fingerprint = _fingerprint(request, [(origin, s.content) for origin, s in zip(files, stamps, strict=True)])
         every = [task for found in tasks.values() for task in found]
         return [Output(target, tuple(files.values()), stamps, fingerprint, every, 0, None)]
 
@@ -368,10 +364,10 @@ def _plan_files(
     refuse_to_overwrite_inputs(paths.values(), inputs)
     outputs = []
     for origin, file in files.items():
-        stamp = (_stamp(file),)
-        fingerprint = _fingerprint(request, list(stamp))
+        found = stamp(file)
+        fingerprint = _fingerprint(request, [found.content])
         first = first_tasks.get(origin, n_tasks)
-        outputs.append(Output(paths[origin], (file,), stamp, fingerprint, tasks[origin], first, None))
+        outputs.append(Output(paths[origin], (file,), (found,), fingerprint, tasks[origin], first, None))
     return outputs
 
 
@@ -431,15 +427,6 @@ def _from_first_key(origin: str) -> str:
     return (
         segments[-1] if os.pardir in segments[first:] else "/".join(s for s in segments[first:] if s not in ("", "."))
     )
-
-
-def _stamp(file: LogFile) -> tuple[int, int | None]:
-    """Return what tells whether a file has changed: its size in bytes, and its time of change in ns."""
-    if file.is_local:
-        status = os.stat(file.path)
-        return status.st_size, status.st_mtime_ns
-    info = file.filesystem.get_file_info(file.path)
-    return info.size, info.mtime_ns
 
 
 def _fingerprint(request: dict[str, Any], stamps: list[Any]) -> str:
@@ -603,9 +590,9 @@ class _Run:
         return {METADATA_KEY: json.dumps(content, ensure_ascii=False)}
 
     def _check_unchanged(self, output: Output) -> None:
-        for file, stamp in zip(output.inputs, output.stamp, strict=True):
+        for file, planned in zip(output.inputs, output.stamps, strict=True):
             try:
-                changed = _stamp(file) != stamp
+                changed = stamp(file) != planned
             except OSError:
                 changed = True
             if changed:
@@ -617,7 +604,7 @@ class _Run:
         self, output: Output, scorer: _RowScorer, check: Callable[[], None], *, in_background: bool
     ) -> Counts:
         counts = Counts()
-        with _whole_file(output.path) as sink:
+        with atomic_file(output.path) as part, pa.OSFile(str(part), "wb") as sink:
             writer = _Writer(sink, self._score_plan, is_stream=not output.inputs, in_background=in_background)
             try:
                 for task in output.tasks:
@@ -667,7 +654,7 @@ class _Run:
         _in_threads(iter(output.tasks), look, threads)
         table = best.table(self._plan.source.schema, value_types(self._plan))
         self._check_unchanged(output)
-        with _whole_file(output.path) as sink:
+        with atomic_file(output.path) as part, pa.OSFile(str(part), "wb") as sink:
             writer = pq.ParquetWriter(sink, table.schema, compression=self._score_plan.compression)
             try:
                 writer.write_table(table)
@@ -1076,56 +1063,3 @@ def _plain(column: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
     return pc.cast(column, pa.large_string()) if pa.types.is_string_view(column.type) else column
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Files that appear whole
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[pa.NativeFile]:
-    """Give a file to write to, which takes its name when the block has ended well, and else is removed."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        with _locked(temporary):
-            try:
-                with pa.OSFile(str(temporary), "wb") as sink:
-                    yield sink
-                os.replace(temporary, path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise OSError(error.errno, reason, str(path)) from error
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the only lock of a file, which is made; the system lets go of it when the process ends, however it ends."""
-    handle = _lock(path)
-    while handle is None:
-        handle = _lock(path)
-    try:
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(path: Path) -> int | None:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise UsageError(f"{str(path)!r} is being written by another process; wait for it to end.") from None
-    except OSError:
-        # A file system without locks is still good to write to.
-        return handle
-    # Whoever held the lock may have renamed or removed the file since it was opened here.
-    with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(os.stat(path), os.fstat(handle)):
-            return handle
-    os.close(handle)
-    return None

@@ -261,6 +261,12 @@ def test_output_to_a_device_is_written_in_place(fails: Any, log: Path) -> None:
     assert not os.path.isfile("/dev/full")
 
 
+def test_output_to_a_pipe_under_a_name(log: Path) -> None:
+    done = start("-m", "fastloss", "eval", log, *BASE, "--format", "json", "-o", "/dev/stdout")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["rows"]["read"] == 16
+
+
 def test_plan_shows_what_would_be_read_and_reads_no_row(
     run: Run, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
