@@ -11,13 +11,13 @@ from fastloss_kernels.losses.form import LIST_READERS as _LIST_READERS
 def _read_column(given: Any) -> tuple[Any, ...] | None:
     import numpy as np
 
-    from fastloss.columns import lists_like, read_lists
+    from fastloss.columns.arrow import lists_like, read_lists
 
     lists = read_lists(given)
     if lists is None:
         return None
     values = lists.values
-    void = lists.rows_of(np.isnan(values))
+    void = lists.lists_with(np.isnan(values))
     if lists.valid is not None:
         void |= ~lists.valid
     if lists.elements_valid is not None:

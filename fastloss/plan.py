@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from fastloss.columns import check_key_type, check_list_type, check_numeric_type, is_list_type
+from fastloss.columns.arrow import check_key_type, check_list_type, check_numeric_type, is_list_type
 from fastloss.errors import ReadError, SchemaError, UsageError, nearest_names
 from fastloss.metrics.form import LABEL, ROWS, WEIGHT, Metric, Term
 from fastloss.metrics.means import MeanLoss

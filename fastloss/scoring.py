@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fastloss._version import __version__
+from fastloss.columns.arrow import ArrowBatch
 from fastloss.errors import ReadError, SchemaError, UsageError
 from fastloss.files import Stamp, atomic_file, refuse_to_overwrite_inputs, stamp
 from fastloss.metrics.form import Metric
@@ -45,6 +46,7 @@ from fastloss.states.ledger import Cause, Ledger, Location
 from fastloss_kernels.losses import Loss
 
 if TYPE_CHECKING:
+    from fastloss.columns.base import Batch
     from fastloss.engine.lists import ListBatch
     from fastloss.engine.selection import Mask
 
@@ -611,7 +613,7 @@ class _Run:
                     of_task = Counts()
                     for batch in scorer.batches(task):
                         check()
-                        writer.add(batch, scorer.score(batch, task, of_task))
+                        writer.add(record_batch(batch), scorer.score(batch, task, of_task))
                     scorer.refuse_bad_rows(of_task)
                     writer.end_task()
                     counts.absorb(of_task)
@@ -638,7 +640,7 @@ class _Run:
                     check()
                     row = task.first_row + of_task.ledger.n_read
                     values = scorer.score(batch, task, of_task)
-                    found.add(batch, values, task, row, at_least=best.threshold)
+                    found.add(record_batch(batch), values, task, row, at_least=best.threshold)
             except ReadError as error:
                 if self._plan.execution.on_bad_file == "raise":
                     raise
@@ -727,6 +729,12 @@ def value_types(plan: Plan) -> list[pa.DataType]:
     return [pa.float64(), derivative, derivative]
 
 
+def record_batch(batch: Batch) -> pa.RecordBatch:
+    """Return the columns of a batch as the log has them, for those that are kept."""
+    assert isinstance(batch, ArrowBatch)
+    return batch.record_batch
+
+
 class _RowScorer:
     """Evaluates the loss of every row of a batch; safe to call from several threads at once."""
 
@@ -756,13 +764,13 @@ class _RowScorer:
         if test is not None:
             self._saturated = (make_list_flag if plan.lists else make_flag)(test)
 
-    def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
+    def batches(self, task: Task) -> Iterator[Batch]:
         """Return a task's batches, short enough where they hold lists."""
         return self._engine.pieces(task)
 
-    def score(self, batch: pa.RecordBatch, task: Task, counts: Counts) -> list[pa.Array]:
+    def score(self, batch: Batch, task: Task, counts: Counts) -> list[pa.Array]:
         """Return loss, gradient and hessian of each row, null where the row cannot be used."""
-        n_rows = batch.num_rows
+        n_rows = batch.n_rows
         first_row = counts.ledger.n_read
         checked = self._engine.check_batch(counts.ledger, batch, task)
         (keep,), (may_saturate,) = checked.keep, checked.may_saturate

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import csv
-import functools
 import json
 import os
 import random
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fastloss.columns import check_numeric_type, encode_keys, to_numbers
+from fastloss.columns.arrow import check_numeric_type
 from fastloss.errors import DataError, FastlossError, ReadError, SchemaError
 from fastloss.sources import ReadOptions, open_source
 
@@ -30,11 +29,11 @@ def read_all(path, options):
     for task in source.tasks(source.schema.names, options):
         delivered = 0
         for batch in task.read():
-            delivered += batch.num_rows
-            for name in batch.schema.names:
-                for convert in (functools.partial(to_numbers, name=name), functools.partial(encode_keys, name=name)):
+            delivered += batch.n_rows
+            for name in batch.record_batch.schema.names:
+                for convert in (batch.numbers, batch.keys):
                     with contextlib.suppress(SchemaError, DataError):
-                        convert(batch.column(name))
+                        convert(name)
         assert delivered == task.n_rows
         n_rows += delivered
     return n_rows
@@ -137,7 +136,7 @@ def numbers(path, column, options):
     found = []
     for task in open_source(path, options).tasks([column], options):
         for batch in task.read():
-            values, valid = to_numbers(batch.column(0), column)
+            values, valid = batch.numbers(column)
             found += [repr(float(v)) if valid is None or valid[i] else None for i, v in enumerate(values.tolist())]
     return found
 
@@ -146,8 +145,8 @@ def keys(path, column, options):
     found = []
     for task in open_source(path, options).tasks([column], options):
         for batch in task.read():
-            codes, values = encode_keys(batch.column(0), "k")
-            found += [values[code] for code in codes]
+            codes = batch.keys(column)
+            found += [codes.key_of(code) for code in codes.codes]
     return found
 
 
@@ -229,7 +228,7 @@ def test_a_bad_row_group_spoils_no_other(log):
     data[chunk.data_page_offset : chunk.data_page_offset + 16] = b"\xff" * 16
     log.write_bytes(data)
     tasks = open_source(log, ReadOptions()).tasks(["x"], ReadOptions())
-    found = [rows_or_error(lambda task: sum(batch.num_rows for batch in task.read()), task) for task in tasks]
+    found = [rows_or_error(lambda task: sum(batch.n_rows for batch in task.read()), task) for task in tasks]
     assert found[:2] + found[3:] == [1000, 1000, 1000]
     assert "row group 2" in str(found[2])
 
@@ -245,7 +244,7 @@ def test_bad_files_are_left_out_and_listed_where_that_is_asked_for(log, tmp_path
     assert (summary.files, summary.rows) == (1, 4000)
     assert [file for file, _ in summary.skipped] == [str(tmp_path / "a.parquet"), str(tmp_path / "z.parquet")]
     assert all("it is not Parquet" in cause for _, cause in summary.skipped)
-    assert sum(batch.num_rows for task in source.tasks(["x"], options) for batch in task.read()) == 4000
+    assert sum(batch.n_rows for task in source.tasks(["x"], options) for batch in task.read()) == 4000
     log.unlink()
     with pytest.raises(ReadError, match="no file of 2 can be read"):
         open_source(tmp_path, options)

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 
-from fastloss.columns import check_key_type, check_numeric_type, encode_keys, to_numbers
+from fastloss.columns.arrow import ArrowBatch, check_key_type, check_numeric_type, encode_keys, to_numbers
+from fastloss.columns.base import NUMBER_TYPES
 from fastloss.errors import DataError, SchemaError
 
 INTEGERS = {pa.int8(): 7, pa.int16(): 15, pa.int32(): 31, pa.int64(): 53} | {
@@ -77,7 +78,7 @@ def bits(values):
 def test_numbers_are_the_rounded_values_of_the_column(array):
     values, valid = to_numbers(array, "x")
     expected = [scalar.as_py() for scalar in array]
-    assert values.dtype.kind in "fiub"
+    assert values.dtype in NUMBER_TYPES
     assert values.flags.c_contiguous
     assert values.flags.aligned
     assert not values.flags.writeable
@@ -175,29 +176,59 @@ def as_key(value):
 
 @given(key_arrays())
 def test_codes_give_back_the_keys(array):
-    codes, values = encode_keys(array, "k")
+    keys = encode_keys(array, "k")
     expected = [as_key(scalar.as_py()) for scalar in array]
-    assert codes.dtype == np.int32
-    assert [values[code] for code in codes] == expected
-    assert len(values) == len(set(values))
+    values = keys.to_list()
+    assert keys.codes.dtype == np.int32
+    assert keys.codes.shape == (len(array),)
+    assert [values[code] for code in keys.codes] == expected
+    assert [keys.key_of(code) for code in keys.codes] == expected
+    assert len(values) == len(keys.values) == len(set(values))
     assert {type(value) for value in values} <= {type(None), bool, int, str}
+    assert [i for i, value in enumerate(values) if value is None] == (
+        [] if keys.null_code is None else [keys.null_code]
+    )
+
+
+@pytest.mark.parametrize("data_type", INTEGERS, ids=str)
+@pytest.mark.parametrize("encoded", ["plain", "dictionary", "long dictionary"])
+def test_integer_keys_are_an_array(data_type, encoded):
+    array = pa.array([3, None, 0, 3, 7], data_type)
+    if encoded != "plain":
+        array = as_dictionary(array, encoded == "long dictionary")
+    keys = encode_keys(array.slice(1), "k")
+    assert keys.values.dtype == (np.uint64 if data_type == pa.uint64() else np.int64)
+    assert [keys.key_of(code) for code in keys.codes] == [None, 0, 3, 7]
+    assert type(keys.key_of(keys.codes[1])) is int
+
+
+def test_a_null_key_is_not_the_key_zero():
+    for array in (pa.array([0, None]), pa.array([0, None]).dictionary_encode()):
+        keys = encode_keys(array, "k")
+        assert [keys.key_of(code) for code in keys.codes] == [0, None]
+        assert len(keys.values) == 2
+
+
+def test_a_key_that_is_a_date_of_two_milliseconds_is_one_key():
+    array = pa.array([0, 1], pa.int64()).view(pa.date64())
+    assert encode_keys(array, "k").to_list() == ["1970-01-01"]
 
 
 def test_a_long_dictionary_gives_only_the_keys_of_its_rows():
     entries = pa.array([f"user-{i}" for i in range(10_000)])
     array = pa.DictionaryArray.from_arrays(pa.array([9_999, 3, None, 3], pa.int32()), entries)
-    codes, values = encode_keys(array, "k")
-    assert [values[code] for code in codes] == ["user-9999", "user-3", None, "user-3"]
-    assert len(values) == 3
+    keys = encode_keys(array, "k")
+    assert [keys.key_of(code) for code in keys.codes] == ["user-9999", "user-3", None, "user-3"]
+    assert len(keys.values) == 3
 
 
 def test_keys_do_not_depend_on_a_columns_unit_or_scale():
     moment = datetime.datetime(2024, 2, 29, 12, 30)
-    texts = {encode_keys(pa.array([moment], pa.timestamp(unit)), "k")[1][0] for unit in ("s", "ms", "us", "ns")}
+    texts = {encode_keys(pa.array([moment], pa.timestamp(unit)), "k").values[0] for unit in ("s", "ms", "us", "ns")}
     assert texts == {"2024-02-29T12:30:00"}
-    assert encode_keys(pa.array([moment], pa.timestamp("us", "UTC")), "k")[1] == ["2024-02-29T12:30:00Z"]
-    assert encode_keys(pa.array([1], pa.timestamp("ns")), "k")[1] == ["1970-01-01T00:00:00.000000001"]
-    scales = [encode_keys(pa.array([decimal.Decimal("1.5")], pa.decimal128(9, s)), "k")[1][0] for s in (1, 5)]
+    assert encode_keys(pa.array([moment], pa.timestamp("us", "UTC")), "k").values == ["2024-02-29T12:30:00Z"]
+    assert encode_keys(pa.array([1], pa.timestamp("ns")), "k").values == ["1970-01-01T00:00:00.000000001"]
+    scales = [encode_keys(pa.array([decimal.Decimal("1.5")], pa.decimal128(9, s)), "k").values[0] for s in (1, 5)]
     assert scales == ["1.5", "1.5"]
 
 
@@ -220,3 +251,28 @@ def test_text_that_is_not_utf8_is_one_readable_line():
     with pytest.raises(DataError, match="not UTF-8") as refusal:
         encode_keys(broken, "k")
     assert "\n" not in str(refusal.value)
+
+
+def test_a_batch_converts_each_column_once(monkeypatch):
+    from fastloss.columns import arrow
+
+    converted = []
+    for name in ("to_numbers", "to_lists", "encode_keys"):
+        convert = getattr(arrow, name)
+        monkeypatch.setattr(arrow, name, lambda *a, convert=convert: (converted.append(a[1]), convert(*a))[1])
+    columns = {"x": [1, None, 3], "s": [[1.0, None], None, []], "k": ["a", None, "a"]}
+    batch = ArrowBatch(pa.RecordBatch.from_pydict(columns))
+    assert (batch.n_rows, batch.list_columns) == (3, ["s"])
+    for _ in range(2):
+        assert batch.numbers("x").values.tolist() == [1.0, 0.0, 3.0]
+        assert batch.numbers("x").valid.tolist() == [True, False, True]
+        assert batch.lists("s").offsets.tolist() == [0, 2, 2, 2]
+        assert batch.lists("s").lengths.tolist() == batch.list_lengths("s").tolist() == [2, 0, 0]
+        assert batch.keys("k").to_list() == ["a", None]
+    # (to_lists reads its elements by to_numbers.)
+    assert sorted(converted) == ["k", "s", "s", "x"]
+    rest = batch.slice(1, 2)
+    assert rest.n_rows == 2
+    assert rest.numbers("x").values.tolist() == [0.0, 3.0]
+    assert rest.list_lengths("s").tolist() == [0, 0]
+    assert rest.record_batch.equals(batch.record_batch.slice(1))

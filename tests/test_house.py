@@ -22,8 +22,8 @@ LAYERS: dict[str, set[str]] = {
     "_version": set(),
     "errors": set(),
     "files": {"errors"},
-    "sources": {"errors", "files"},
     "columns": {"errors"},
+    "sources": {"errors", "files", "columns"},
     "states": set(),
     "metrics": {"errors"},
     "plan": {"errors", "columns", "sources", "metrics"},
@@ -33,7 +33,7 @@ LAYERS: dict[str, set[str]] = {
     "result": {"_version", "errors", "states", "metrics", "plan", "scan", "report"},
     "losses": {"columns"},
     "objectives": {"errors", "metrics"},
-    "scoring": {"_version", "errors", "files", "sources", "states", "metrics", "plan", "engine", "scan"},
+    "scoring": {"_version", "errors", "files", "columns", "sources", "states", "metrics", "plan", "engine", "scan"},
     "api": {"plan", "scan", "engine", "result", "scoring"},
     "demo": {"errors", "api", "plan", "result", "report"},
     "doctor": {"_version", "errors", "api", "plan", "result", "report"},
@@ -61,7 +61,7 @@ OUTSIDE = {
     "polars": {"sources", "result"},
     "rich": {"report"},
     "cyclopts": {"cli"},
-    "pyarrow": {"sources", "columns", "plan", "engine", "scoring", "result", "demo", "cli", "doctor"},
+    "pyarrow": {"sources", "columns", "plan", "scoring", "result", "demo", "cli", "doctor"},
 }
 
 
@@ -104,6 +104,17 @@ def test_imports_point_one_way(path: Path) -> None:
             assert target == part or target in LAYERS[part], f"{part} may not import {name}"
         elif top in OUTSIDE:
             assert part in OUTSIDE[top], f"{part} may not import {name}"
+
+
+def test_what_an_engine_reads_is_made_of_numpy_alone() -> None:
+    base = ROOT / "fastloss" / "columns" / "base.py"
+    assert {name.partition(".")[0] for name in imports(SOURCES[base])} == {
+        "__future__",
+        "collections",
+        "typing",
+        "numpy",
+    }
+    assert not imports(SOURCES[base.with_name("__init__.py")])
 
 
 def test_numba_is_decorated_in_one_place() -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import fastloss as fl
-from fastloss.columns import to_lists
+from fastloss.columns.arrow import to_lists
 
 KINDS = {
     "list": pa.list_(pa.float64()),

@@ -6,7 +6,9 @@ import datetime
 import decimal
 import functools
 import itertools
+import multiprocessing
 import os
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,7 +22,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from pyarrow import fs
 
-from fastloss.columns import encode_keys, to_numbers
 from fastloss.errors import ReadError, SchemaError, UsageError
 from fastloss.sources import ReadOptions, listing, open_source
 
@@ -60,13 +61,22 @@ def read(log, columns, options):
         assert task.index == index
         n_rows = 0
         for batch in task.read():
-            assert batch.schema.names == list(columns)
-            assert 0 < batch.num_rows <= options.batch_rows
-            n_rows += batch.num_rows
+            assert batch.record_batch.schema.names == list(columns)
+            assert 0 < batch.n_rows <= options.batch_rows
+            n_rows += batch.n_rows
             for name in columns:
-                found[name] += batch.column(name).to_pylist()
+                found[name] += batch.record_batch.column(name).to_pylist()
         assert task.n_rows in (None, n_rows)
     return found
+
+
+def table_of(task):
+    return pa.Table.from_batches(batch.record_batch for batch in task.read())
+
+
+def keys_of(batch, name):
+    keys = batch.keys(name)
+    return [keys.key_of(code) for code in keys.codes]
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +121,12 @@ def test_both_readers_give_the_same_numbers_and_keys(tmp_path, table):
         batches = [batch for task in source.tasks(COLUMNS, options) for batch in task.read()]
         for name in ("click", "score", "half", "seen", "price", "nothing", "a.b", "^c.*$"):
             for batch in batches:
-                values, valid = to_numbers(batch.column(name), name)
+                values, valid = batch.numbers(name)
                 found = (values.tobytes(), None if valid is None else valid.tobytes())
                 numbers.setdefault((name, reader), []).append(found)
         for name in ("click", "seen", "price", "country", "user", "day", "empty"):
             for batch in batches:
-                codes, values = encode_keys(batch.column(name), name)
-                keys.setdefault((name, reader), []).append([values[code] for code in codes])
+                keys.setdefault((name, reader), []).append(keys_of(batch, name))
     for found in (numbers, keys):
         for name, reader in found:
             assert found[name, reader] == found[name, "pyarrow"], name
@@ -152,8 +161,7 @@ def test_pandas_categories_and_arrow_types_survive(tmp_path):
         for task in source.tasks(table.column_names, ReadOptions(reader=reader)):
             for batch in task.read():
                 for name in table.column_names:
-                    codes, values = encode_keys(batch.column(name), name)
-                    assert [values[code] for code in codes] == ["x", "y", None, "x"]
+                    assert keys_of(batch, name) == ["x", "y", None, "x"]
 
 
 @pytest.mark.parametrize("task_bytes", [1 << 16, 1 << 20, 128 << 20])
@@ -177,7 +185,7 @@ def test_a_task_holds_no_more_memory_than_it_says(tmp_path, task_bytes):
             (task,) = open_source(tmp_path / f"{name}.parquet", options).tasks([name], options)
             pool = pa.proxy_memory_pool(pa.system_memory_pool())
             pa.set_memory_pool(pool)
-            assert sum(batch.num_rows for batch in task.read()) == n_rows
+            assert sum(batch.n_rows for batch in task.read()) == n_rows
             pa.set_memory_pool(before)
             assert 0 < pool.max_memory() <= task.decoded_bytes, name
             assert task.decoded_bytes <= max(task_bytes, 4 << 20)
@@ -208,7 +216,7 @@ def test_tasks_are_read_from_many_threads_at_once(tmp_path, table):
     options = ReadOptions()
     tasks = list(open_source(tmp_path, options).tasks(["score", "country"], options))
     with ThreadPoolExecutor(8) as pool:
-        parts = list(pool.map(lambda task: pa.Table.from_batches(task.read()).to_pydict(), tasks))
+        parts = list(pool.map(lambda task: table_of(task).to_pydict(), tasks))
     for name in ("score", "country"):
         assert [value for part in parts for value in part[name]] == table.column(name).to_pylist()
 
@@ -222,6 +230,80 @@ def test_files_are_closed_between_batches_and_after(tmp_path, table):
     next(batches)
     batches.close()
     assert len(os.listdir("/proc/self/fd")) == held
+
+
+def rows_and_files_parsed(task):
+    """Read a task, and count the footers that this process has parsed for it."""
+    parsed = []
+    parquet_file = pq.ParquetFile
+
+    def counted(*args, **kwargs):
+        parsed.append(kwargs["metadata"] is None)
+        return parquet_file(*args, **kwargs)
+
+    pq.ParquetFile = counted
+    try:
+        return table_of(task).to_pydict(), sum(parsed)
+    finally:
+        pq.ParquetFile = parquet_file
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_task_is_read_in_another_process_as_in_this_one(tree, reader):
+    tree("log/day=1/a.parquet", "log/day=2/b.parquet", table=log_table(200).drop_columns(["a", "day"]))
+    options = ReadOptions(reader=reader, batch_rows=70)
+    tasks = list(open_source("log", options).tasks(["day", "score", "user"], options))
+    expected = [table_of(task).to_pydict() for task in tasks]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.map(rows_and_files_parsed, [tasks[0], tasks[1], tasks[0]], chunksize=1)
+    assert [rows for rows, _ in found] == [expected[0], expected[1], expected[0]]
+    if reader == "pyarrow":
+        # A process parses a file's footer once.
+        assert [parsed for _, parsed in found] == [1, 1, 0]
+
+
+def test_a_task_of_many_row_groups_is_sent_without_the_others(tmp_path, table):
+    pq.write_table(table, tmp_path / "log.parquet", row_group_size=2)
+    options = ReadOptions()
+    first, *_ = tasks = list(open_source(tmp_path, options).tasks(["click", "user"], options))
+    assert len(tasks) == 500
+    assert len(pickle.dumps(first)) < 3000
+
+
+def test_a_task_finds_in_another_process_that_its_file_has_changed(tmp_path, table):
+    pq.write_table(table, tmp_path / "log.parquet")
+    (task,) = open_source(tmp_path, ReadOptions()).tasks(["click"], ReadOptions())
+    sent = pickle.loads(pickle.dumps(task))
+    assert sent.origin == task.origin
+    pq.write_table(table.slice(1), tmp_path / "log.parquet")
+    with pytest.raises(ReadError, match="changed after its footer was read"):
+        list(sent.read())
+
+
+def test_a_task_of_a_stream_is_not_sent_to_another_process(table):
+    for log in (table, table.to_reader(), pl.from_arrow(table.select(["click"])).lazy()):
+        task = next(open_source(log, ReadOptions()).tasks(["click"], ReadOptions()))
+        with pytest.raises(UsageError, match="executor='processes' reads files; use executor='threads'") as refusal:
+            pickle.dumps(task)
+        assert "\n" not in str(refusal.value)
+
+
+def test_the_inputs_of_a_log_are_its_files(tmp_path, table, monkeypatch):
+    log = tmp_path / "log"
+    log.mkdir()
+    for name in ("a", "b ü"):
+        pq.write_table(table, log / f"{name}.parquet")
+    (log / "c.parquet").write_bytes(b"nothing")
+    os.symlink(log, tmp_path / "link")
+    status = os.stat(log / "a.parquet")
+    options = ReadOptions(skip_bad_files=True)
+    first, second = open_source(log, options).inputs(["click"])
+    assert first == ((log / "a.parquet").as_uri(), (status.st_size, status.st_mtime_ns))
+    assert second.uri == (log / "b ü.parquet").as_uri()
+    monkeypatch.chdir(tmp_path)
+    assert open_source("link/a.parquet", options).inputs(["click"]) == [first]
+    for frame in (table, pl.from_arrow(table.select(["click"])).lazy()):
+        assert open_source(frame, options).inputs(["click"]) is None
 
 
 # Listing
@@ -406,7 +488,7 @@ def test_files_may_store_a_number_in_different_widths(tree, reader):
         value = {pa.null(): None, pa.bool_(): True}.get(data_type, 1)
         tree(f"{i}.parquet", table=pa.table({"x": pa.array([value], data_type)}))
     options = ReadOptions(reader=reader)
-    found = [to_numbers(b.column(0), "x") for t in open_source("*", options).tasks(["x"], options) for b in t.read()]
+    found = [b.numbers("x") for t in open_source("*", options).tasks(["x"], options) for b in t.read()]
     assert [values.tolist() for values, _ in found] == [[1.0]] * 5 + [[0.0], [1.0]]
 
 
@@ -480,9 +562,9 @@ def test_long_batches_are_cut_and_short_ones_joined(monkeypatch):
     options = ReadOptions()
     table = pa.table({"x": range(250)})
     tasks = list(open_source(table, options).tasks(["x"], options))
-    assert [sum(batch.num_rows for batch in task.read()) for task in tasks] == [100, 100, 50]
+    assert [sum(batch.n_rows for batch in task.read()) for task in tasks] == [100, 100, 50]
     tasks = list(open_source(table.to_reader(3), options).tasks(["x"], options))
-    assert max(sum(batch.num_rows for batch in task.read()) for task in tasks) == 12
+    assert max(sum(batch.n_rows for batch in task.read()) for task in tasks) == 12
     assert len(tasks) == 21
     keys = [pa.record_batch({"k": pa.array([key], pa.string()).dictionary_encode()}) for key in ("a", "b", None, "a")]
     assert read(pa.RecordBatchReader.from_batches(keys[0].schema, keys), ["k"], options) == {
@@ -500,7 +582,7 @@ def test_a_stream_is_read_once_and_a_table_twice(table):
     for log in (table, pl.from_arrow(table.select(["click"])), pl.from_arrow(table.select(["click"])).lazy()):
         twice = open_source(log, options)
         for _ in range(2):
-            n_rows = [batch.num_rows for task in twice.tasks(["click"], options) for batch in task.read()]
+            n_rows = [batch.n_rows for task in twice.tasks(["click"], options) for batch in task.read()]
             assert sum(n_rows) == 1000
 
 
@@ -550,7 +632,7 @@ def test_planning_is_done_once_for_a_selection(tmp_path, table, monkeypatch):
     monkeypatch.setattr(pq, "ParquetFile", counted)
     source.summary(["click"], ReadOptions())
     for task in source.tasks(["click"], options):
-        assert sum(batch.num_rows for batch in task.read()) == 1000
+        assert sum(batch.n_rows for batch in task.read()) == 1000
     source.summary(["click"], ReadOptions())
     # Opening the source parsed the first footer, and planning the other two.
     assert sum(opened) == 2

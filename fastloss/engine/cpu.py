@@ -1,4 +1,4 @@
-"""The CPU engine: record batches in, exact sums out, through serial kernels that release the interpreter lock."""
+"""The CPU engine: batches in, exact sums out, through serial kernels that release the interpreter lock."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from fastloss.columns import Numbers, encode_keys, to_numbers
+from fastloss.columns.base import Batch, Keys, NumberArray
 from fastloss.engine import lists as list_engine
 from fastloss.engine.lists import ListBatch, ListChecks, pieces, read_only
 from fastloss.engine.selection import Mask, Selection
@@ -40,8 +39,6 @@ from fastloss_kernels.losses.form import Interval, Row
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# What kernels are compiled for as it stands; other types are widened to float64 first.
-_KERNEL_TYPES = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.int8))
 _LARGEST = float(np.finfo(np.float64).max)
 _SMALLEST = 5e-324
 # A cross of keys with more combinations than this many times the batch is numbered by sorting.
@@ -67,9 +64,9 @@ class CheckedBatch(NamedTuple):
     marks the rows left out for a weight of 0, None where there are none.
     """
 
-    label: Numbers
-    weight: Numbers | None
-    scores: list[Numbers]
+    label: NumberArray
+    weight: NumberArray | None
+    scores: list[NumberArray]
     keep: list[Mask | None]
     may_saturate: list[bool]
     lists: list[ListBatch] | None = None
@@ -206,7 +203,7 @@ class CpuEngine:
             # What overflows is counted as infinite, and says so in the result.
             with np.errstate(all="ignore"):
                 self._add_batch(state, batch, task)
-            rows_since_carry += batch.num_rows
+            rows_since_carry += batch.n_rows
             if rows_since_carry > ADDITIONS_BEFORE_CARRY:
                 self._carry(state)
                 rows_since_carry = 0
@@ -215,7 +212,7 @@ class CpuEngine:
             self.refuse_bad_rows(state.ledger)
         return state
 
-    def pieces(self, task: Task) -> Iterator[pa.RecordBatch]:
+    def pieces(self, task: Task) -> Iterator[Batch]:
         """Return a task's batches, those of lists cut so that a piece has no more candidates than a batch has rows."""
         for batch in task.read():
             if self._plan.lists:
@@ -251,37 +248,27 @@ class CpuEngine:
             buffers[name] = np.empty(n_rows)
         return buffers[name][:n_rows]
 
-    def as_float64(self, values: Numbers, name: object) -> Floats:
+    def as_float64(self, values: NumberArray, name: object) -> Floats:
         """Return numbers as float64, read-only, in a buffer of that name."""
         out = self.buffer(name, len(values))
         np.copyto(out, values)
         return read_only(out)
 
-    def check_batch(self, ledger: Ledger, batch: pa.RecordBatch, task: Task) -> CheckedBatch:
+    def check_batch(self, ledger: Ledger, batch: Batch, task: Task) -> CheckedBatch:
         """Read a batch's numbers, and count in the ledger each row that cannot be used."""
         plan = self._plan
-        n_rows = batch.num_rows
+        n_rows = batch.n_rows
         usable = Selection(ledger, task, ledger.n_read)
         ledger.n_read += n_rows
-        numbers: dict[str, tuple[Numbers, Mask | None]] = {}
-
-        def column(name: str) -> tuple[Numbers, Mask | None]:
-            if name not in numbers:
-                values, valid = to_numbers(batch.column(name), name)
-                if values.dtype not in _KERNEL_TYPES:
-                    values = self.as_float64(values, ("column", name))
-                numbers[name] = values, valid
-            return numbers[name]
-
         weight = weightless = None
         if plan.weight is not None:
-            weight, valid = column(plan.weight)
+            weight, valid = batch.numbers(plan.weight)
             usable.drop_null(valid, Cause("null_weight", plan.weight, "weight"))
             weightless = self._check_weight(usable, weight, plan.weight)
         if self._list_checks is not None:
             lists = self._list_checks.check(usable, batch)
             return CheckedBatch(np.empty(0), weight, [], lists.keep, lists.may_saturate, lists.lists, weightless)
-        label, valid = column(plan.label)
+        label, valid = batch.numbers(plan.label)
         usable.drop_null(valid, Cause("null_label", plan.label, "label"))
         n_nan, n_outside = self._count_outside(label, *self._label_range.bounds)
         self._drop_nan(usable, label, plan.label, "label", n_nan)
@@ -291,7 +278,7 @@ class CpuEngine:
         of_column: dict[str, Selection] = {}
         of_space: dict[tuple[str, str], Selection] = {}
         for model, allowed in zip(plan.models, plan.prediction_ranges, strict=True):
-            score, valid = column(model.column)
+            score, valid = batch.numbers(model.column)
             scores.append(score)
             # One pass usually shows that all is well: the range in which nothing saturates is the narrower one.
             low, high = plan.unsaturated(model)
@@ -310,12 +297,12 @@ class CpuEngine:
         keep = [selection.keep for selection in selections]
         return CheckedBatch(label, weight, scores, keep, may_saturate, weightless=weightless)
 
-    def _add_batch(self, state: EvaluationState, batch: pa.RecordBatch, task: Task) -> None:
+    def _add_batch(self, state: EvaluationState, batch: Batch, task: Task) -> None:
         plan = self._plan
-        n_rows = batch.num_rows
+        n_rows = batch.n_rows
         first_row = state.ledger.n_read
         label, weight, scores, keep, may_saturate, lists, weightless = self.check_batch(state.ledger, batch, task)
-        keys = {key: encode_keys(batch.column(key), key) for key in plan.keys}
+        keys = {key: batch.keys(key) for key in plan.keys}
         alike = all(mask is keep[0] for mask in keep)
         cells: _Cells | None = None
         for index in range(len(plan.models)):
@@ -352,7 +339,7 @@ class CpuEngine:
             elif term == ZERO_WEIGHT_CANDIDATES and lists is not None:
                 self._count_candidates(cells, index, term, lists[index])
 
-    def _add_shared(self, cells: _Cells, index: int, label: Numbers, weight: Numbers | None) -> None:
+    def _add_shared(self, cells: _Cells, index: int, label: NumberArray, weight: NumberArray | None) -> None:
         # With a single model its rows are those that all models use alike.
         owner = index if len(self._plan.models) > 1 else _ALL_MODELS
         terms = self.buffer("terms", cells.n_used)
@@ -368,7 +355,7 @@ class CpuEngine:
         cells: _Cells,
         index: int,
         inputs: Inputs,
-        weight: Numbers | None,
+        weight: NumberArray | None,
         lists: ListBatch | None,
         may_saturate: bool,
     ) -> None:
@@ -411,7 +398,7 @@ class CpuEngine:
         cells: _Cells,
         index: int,
         inputs: Inputs,
-        weight: Numbers | None,
+        weight: NumberArray | None,
         task: Task,
         first_row: int,
     ) -> None:
@@ -431,12 +418,12 @@ class CpuEngine:
             if work.weight_column is not None and weight is not None:
                 cells.add(np.multiply(flag, weight, out=exact), work.weight_column)
 
-    def _drop_nan(self, selection: Selection, values: Numbers, column: str, role: str, n_nan: int) -> None:
+    def _drop_nan(self, selection: Selection, values: NumberArray, column: str, role: str, n_nan: int) -> None:
         if n_nan:
             selection.drop(np.isnan(values), Cause("nan", column, role), values)
 
     def _drop_outside(
-        self, selection: Selection, values: Numbers, cause: Cause, n_outside: int, allowed: Interval
+        self, selection: Selection, values: NumberArray, cause: Cause, n_outside: int, allowed: Interval
     ) -> None:
         if n_outside:
             # NumPy would round a Python float to the column's float32 before it compares.
@@ -445,7 +432,7 @@ class CpuEngine:
         if allowed.without_zero:
             selection.drop(values == 0.0, cause, values)
 
-    def _check_weight(self, selection: Selection, weight: Numbers, name: str) -> Mask | None:
+    def _check_weight(self, selection: Selection, weight: NumberArray, name: str) -> Mask | None:
         """Leave out rows for their weights, and return those whose weight is 0."""
         n_nan, n_outside = self._count_outside(weight, _SMALLEST, _LARGEST)
         self._drop_nan(selection, weight, name, "weight", n_nan)
@@ -496,7 +483,7 @@ class CpuEngine:
         return f"{text} {rows}; on_bad_row='drop' leaves such rows out and counts them."
 
 
-def _at(model: Model, score: Numbers, label: Numbers, row: int) -> str:
+def _at(model: Model, score: NumberArray, label: NumberArray, row: int) -> str:
     return f" ({model.space} {float(score[row])!r} at label {float(label[row])!r})"
 
 
@@ -518,7 +505,7 @@ class _Cells:
         self,
         engine: CpuEngine,
         state: EvaluationState,
-        keys: dict[str, tuple[NDArray[Any], list[Any]]],
+        keys: dict[str, Keys],
         keep: Mask | None,
         n_rows: int,
     ) -> None:
@@ -552,7 +539,7 @@ class _Cells:
         """The used rows of the batch, in this order."""
         return np.arange(self._n_rows) if self._rows is None else self._rows
 
-    def arrange(self, values: Numbers, name: str) -> Numbers:
+    def arrange(self, values: NumberArray, name: str) -> NumberArray:
         """Return the used rows' values in this order; in a buffer of that name, unless that is how they stand."""
         if self._rows is None:
             return values
@@ -605,27 +592,25 @@ class _Cells:
             self._engine.add_by_cell(ordered, starts, rows, grouping.words, column)
 
 
-def _number_cells(
-    keys: Sequence[tuple[NDArray[Any], list[Any]]], rows: Integers | None
-) -> tuple[Integers, int, Callable[[int], CellKey]]:
+def _number_cells(keys: Sequence[Keys], rows: Integers | None) -> tuple[Integers, int, Callable[[int], CellKey]]:
     """Number the combinations of key values, and return each row's number, how many there are, and what one means."""
-    codes = [(c if rows is None else c[rows]).astype(np.int64) for c, _ in keys]
-    values = [v for _, v in keys]
+    codes = [(key.codes if rows is None else key.codes[rows]).astype(np.int64) for key in keys]
+    sizes = [len(key.values) for key in keys]
 
     def name_of(code: int) -> CellKey:
         name: list[Any] = []
-        for value in reversed(values):
-            code, index = divmod(code, len(value))
-            name.append(value[index])
+        for key, size in zip(reversed(keys), reversed(sizes), strict=True):
+            code, index = divmod(code, size)
+            name.append(key.key_of(index))
         return tuple(reversed(name))
 
-    n_combined = math.prod(len(value) for value in values)
+    n_combined = math.prod(sizes)
     if n_combined <= _DENSE_FACTOR * len(codes[0]) + 1024:
         combined = codes[0]
-        for column, value in zip(codes[1:], values[1:], strict=True):
-            combined = combined * len(value) + column
+        for column, size in zip(codes[1:], sizes[1:], strict=True):
+            combined = combined * size + column
         return combined, n_combined, name_of
     # Too many combinations to number, perhaps for 64 bits: number those that occur.
     present, numbers = np.unique(np.stack(codes), axis=1, return_inverse=True)
-    names = [tuple(value[i] for value, i in zip(values, cell, strict=True)) for cell in present.T.tolist()]
+    names = [tuple(key.key_of(i) for key, i in zip(keys, cell, strict=True)) for cell in present.T.tolist()]
     return numbers.reshape(-1), len(names), names.__getitem__

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fastloss.columns import ListColumn, is_list_type, to_lists, to_numbers
+from fastloss.columns.base import Batch, Lists
 from fastloss.engine.selection import Mask, Selection
 from fastloss.errors import UsageError
 from fastloss.metrics.presets import ListInputs
@@ -81,7 +79,7 @@ class CheckedLists(NamedTuple):
     may_saturate: list[bool]
 
 
-def pieces(batch: pa.RecordBatch, most_candidates: int, longest_list: int) -> Iterator[pa.RecordBatch]:
+def pieces(batch: Batch, most_candidates: int, longest_list: int) -> Iterator[Batch]:
     """Cut a batch so that no list column has more elements in a piece, unless a single list has.
 
     Raises
@@ -89,8 +87,8 @@ def pieces(batch: pa.RecordBatch, most_candidates: int, longest_list: int) -> It
     UsageError
         If a list is longer than `longest_list`.
     """
-    lengths = [_lengths(column) for column in batch.columns if is_list_type(column.type)]
-    if not lengths or batch.num_rows == 0:
+    lengths = [batch.list_lengths(column) for column in batch.list_columns]
+    if not lengths or batch.n_rows == 0:
         yield batch
         return
     longest = np.maximum.reduce(lengths)
@@ -101,15 +99,11 @@ def pieces(batch: pa.RecordBatch, most_candidates: int, longest_list: int) -> It
         )
     ends = np.cumsum(longest)
     first = 0
-    while first < batch.num_rows:
+    while first < batch.n_rows:
         before = int(ends[first - 1]) if first else 0
         last = max(first + 1, int(np.searchsorted(ends, before + most_candidates, side="right")))
         yield batch.slice(first, last - first)
         first = last
-
-
-def _lengths(column: pa.Array) -> Integers:
-    return np.asarray(pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def make_values(row: ListRow) -> Callable[..., None]:
@@ -152,7 +146,7 @@ class ListChecks:
         longest = [n for loss in losses if (n := getattr(loss, "longest_list", None)) is not None]
         self._longest_list = min(longest, default=None)
 
-    def check(self, usable: Selection, batch: pa.RecordBatch) -> CheckedLists:
+    def check(self, usable: Selection, batch: Batch) -> CheckedLists:
         """Return the lists of each model; what cannot be used is counted in the selection's ledger."""
         label = self._index(usable, batch) if self._plan.label_is_index else self._labels(usable, batch)
         lists: dict[tuple[str, str], ListBatch] = {}
@@ -169,9 +163,9 @@ class ListChecks:
         keys = [(model.column, model.space) for model in self._plan.models]
         return CheckedLists([lists[key] for key in keys], [selections[key].keep for key in keys], may_saturate)
 
-    def _labels(self, usable: Selection, batch: pa.RecordBatch) -> ListColumn:
+    def _labels(self, usable: Selection, batch: Batch) -> Lists:
         name = self._plan.label
-        label = to_lists(batch.column(name), name)
+        label = batch.lists(name)
         usable.drop_null(label.valid, Cause("null_label", name, "label"))
         self._drop_bad_elements(usable, label, name, "label", self._label_range)
         if self._plan.label_domain == "pm1":
@@ -181,18 +175,18 @@ class ListChecks:
             label = label._replace(values=read_only(values))
         return label
 
-    def _index(self, usable: Selection, batch: pa.RecordBatch) -> ListColumn:
+    def _index(self, usable: Selection, batch: Batch) -> Lists:
         name = self._plan.label
-        numbers, valid = to_numbers(batch.column(name), name)
+        numbers, valid = batch.numbers(name)
         values = numbers.astype(np.float64)
         usable.drop_null(valid, Cause("null_label", name, "label"))
         usable.drop(np.isnan(values), Cause("nan", name, "label"), values)
         for ignored in self._ignored:
             usable.drop(values == ignored, Cause("ignored_class", name, "label"), values)
-        return ListColumn(read_only(values), np.arange(len(values) + 1), valid, None)
+        return Lists(read_only(values), np.arange(len(values) + 1), valid, None)
 
     def _drop_bad_elements(
-        self, selection: Selection, lists: ListColumn, column: str, role: str, allowed: Interval
+        self, selection: Selection, lists: Lists, column: str, role: str, allowed: Interval
     ) -> None:
         low, high = allowed.bounds
         n_nan, n_outside = self._count_outside(lists.values, low, high)
@@ -210,13 +204,13 @@ class ListChecks:
     def _scores(
         self,
         selection: Selection,
-        batch: pa.RecordBatch,
+        batch: Batch,
         model: Model,
         allowed: Interval,
-        label: ListColumn,
+        label: Lists,
         counted: dict[Cause, Mask],
     ) -> ListBatch:
-        score = to_lists(batch.column(model.column), model.column)
+        score = batch.lists(model.column)
         selection.drop_null(score.valid, Cause("null_prediction", model.column, model.space))
         if not self._plan.label_is_index:
             different = score.lengths != label.lengths
@@ -230,13 +224,13 @@ class ListChecks:
         found = ListBatch(_masked(score, label, self._plan.label_is_index), score.offsets, label.values, label.offsets)
         lowest = max(loss.lowest_score(model.space) for loss in self._losses)
         for need in self._needs:
-            rows = np.arange(len(batch)) if selection.keep is None else np.flatnonzero(selection.keep)
+            rows = np.arange(batch.n_rows) if selection.keep is None else np.flatnonzero(selection.keep)
             classes = np.empty(len(rows), dtype=np.int8)
             self._classify(*found, rows, lowest, need, self._plan.label_is_index, classes)
             if not classes.any():
                 continue
             for number, name in _CAUSES.items():
-                unwanted = np.zeros(len(batch), dtype=np.bool_)
+                unwanted = np.zeros(batch.n_rows, dtype=np.bool_)
                 unwanted[rows[classes == number]] = True
                 if number in (loops.NO_SUCH_INDEX, loops.NO_POSITIVE):
                     cause = Cause(name, self._plan.label, "label")
@@ -248,7 +242,7 @@ class ListChecks:
         return found
 
 
-def _masked(score: ListColumn, label: ListColumn, label_is_index: bool) -> Floats:
+def _masked(score: Lists, label: Lists, label_is_index: bool) -> Floats:
     """Return the scores, NaN where the score or its label is null."""
     label_nulls = None if label_is_index else label.elements_valid
     if score.elements_valid is None and label_nulls is None:

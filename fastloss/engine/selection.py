@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fastloss.columns import ListColumn, Numbers
+from fastloss.columns.base import Lists, NumberArray
 from fastloss.sources.base import Task
 from fastloss.states.ledger import Cause, Ledger, Location
 
@@ -30,7 +30,7 @@ class Selection:
         if valid is not None:
             self.drop(~valid, cause, None)
 
-    def drop(self, unwanted: Mask, cause: Cause, values: Numbers | None, counted: Mask | None = None) -> None:
+    def drop(self, unwanted: Mask, cause: Cause, values: NumberArray | None, counted: Mask | None = None) -> None:
         """Leave out rows, and count those that were still in use, each once among all that share `counted`."""
         if self.keep is not None:
             unwanted = unwanted & self.keep
@@ -49,9 +49,9 @@ class Selection:
         place = Location(task.index, task.first_row + self._first_row + row, task.origin, task.row_group, found)
         self._ledger.drop(cause, count, place)
 
-    def drop_elements(self, unwanted: Mask, cause: Cause, lists: ListColumn) -> None:
+    def drop_elements(self, unwanted: Mask, cause: Cause, lists: Lists) -> None:
         """Leave out the rows whose list holds an unwanted element."""
-        rows = lists.rows_of(unwanted)
+        rows = lists.lists_with(unwanted)
         found = np.full(len(rows), np.nan)
         elements = np.flatnonzero(unwanted)
         holders = lists.holders(elements)

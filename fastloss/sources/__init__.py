@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from fastloss.errors import UsageError
-from fastloss.sources.base import ReadOptions, Source, SourceSummary, Task
+from fastloss.sources.base import Input, ReadOptions, Source, SourceSummary, Task
 
-__all__ = ["ReadOptions", "Source", "SourceSummary", "Task", "open_source"]
+__all__ = ["Input", "ReadOptions", "Source", "SourceSummary", "Task", "open_source"]
 
 
 def open_source(log: object, options: ReadOptions) -> Source:

@@ -6,11 +6,12 @@ runs of short batches are joined, so that a stream of single rows does not cost 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import pyarrow as pa
 
+from fastloss.columns.arrow import ArrowBatch
 from fastloss.errors import FastlossError, ReadError, SchemaError, UsageError, nearest_names
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
 from fastloss.sources.listing import one_line
@@ -90,6 +91,9 @@ class ArrowStreamSource:
             rows = None
         return SourceSummary(files=0, row_groups=0, rows=rows, stored_bytes=None, largest_task_bytes=None)
 
+    def inputs(self, columns: Sequence[str]) -> None:
+        """Return None: nothing tells one stream from another."""
+
 
 def column_positions(schema: pa.Schema, columns: Sequence[str]) -> list[int]:
     """Return each column's position in a schema; a missing or ambiguous name is a SchemaError."""
@@ -120,7 +124,7 @@ def batch_tasks(
             n_rows=None,
             stored_bytes=0,
             decoded_bytes=batch.nbytes,
-            read=functools.partial(_slices, batch, options.batch_rows),
+            read=_Slices(batch, options.batch_rows),
         )
         first_row += batch.num_rows
 
@@ -169,6 +173,19 @@ def _suitable_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBa
         yield pa.concat_batches(short)
 
 
-def _slices(batch: pa.RecordBatch, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    for first in range(0, batch.num_rows, batch_rows):
-        yield batch.slice(first, batch_rows)
+class _Slices:
+    """Reads a batch that is here, in pieces of at most `batch_rows` rows."""
+
+    def __init__(self, batch: pa.RecordBatch, batch_rows: int) -> None:
+        self._batch = batch
+        self._batch_rows = batch_rows
+
+    def __call__(self) -> Iterator[ArrowBatch]:
+        for first in range(0, self._batch.num_rows, self._batch_rows):
+            yield ArrowBatch(self._batch.slice(first, self._batch_rows))
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            "the rows of a stream or a frame are in this process, and another would need a copy of them; "
+            "executor='processes' reads files; use executor='threads', or write the log to Parquet."
+        )

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from fastloss.columns.base import Batch
+
+# Size in bytes, and time of the last change in nanoseconds since 1970.
+Stamp = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,9 @@ class Task:
     decoded_bytes : int
         Estimate, from above, of the bytes held at once while the task is read.
     read : callable
-        Returns an iterator over record batches that hold exactly the selected columns in the order asked for. The
-        iterator raises ReadError if a batch cannot be read or, at its end, if the rows are not those promised.
+        Returns an iterator over batches that hold exactly the selected columns. The iterator raises ReadError if a
+        batch cannot be read or, at its end, if the rows are not those promised. A task of a file can be pickled, and
+        read in another process; pickling one of a stream or of a frame is a UsageError.
     """
 
     index: int
@@ -68,7 +74,7 @@ class Task:
     n_rows: int | None
     stored_bytes: int
     decoded_bytes: int
-    read: Callable[[], Iterator[pa.RecordBatch]]
+    read: Callable[[], Iterator[Batch]]
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,21 @@ class SourceSummary:
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
+class Input(NamedTuple):
+    """A file whose rows a log consists of.
+
+    Attributes
+    ----------
+    uri : str
+        The file, by a name that is the same from every folder: ``file:///…`` or the URL of an object in a store.
+    stamp : (int, int) or None
+        What tells whether it has changed; None for an object in a store.
+    """
+
+    uri: str
+    stamp: Stamp | None
+
+
 class Source(Protocol):
     """Rows under a schema, cut into tasks."""
 
@@ -112,3 +133,6 @@ class Source(Protocol):
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what is known of these columns without reading a row."""
+
+    def inputs(self, columns: Sequence[str]) -> list[Input] | None:
+        """Return the files whose rows the tasks of these columns give; None for a stream or a frame."""

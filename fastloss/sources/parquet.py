@@ -25,18 +25,21 @@ import functools
 import os
 import re
 import threading
+import uuid
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fastloss.columns.arrow import ArrowBatch
 from fastloss.errors import FastlossError, ReadError, SchemaError, UsageError, nearest_names
-from fastloss.sources.base import ReadOptions, SourceSummary, Task
+from fastloss.sources.base import Input, ReadOptions, SourceSummary, Stamp, Task
 from fastloss.sources.listing import LogFile, list_files, one_line
 
 _STORE_CONNECTIONS = 16
@@ -51,6 +54,9 @@ _PHYSICAL_BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4
 
 @dataclass(frozen=True, slots=True)
 class _RowGroup:
+    """What a footer promises of one row group's selected columns; bytes of text by leaf."""
+
+    number: int
     first_row: int
     n_rows: int
     stored_bytes: int
@@ -60,12 +66,32 @@ class _RowGroup:
 
 @dataclass(frozen=True, slots=True)
 class _PlannedFile:
-    """What is kept of one file's footer, for one selection of columns."""
+    """What reading one file takes, for one selection of columns; the same in every process.
 
+    `source` names the source that has read the footer: another may find another file under the same path.
+    """
+
+    source: str
     file: LogFile
-    stamp: tuple[int, int] | None
+    stamp: Stamp | None
     text_leaves: tuple[int, ...]
-    row_groups: tuple[_RowGroup, ...]
+    has_lists: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """The columns asked for, and the types of the partition keys."""
+
+    columns: tuple[str, ...]
+    key_types: Mapping[str, pa.DataType]
+
+    @property
+    def stored(self) -> list[str]:
+        """The columns to read from the files."""
+        return list(dict.fromkeys(name for name in self.columns if name not in self.key_types))
+
+
+_Plan = list[tuple[_PlannedFile, tuple[_RowGroup, ...]]]
 
 
 class ParquetSource:
@@ -93,9 +119,9 @@ class ParquetSource:
         self._options = options
         self._files = list_files(entries)
         self._check_reader(options)
-        self._footers = _FooterCache()
+        self._name = uuid.uuid4().hex
         self._skipped: dict[str, str] = {}
-        self._planned: tuple[tuple[str, ...], list[_PlannedFile]] | None = None
+        self._planned: tuple[tuple[str, ...], _Plan] | None = None
         self._planning = threading.Lock()
         self._key_types = _key_types(self._files)
         self._first, file_schema = self._first_schema()
@@ -135,7 +161,7 @@ class ParquetSource:
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return the sizes of these columns as the footers promise them; raises as ``tasks`` does."""
         planned = self._plan(tuple(columns))
-        row_groups = [row_group for entry in planned for row_group in entry.row_groups]
+        row_groups = [row_group for _, groups in planned for row_group in groups]
         return SourceSummary(
             files=len(planned),
             row_groups=len(row_groups),
@@ -144,6 +170,10 @@ class ParquetSource:
             largest_task_bytes=max((_held_bytes(g, len(columns), options) for g in row_groups), default=0),
             skipped=list(self._skipped.items()),
         )
+
+    def inputs(self, columns: Sequence[str]) -> list[Input]:
+        """Return the files whose rows the tasks of these columns give; raises as ``tasks`` does."""
+        return [Input(_uri(entry.file), entry.stamp) for entry, _ in self._plan(tuple(columns))]
 
     def _check_reader(self, options: ReadOptions) -> None:
         if options.reader == "polars" and options.verify_checksums:
@@ -154,7 +184,7 @@ class ParquetSource:
     def _first_schema(self) -> tuple[LogFile, pa.Schema]:
         for file in self._files:
             try:
-                with _reading(file), self._opened(file) as (parquet, _):
+                with _reading(file), _opened(file, self._name) as (parquet, _):
                     return file, parquet.schema_arrow
             except ReadError as error:
                 self._skip_or_raise(file, error)
@@ -168,13 +198,13 @@ class ParquetSource:
 
     # Planning: from footers to a few numbers
 
-    def _plan(self, columns: tuple[str, ...]) -> list[_PlannedFile]:
+    def _plan(self, columns: tuple[str, ...]) -> _Plan:
         with self._planning:
             if self._planned is None or self._planned[0] != columns:
                 self._planned = (columns, self._plan_files(columns))
             return self._planned[1]
 
-    def _plan_files(self, columns: tuple[str, ...]) -> list[_PlannedFile]:
+    def _plan_files(self, columns: tuple[str, ...]) -> _Plan:
         for name in columns:
             if name not in self._schema.names:
                 raise SchemaError(
@@ -210,9 +240,11 @@ class ParquetSource:
                     "name files that share the key, or do without it."
                 )
 
-    def _plan_file(self, file: LogFile, columns: Sequence[str]) -> _PlannedFile | ReadError:
+    def _plan_file(
+        self, file: LogFile, columns: Sequence[str]
+    ) -> tuple[_PlannedFile, tuple[_RowGroup, ...]] | ReadError:
         try:
-            with _reading(file), self._opened(file) as (parquet, size):
+            with _reading(file), _opened(file, self._name) as (parquet, size):
                 leaves = self._column_leaves(file, parquet.schema_arrow, columns)
                 footer = parquet.metadata
                 _check_chunks(footer, size, columns)
@@ -224,7 +256,9 @@ class ParquetSource:
                 text_leaves = tuple(
                     leaf for kind, leaf, _ in leaves if _is_text(kind) and _reads_as_dictionary(footer, leaf)
                 )
-                return _PlannedFile(file, _stamp(file), text_leaves, tuple(row_groups))
+                has_lists = any(pa.types.is_nested(kind) for kind, _, _ in leaves)
+                planned = _PlannedFile(self._name, file, _stamp(file), text_leaves, has_lists)
+                return planned, tuple(row_groups)
         except ReadError as error:
             return error
 
@@ -254,115 +288,120 @@ class ParquetSource:
             leaves.append((kind, sum(leaf_counts[: positions[0]]), leaf_counts[positions[0]]))
         return leaves
 
-    # Reading
-
-    def _tasks(self, planned: list[_PlannedFile], columns: tuple[str, ...], options: ReadOptions) -> Iterator[Task]:
+    def _tasks(self, planned: _Plan, columns: tuple[str, ...], options: ReadOptions) -> Iterator[Task]:
+        selection = _Selection(columns, self._key_types)
         index = 0
-        for entry in planned:
-            for number, row_group in enumerate(entry.row_groups):
+        for entry, row_groups in planned:
+            for row_group in row_groups:
                 yield Task(
                     index=index,
                     origin=entry.file.origin,
-                    row_group=number,
+                    row_group=row_group.number,
                     first_row=0,
                     n_rows=row_group.n_rows,
                     stored_bytes=row_group.stored_bytes,
                     decoded_bytes=_held_bytes(row_group, len(columns), options),
-                    read=functools.partial(self._read, entry, number, columns, options),
+                    read=functools.partial(_read, entry, row_group, selection, options),
                 )
                 index += 1
 
-    def _read(
-        self, entry: _PlannedFile, number: int, columns: tuple[str, ...], options: ReadOptions
-    ) -> Iterator[pa.RecordBatch]:
-        promised = entry.row_groups[number].n_rows
-        stored = list(dict.fromkeys(name for name in columns if name not in self._key_types))
-        keys = dict(entry.file.keys)
-        with _reading(entry.file, number):
-            if _stamp(entry.file) != entry.stamp:
-                raise ReadError(
-                    f"{entry.file.origin!r} changed after its footer was read for the plan; read a complete log."
-                )
-            whole = entry.row_groups[number].decoded_bytes <= options.task_bytes
-            if options.reader == "polars" and whole:
-                batches = _polars_batches(entry, number, stored, options)
-            else:
-                batches = self._pyarrow_batches(entry, number, stored, options, whole)
-            delivered = 0
-            for batch in batches:
-                delivered += batch.num_rows
-                if delivered > promised:
-                    break
-                if batch.num_rows:
-                    _check_indices(batch)
-                    arrays = [
-                        batch.column(name)
-                        if name in stored
-                        else _constant(keys[name], self._key_types[name], batch.num_rows)
-                        for name in columns
-                    ]
-                    yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
-            if delivered != promised:
-                raise ReadError(
-                    f"{entry.file.origin!r}, row group {number}, promises {promised} rows and delivers "
-                    f"{delivered}{' or more' if delivered > promised else ''}; the file is damaged."
-                )
 
-    def _pyarrow_batches(
-        self, entry: _PlannedFile, number: int, columns: list[str], options: ReadOptions, whole: bool
-    ) -> Iterator[pa.RecordBatch]:
-        row_group = entry.row_groups[number]
-        stream_bytes = 0 if whole else _STREAM_BYTES if entry.file.is_local else _STORE_STREAM_BYTES
-        # Arrow's dictionary grows until the row group ends, whatever the pieces: many distinct texts are read plain.
-        most_text = options.task_bytes // (2 * len(columns))
-        text_leaves = [leaf for leaf in entry.text_leaves if whole or row_group.text_bytes[leaf] <= most_text]
-        with self._opened(
-            entry.file,
-            text_leaves=text_leaves,
-            stream_bytes=stream_bytes,
-            checksums=options.verify_checksums,
-        ) as (parquet, _):
-            if whole:
-                table = parquet.read_row_group(number, columns=columns, use_threads=False)
-                yield from table.to_batches(max_chunksize=options.batch_rows)
-            else:
-                # Half for the batch that is being decoded, half for the one that the caller still holds.
-                row_bytes = row_group.decoded_bytes // max(1, row_group.n_rows) + 1
-                rows = options.task_bytes // (2 * row_bytes)
-                if any(pa.types.is_nested(self.schema.field(name).type) for name in columns):
-                    # Lists that stand together may be much longer than those of the whole row group are on average.
-                    rows //= _LIST_SKEW
-                yield from parquet.iter_batches(
-                    batch_size=max(1, min(options.batch_rows, rows)),
-                    row_groups=[number],
-                    columns=columns,
-                    use_threads=False,
-                )
+# Reading: in any process that has the plan of the file
 
-    @contextlib.contextmanager
-    def _opened(
-        self, file: LogFile, *, text_leaves: Sequence[int] = (), stream_bytes: int = 0, checksums: bool = False
-    ) -> Iterator[tuple[pq.ParquetFile, int]]:
-        """Open a file for as long as the context lasts; gives the reader and the file's size in bytes."""
-        with file.filesystem.open_input_file(file.path) as handle:
-            identity = (file.origin, _stamp(file))
-            footer = self._footers.get(identity)
-            try:
-                parquet = pq.ParquetFile(
-                    handle,
-                    metadata=footer,
-                    read_dictionary=list(text_leaves),
-                    buffer_size=stream_bytes,
-                    pre_buffer=not file.is_local and not stream_bytes,
-                    page_checksum_verification=checksums,
-                    # Spark's INT96 counts nanoseconds of a day; as nanoseconds since 1970 it would wrap after 2262.
-                    coerce_int96_timestamp_unit="us",
-                )
-            except Exception as error:
-                raise ReadError(f"cannot open {file.origin!r}: {_what_it_is(handle) or one_line(error)}") from error
-            if footer is None:
-                self._footers.put(identity, parquet.metadata)
-            yield parquet, handle.size()
+
+def _read(
+    entry: _PlannedFile, row_group: _RowGroup, selection: _Selection, options: ReadOptions
+) -> Iterator[ArrowBatch]:
+    number, promised = row_group.number, row_group.n_rows
+    stored = selection.stored
+    keys = dict(entry.file.keys)
+    with _reading(entry.file, number):
+        if _stamp(entry.file) != entry.stamp:
+            raise ReadError(
+                f"{entry.file.origin!r} changed after its footer was read for the plan; read a complete log."
+            )
+        whole = row_group.decoded_bytes <= options.task_bytes
+        if options.reader == "polars" and whole:
+            batches = _polars_batches(entry, row_group, stored, options)
+        else:
+            batches = _pyarrow_batches(entry, row_group, stored, options, whole)
+        delivered = 0
+        for batch in batches:
+            delivered += batch.num_rows
+            if delivered > promised:
+                break
+            if batch.num_rows:
+                _check_indices(batch)
+                arrays = [
+                    batch.column(name)
+                    if name not in selection.key_types
+                    else _constant(keys[name], selection.key_types[name], batch.num_rows)
+                    for name in selection.columns
+                ]
+                yield ArrowBatch(pa.RecordBatch.from_arrays(arrays, names=list(selection.columns)))
+        if delivered != promised:
+            raise ReadError(
+                f"{entry.file.origin!r}, row group {number}, promises {promised} rows and delivers "
+                f"{delivered}{' or more' if delivered > promised else ''}; the file is damaged."
+            )
+
+
+def _pyarrow_batches(
+    entry: _PlannedFile, row_group: _RowGroup, columns: list[str], options: ReadOptions, whole: bool
+) -> Iterator[pa.RecordBatch]:
+    stream_bytes = 0 if whole else _STREAM_BYTES if entry.file.is_local else _STORE_STREAM_BYTES
+    # Arrow's dictionary grows until the row group ends, whatever the pieces: many distinct texts are read plain.
+    most_text = options.task_bytes // (2 * len(columns))
+    text_leaves = [leaf for leaf in entry.text_leaves if whole or row_group.text_bytes[leaf] <= most_text]
+    with _opened(
+        entry.file,
+        entry.source,
+        text_leaves=text_leaves,
+        stream_bytes=stream_bytes,
+        checksums=options.verify_checksums,
+    ) as (parquet, _):
+        if whole:
+            table = parquet.read_row_group(row_group.number, columns=columns, use_threads=False)
+            yield from table.to_batches(max_chunksize=options.batch_rows)
+        else:
+            # Half for the batch that is being decoded, half for the one that the caller still holds.
+            row_bytes = row_group.decoded_bytes // max(1, row_group.n_rows) + 1
+            rows = options.task_bytes // (2 * row_bytes)
+            if entry.has_lists:
+                # Lists that stand together may be much longer than those of the whole row group are on average.
+                rows //= _LIST_SKEW
+            yield from parquet.iter_batches(
+                batch_size=max(1, min(options.batch_rows, rows)),
+                row_groups=[row_group.number],
+                columns=columns,
+                use_threads=False,
+            )
+
+
+@contextlib.contextmanager
+def _opened(
+    file: LogFile, source: str, *, text_leaves: Sequence[int] = (), stream_bytes: int = 0, checksums: bool = False
+) -> Iterator[tuple[pq.ParquetFile, int]]:
+    """Open a file for as long as the context lasts; gives the reader and the file's size in bytes."""
+    with file.filesystem.open_input_file(file.path) as handle:
+        identity = (source, file.path, _stamp(file))
+        footer = _FOOTERS.get(identity)
+        try:
+            parquet = pq.ParquetFile(
+                handle,
+                metadata=footer,
+                read_dictionary=list(text_leaves),
+                buffer_size=stream_bytes,
+                pre_buffer=not file.is_local and not stream_bytes,
+                page_checksum_verification=checksums,
+                # Spark's INT96 counts nanoseconds of a day; as nanoseconds since 1970 it would wrap after 2262.
+                coerce_int96_timestamp_unit="us",
+            )
+        except Exception as error:
+            raise ReadError(f"cannot open {file.origin!r}: {_what_it_is(handle) or one_line(error)}") from error
+        if footer is None:
+            _FOOTERS.put(identity, parquet.metadata)
+        yield parquet, handle.size()
 
 
 class _FooterCache:
@@ -388,6 +427,10 @@ class _FooterCache:
                 self._footers.popitem(last=False)
 
 
+# Of this process: a task opens its file wherever it is sent.
+_FOOTERS = _FooterCache()
+
+
 @contextlib.contextmanager
 def _reading(file: LogFile, row_group: int | None = None) -> Iterator[None]:
     """Turn whatever a decoder raises into a ReadError that names the file and the row group."""
@@ -401,7 +444,12 @@ def _reading(file: LogFile, row_group: int | None = None) -> Iterator[None]:
         raise ReadError(f"cannot read {file.origin!r}{where}: {one_line(error)}") from error
 
 
-def _stamp(file: LogFile) -> tuple[int, int] | None:
+def _uri(file: LogFile) -> str:
+    """Return a name of the file that is the same from every folder, and through every link."""
+    return Path(os.path.realpath(file.path)).as_uri() if file.is_local else file.origin
+
+
+def _stamp(file: LogFile) -> Stamp | None:
     """Return what tells whether a local file has changed; an object in a store is replaced whole, if at all."""
     if not file.is_local:
         return None
@@ -512,7 +560,7 @@ def _weigh(
             f"cannot read {file.origin!r}, row group {number}: its footer promises {contradiction}; it is damaged."
         )
     decoded += passing if file.is_local else passing + stored
-    return _RowGroup(first_row, n_rows, stored, decoded, text_bytes)
+    return _RowGroup(number, first_row, n_rows, stored, decoded, text_bytes)
 
 
 def _reads_as_dictionary(footer: pq.FileMetaData, leaf: int) -> bool:
@@ -552,12 +600,11 @@ def _check_indices(batch: pa.RecordBatch) -> None:
 
 
 def _polars_batches(
-    entry: _PlannedFile, number: int, columns: list[str], options: ReadOptions
+    entry: _PlannedFile, row_group: _RowGroup, columns: list[str], options: ReadOptions
 ) -> Iterator[pa.RecordBatch]:
     import polars as pl
     import polars.selectors as cs
 
-    row_group = entry.row_groups[number]
     try:
         frame = (
             pl.scan_parquet(entry.file.path, parallel="none", glob=False, hive_partitioning=False, cache=False)
@@ -569,7 +616,7 @@ def _polars_batches(
     except pl.exceptions.PanicException as error:
         # A BaseException, which no caller's "except Exception" would stop.
         raise ReadError(
-            f"cannot read {entry.file.origin!r}, row group {number}: Polars panicked ({one_line(error)}); "
+            f"cannot read {entry.file.origin!r}, row group {row_group.number}: Polars panicked ({one_line(error)}); "
             "use reader='pyarrow'."
         ) from error
     yield from frame.to_arrow(compat_level=pl.CompatLevel.oldest()).to_batches(max_chunksize=options.batch_rows)

@@ -79,6 +79,9 @@ class PolarsLazySource:
         column_positions(self._schema, columns)
         return SourceSummary(files=0, row_groups=0, rows=None, stored_bytes=None, largest_task_bytes=None)
 
+    def inputs(self, columns: Sequence[str]) -> None:
+        """Return None: nothing tells what a query has read."""
+
 
 def _collect(frame: pl.LazyFrame, columns: list[str]) -> Iterator[pa.RecordBatch]:
     import polars as pl

@@ -1,5 +1,7 @@
 """Arrow columns as NumPy arrays: numbers in a type that float64 holds exactly, keys as codes.
 
+`ArrowBatch` reads a record batch; the functions below it convert one column each.
+
 A decimal column takes one of two routes, both correctly rounded. An unscaled integer of at most 2**53 with a scale of
 0 to 22 is divided by the power of ten: both are exact in float64, so the division rounds once. Any other goes through
 its decimal text, which Arrow parses with correct rounding. (Arrow's own cast from decimal to float64 rounds twice.)
@@ -7,27 +9,83 @@ its decimal text, which Arrow parses with correct rounding. (Arrow's own cast fr
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fastloss.columns.base import (
+    NUMBER_TYPES,
+    BoolArray,
+    CodeArray,
+    Float64Array,
+    IntegerArray,
+    Key,
+    Keys,
+    Lists,
+    NumberArray,
+    Numbers,
+)
 from fastloss.errors import DataError, SchemaError
 
 _EXACT_INTEGER = 2**53
 _EXACT_POWER_OF_TEN = 22
-
-Float64Array = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-CodeArray = npt.NDArray[np.int32]
-IntegerArray = npt.NDArray[np.int64]
-Numbers = npt.NDArray[Any]
-
-
 # Finding which entries occur costs more than turning this many into keys.
 _SHORT_DICTIONARY = 1024
+
+
+class ArrowBatch:
+    """An Arrow record batch as a `fastloss.columns.base.Batch`.
+
+    Parameters
+    ----------
+    record_batch : pyarrow.RecordBatch
+        The rows. It stays in reach, for whoever keeps a column as the log has it.
+    """
+
+    def __init__(self, record_batch: pa.RecordBatch) -> None:
+        self.record_batch = record_batch
+        self._numbers: dict[str, Numbers] = {}
+        self._lists: dict[str, Lists] = {}
+        self._keys: dict[str, Keys] = {}
+
+    @property
+    def n_rows(self) -> int:
+        """The number of rows."""
+        return int(self.record_batch.num_rows)
+
+    @property
+    def list_columns(self) -> Sequence[str]:
+        """The columns that hold lists."""
+        return [field.name for field in self.record_batch.schema if is_list_type(field.type)]
+
+    def numbers(self, column: str) -> Numbers:
+        """Return a column of numbers; see `to_numbers`."""
+        if column not in self._numbers:
+            self._numbers[column] = to_numbers(self.record_batch.column(column), column)
+        return self._numbers[column]
+
+    def lists(self, column: str) -> Lists:
+        """Return a column of lists; see `to_lists`."""
+        if column not in self._lists:
+            self._lists[column] = to_lists(self.record_batch.column(column), column)
+        return self._lists[column]
+
+    def list_lengths(self, column: str) -> IntegerArray:
+        """Return the length of each list of a column, 0 where null, without converting its numbers."""
+        return _list_lengths(self.record_batch.column(column))
+
+    def keys(self, column: str) -> Keys:
+        """Return a column of keys; see `encode_keys`."""
+        if column not in self._keys:
+            self._keys[column] = encode_keys(self.record_batch.column(column), column)
+        return self._keys[column]
+
+    def slice(self, first: int, n_rows: int) -> ArrowBatch:
+        """Return `n_rows` rows from the row `first` on, nothing of them converted yet."""
+        return ArrowBatch(self.record_batch.slice(first, n_rows))
 
 
 def check_numeric_type(name: str, data_type: pa.DataType) -> None:
@@ -89,10 +147,10 @@ def check_key_type(name: str, data_type: pa.DataType) -> None:
         )
 
 
-def to_numbers(column: pa.Array, name: str) -> tuple[Numbers, BoolArray | None]:
-    """Return a column's numbers in a type that float64 holds without rounding, and which of them are valid.
+def to_numbers(column: pa.Array, name: str) -> Numbers:
+    """Return a column's numbers without rounding.
 
-    Arrow's buffer itself is returned where it serves: a float, integer or float64 column without nulls is not copied.
+    Arrow's buffer itself is returned where it serves: a float64, float32 or int8 column without nulls is not copied.
     NaN, infinities and negative zero pass unchanged; a null is not a NaN.
 
     Parameters
@@ -102,13 +160,6 @@ def to_numbers(column: pa.Array, name: str) -> tuple[Numbers, BoolArray | None]:
     name : str
         The column, for messages.
 
-    Returns
-    -------
-    values : numpy.ndarray of a float, integer or bool type, shape (n_rows,), C-contiguous, read-only, aligned
-        0 where null.
-    valid : numpy.ndarray of bool, shape (n_rows,), or None
-        None if there are no nulls.
-
     Raises
     ------
     SchemaError
@@ -117,14 +168,25 @@ def to_numbers(column: pa.Array, name: str) -> tuple[Numbers, BoolArray | None]:
         If a 64-bit integer beyond 2**53 in magnitude is present, which float64 cannot hold exactly.
     """
     values, valid = _numbers(column, name)
+    if values.dtype == np.bool_:
+        values = values.view(np.int8)
+    elif values.dtype not in NUMBER_TYPES:
+        values = _as_float64(values)
     # One layout, whatever the column: a kernel is compiled anew for each.
     values = np.require(values, requirements=["C_CONTIGUOUS", "ALIGNED"])
     if values.flags.writeable:
         values.flags.writeable = False
-    return values, valid
+    return Numbers(values, valid)
 
 
-def _numbers(column: pa.Array, name: str) -> tuple[Numbers, BoolArray | None]:
+def _as_float64(values: NumberArray) -> Float64Array:
+    # In Arrow's memory, which is used again from batch to batch: new pages cost more than the conversion.
+    wide = np.frombuffer(pa.allocate_buffer(8 * len(values)), np.float64)
+    np.copyto(wide, values)
+    return wide
+
+
+def _numbers(column: pa.Array, name: str) -> tuple[NumberArray, BoolArray | None]:
     check_numeric_type(name, column.type)
     if pa.types.is_dictionary(column.type):
         # Only the entries that occur are looked at: an unused one may hold anything.
@@ -141,7 +203,7 @@ def _numbers(column: pa.Array, name: str) -> tuple[Numbers, BoolArray | None]:
     if pa.types.is_decimal(column.type):
         return _decimal_to_float64(column, valid), valid
     if pa.types.is_boolean(column.type):
-        values: Numbers = _bits(column.buffers()[1], column.offset, n_rows)
+        values: NumberArray = _bits(column.buffers()[1], column.offset, n_rows)
     else:
         dtype = np.dtype(column.type.to_pandas_dtype())
         values = np.frombuffer(column.buffers()[1], dtype, column.offset + n_rows)[column.offset :]
@@ -175,43 +237,7 @@ def check_list_type(name: str, data_type: pa.DataType) -> None:
     check_numeric_type(name, data_type.value_type)
 
 
-class ListColumn(NamedTuple):
-    """A column of lists: its numbers, one list after the other, and where each list begins.
-
-    Attributes
-    ----------
-    values : numpy.ndarray of float64, shape (n_elements,), read-only
-        0 where an element is null.
-    offsets : numpy.ndarray of int64, shape (n_rows + 1,)
-        List i is ``values[offsets[i]:offsets[i + 1]]``; a null list is empty.
-    valid : numpy.ndarray of bool, shape (n_rows,), or None
-        Which lists are not null; None if all.
-    elements_valid : numpy.ndarray of bool, shape (n_elements,), or None
-        Which elements are not null; None if all.
-    """
-
-    values: Float64Array
-    offsets: IntegerArray
-    valid: BoolArray | None
-    elements_valid: BoolArray | None
-
-    @property
-    def lengths(self) -> IntegerArray:
-        """The number of elements of each list."""
-        return np.diff(self.offsets)
-
-    def rows_of(self, elements: BoolArray) -> BoolArray:
-        """Tell which lists hold a marked element; `elements` is bool ``(n_elements,)``."""
-        marked = np.zeros(len(self.offsets) - 1, dtype=np.bool_)
-        marked[self.holders(np.flatnonzero(elements))] = True
-        return marked
-
-    def holders(self, elements: IntegerArray) -> IntegerArray:
-        """Return which list each element belongs to; positions in `values`, int64."""
-        return np.asarray(np.searchsorted(self.offsets, elements, side="right") - 1, dtype=np.int64)
-
-
-def to_lists(column: pa.Array, name: str) -> ListColumn:
+def to_lists(column: pa.Array, name: str) -> Lists:
     """Return a list column's numbers as float64, and where each list begins.
 
     Arrow's own buffer is returned where it serves: float64 elements without nulls, in lists that follow each other.
@@ -235,15 +261,19 @@ def to_lists(column: pa.Array, name: str) -> ListColumn:
     valid = _validity(column)
     offsets = np.zeros(len(column) + 1, dtype=np.int64)
     if len(column):
-        lengths = pc.list_value_length(column)
-        np.cumsum((pc.fill_null(lengths, 0) if lengths.null_count else lengths).to_numpy(), out=offsets[1:])
+        np.cumsum(_list_lengths(column), out=offsets[1:])
     numbers, elements_valid = to_numbers(column.flatten(), name)
     values = numbers.astype(np.float64, copy=False)
     values.flags.writeable = False
-    return ListColumn(values, offsets, valid, elements_valid)
+    return Lists(values, offsets, valid, elements_valid)
 
 
-def read_lists(given: object) -> ListColumn | None:
+def _list_lengths(column: pa.Array) -> IntegerArray:
+    lengths = pc.list_value_length(column)
+    return np.asarray((pc.fill_null(lengths, 0) if lengths.null_count else lengths).to_numpy(), dtype=np.int64)
+
+
+def read_lists(given: object) -> Lists | None:
     """Read a list column of any library that speaks Arrow, or return None for anything else."""
     column: Any = given
     if not isinstance(given, pa.Array | pa.ChunkedArray):
@@ -258,31 +288,26 @@ def read_lists(given: object) -> ListColumn | None:
     return to_lists(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column, "list")
 
 
-def lists_like(given: Any, lists: ListColumn, values: Float64Array) -> Any:
+def lists_like(given: Any, lists: Lists, values: Float64Array) -> Any:
     """Return numbers for the elements of a list column as a list column, of Polars for Polars, else of Arrow."""
     mask = None if lists.valid is None else pa.array(~lists.valid)
     column = pa.LargeListArray.from_arrays(pa.array(lists.offsets), pa.array(values), mask=mask)
     return type(given)(column) if type(given).__module__.startswith("polars.") else column
 
 
-def encode_keys(column: pa.Array, name: str) -> tuple[CodeArray, list[Any]]:
+def encode_keys(column: pa.Array, name: str) -> Keys:
     """Return a key column as codes, and the distinct values that the codes index.
+
+    Dates and timestamps become ISO 8601 text (with a final ``Z`` where the column has a time zone: Arrow stores UTC),
+    decimals plain digits, both without trailing zeros of a fraction.
 
     Parameters
     ----------
     column : pyarrow.Array, shape (n_rows,)
-        String, integer, bool, date, timestamp, decimal, all-null, or a dictionary of these.
+        String, integer, bool, date, timestamp, decimal, all-null, or a dictionary of these. A short dictionary's
+        entries are all among the values, whether they occur or not.
     name : str
         The column, for messages.
-
-    Returns
-    -------
-    codes : numpy.ndarray of int32, shape (n_rows,)
-        Positions in ``values``.
-    values : list of None, bool, int or str
-        Every value that occurs, none twice, in no particular order; a short dictionary may add some that do not. None
-        is the key of the null rows. Dates and timestamps are ISO 8601 text (with a final ``Z`` where the column has a
-        time zone: Arrow stores UTC), decimals are plain digits, both without trailing zeros of a fraction.
 
     Raises
     ------
@@ -292,23 +317,48 @@ def encode_keys(column: pa.Array, name: str) -> tuple[CodeArray, list[Any]]:
         If a text is not UTF-8.
     """
     check_key_type(name, column.type)
-    if len(column) == 0:
-        return np.zeros(0, dtype=np.int32), []
     if not pa.types.is_dictionary(column.type):
-        codes, distinct = _encode(column)
-        return codes, _key_values(distinct)
-
-    if len(column.dictionary) <= _SHORT_DICTIONARY and column.indices.null_count == 0:
-        used, codes = column.dictionary, column.indices.to_numpy()
+        codes, entries = _encode(column)
+    elif len(column.dictionary) <= _SHORT_DICTIONARY and column.indices.null_count == 0:
+        entries, codes = column.dictionary, column.indices.to_numpy()
     else:
-        used, codes = _used_entries(column)
-    values = _key_values(used)
+        entries, codes = _used_entries(column)
     # A dictionary may hold an entry twice, and null both as an entry and as a missing index.
-    position: dict[Any, int] = {}
-    code_of_entry = np.array([position.setdefault(value, len(position)) for value in values], dtype=np.int32)
-    if len(position) < len(values):
+    if pa.types.is_integer(entries.type):
+        values, null_code, code_of_entry = _integer_keys(entries, are_distinct=not pa.types.is_dictionary(column.type))
+    else:
+        values, null_code, code_of_entry = _object_keys(entries)
+    if code_of_entry is not None:
         codes = code_of_entry.take(codes)
-    return codes, list(position)
+    return Keys(np.asarray(codes, dtype=np.int32), values, null_code)
+
+
+def _integer_keys(entries: pa.Array, *, are_distinct: bool) -> tuple[Any, int | None, CodeArray | None]:
+    """Return the distinct entries, the code of null, and each entry's code unless that is its position."""
+    valid = _validity(entries)
+    numbers = np.frombuffer(entries.buffers()[1] or b"", entries.type.to_pandas_dtype(), entries.offset + len(entries))
+    numbers = numbers[entries.offset :].astype(np.uint64 if pa.types.is_uint64(entries.type) else np.int64, copy=False)
+    if are_distinct:
+        if valid is None:
+            return numbers, None, None
+        return np.where(valid, numbers, numbers.dtype.type(0)), int(valid.argmin()), None
+    present = numbers if valid is None else numbers[valid]
+    distinct, inverse = np.unique(present, return_inverse=True)
+    if valid is None:
+        return distinct, None, inverse.astype(np.int32)
+    code_of_entry = np.full(len(entries), len(distinct), dtype=np.int32)
+    code_of_entry[valid] = inverse
+    return np.append(distinct, np.zeros(1, distinct.dtype)), len(distinct), code_of_entry
+
+
+def _object_keys(entries: pa.Array) -> tuple[list[Key], int | None, CodeArray | None]:
+    """Return the distinct entries, the code of null, and each entry's code unless that is its position."""
+    keys = _key_values(entries)
+    position = {key: code for code, key in enumerate(dict.fromkeys(keys))}
+    null_code = position.get(None)
+    if len(position) == len(keys):
+        return keys, null_code, None
+    return list(position), null_code, np.array([position[key] for key in keys], dtype=np.int32)
 
 
 def _is_fixed_number(data_type: pa.DataType) -> bool:
@@ -334,7 +384,7 @@ def _validity(column: pa.Array) -> BoolArray | None:
     return _bits(column.buffers()[0], column.offset, len(column))
 
 
-def _check_exact(values: npt.NDArray[Any], name: str) -> None:
+def _check_exact(values: NumberArray, name: str) -> None:
     if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not values.size:
         return
     for extreme in (int(values.max()), int(values.min())):
@@ -393,7 +443,7 @@ def _encode(column: pa.Array) -> tuple[CodeArray, pa.Array]:
     return np.asarray(encoded.indices.to_numpy(), dtype=np.int32), encoded.dictionary
 
 
-def _key_values(distinct: pa.Array) -> list[Any]:
+def _key_values(distinct: pa.Array) -> list[Key]:
     """Return distinct keys as None, bool, int or str."""
     data_type = distinct.type
     if pa.types.is_date(data_type) or pa.types.is_timestamp(data_type):

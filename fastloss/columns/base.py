@@ -1,0 +1,155 @@
+"""A batch of rows as an engine reads it: NumPy arrays, whichever library decoded them.
+
+A source gives batches. `fastloss.columns.arrow.ArrowBatch` is the one made of an Arrow record batch; a decoder that
+does not go through Arrow gives another class with the same members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+NumberArray = NDArray[Any]
+Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+CodeArray = NDArray[np.int32]
+IntegerArray = NDArray[np.int64]
+Key = None | bool | int | str
+
+# The types that kernels are compiled for. Each holds its numbers exactly, and float64 holds all of theirs.
+NUMBER_TYPES = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.int8))
+
+
+class Numbers(NamedTuple):
+    """A column of numbers.
+
+    Attributes
+    ----------
+    values : numpy.ndarray of float64, float32 or int8, shape (n_rows,), C-contiguous, aligned, read-only
+        0 where null.
+    valid : numpy.ndarray of bool, shape (n_rows,), or None
+        Which rows are not null; None if all.
+    """
+
+    values: NumberArray
+    valid: BoolArray | None
+
+
+class Lists(NamedTuple):
+    """A column of lists: its numbers, one list after the other, and where each list begins.
+
+    Attributes
+    ----------
+    values : numpy.ndarray of float64, shape (n_elements,), C-contiguous, read-only
+        0 where an element is null.
+    offsets : numpy.ndarray of int64, shape (n_rows + 1,)
+        List i is ``values[offsets[i]:offsets[i + 1]]``; a null list is empty.
+    valid : numpy.ndarray of bool, shape (n_rows,), or None
+        Which lists are not null; None if all.
+    elements_valid : numpy.ndarray of bool, shape (n_elements,), or None
+        Which elements are not null; None if all.
+    """
+
+    values: Float64Array
+    offsets: IntegerArray
+    valid: BoolArray | None
+    elements_valid: BoolArray | None
+
+    @property
+    def lengths(self) -> IntegerArray:
+        """The number of elements of each list."""
+        return np.diff(self.offsets)
+
+    def lists_with(self, elements: BoolArray) -> BoolArray:
+        """Tell which lists hold a marked element; `elements` is bool ``(n_elements,)``."""
+        marked = np.zeros(len(self.offsets) - 1, dtype=np.bool_)
+        marked[self.holders(np.flatnonzero(elements))] = True
+        return marked
+
+    def holders(self, elements: IntegerArray) -> IntegerArray:
+        """Return which list each element belongs to; positions in `values`, int64."""
+        return np.asarray(np.searchsorted(self.offsets, elements, side="right") - 1, dtype=np.int64)
+
+
+class Keys(NamedTuple):
+    """A column of keys as codes, and the distinct values that the codes index.
+
+    Attributes
+    ----------
+    codes : numpy.ndarray of int32, shape (n_rows,)
+        Positions in `values`.
+    values : numpy.ndarray of int64 or uint64, or list of None, bool or str
+        Every value that occurs, none twice, in no particular order; a few may not occur. Integer keys are an array,
+        so that a million of them are no million Python objects. `key_of` gives one value of either kind.
+    null_code : int or None
+        The code of the null rows. In a list, the value there is None; in an array, it is a 0 that means nothing.
+    """
+
+    codes: CodeArray
+    values: Sequence[Key] | NDArray[np.int64] | NDArray[np.uint64]
+    null_code: int | None
+
+    def key_of(self, code: int) -> Key:
+        """Return the key of a code as None, bool, int or str."""
+        if code == self.null_code:
+            return None
+        value = self.values[code]
+        return int(value) if isinstance(value, np.integer) else value
+
+    def to_list(self) -> list[Key]:
+        """Return the values as None, bool, int or str."""
+        if not isinstance(self.values, np.ndarray):
+            return list(self.values)
+        keys: list[Key] = self.values.tolist()
+        if self.null_code is not None:
+            keys[self.null_code] = None
+        return keys
+
+
+class Batch(Protocol):
+    """Some rows of a log. Each column is converted when it is first asked for, and once.
+
+    A batch belongs to the thread that reads it.
+    """
+
+    @property
+    def n_rows(self) -> int:
+        """The number of rows."""
+
+    @property
+    def list_columns(self) -> Sequence[str]:
+        """The columns that hold lists."""
+
+    def numbers(self, column: str) -> Numbers:
+        """Return a column of numbers.
+
+        Raises
+        ------
+        SchemaError
+            If the column is not numeric.
+        DataError
+            If it holds a 64-bit integer beyond 2**53 in magnitude, which float64 cannot hold exactly.
+        """
+
+    def lists(self, column: str) -> Lists:
+        """Return a column of lists of numbers; raises as `numbers` does."""
+
+    def list_lengths(self, column: str) -> IntegerArray:
+        """Return the length of each list of a column, 0 where null, without converting its numbers."""
+
+    def keys(self, column: str) -> Keys:
+        """Return a column of keys.
+
+        Raises
+        ------
+        SchemaError
+            If the column's type cannot be a key.
+        DataError
+            If a text is not UTF-8.
+        """
+
+    def slice(self, first: int, n_rows: int) -> Batch:
+        """Return `n_rows` rows from the row `first` on."""
