@@ -9,7 +9,9 @@ import itertools
 import multiprocessing
 import os
 import pickle
+import sys
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import hypothesis.strategies as st
@@ -24,6 +26,7 @@ from pyarrow import fs
 
 from fastloss.errors import ReadError, SchemaError, UsageError
 from fastloss.sources import ReadOptions, listing, open_source
+from fastloss.sources.parquet import decoders, pyarrow_decoder
 
 READERS = ["pyarrow", "polars"]
 
@@ -298,8 +301,8 @@ def test_the_inputs_of_a_log_are_its_files(tmp_path, table, monkeypatch):
     status = os.stat(log / "a.parquet")
     options = ReadOptions(skip_bad_files=True)
     first, second = open_source(log, options).inputs(["click"])
-    assert first == ((log / "a.parquet").as_uri(), (status.st_size, status.st_mtime_ns))
-    assert second.uri == (log / "b ü.parquet").as_uri()
+    assert first == (str(log / "a.parquet"), status.st_size, status.st_mtime_ns)
+    assert second.path == str(log / "b ü.parquet")
     monkeypatch.chdir(tmp_path)
     assert open_source("link/a.parquet", options).inputs(["click"]) == [first]
     for frame in (table, pl.from_arrow(table.select(["click"])).lazy()):
@@ -529,6 +532,32 @@ def test_options_that_cannot_be_met_are_refused(tree, options, message):
     tree("log.parquet")
     with pytest.raises(UsageError, match=message):
         open_source("log.parquet", options)
+
+
+def test_a_decoder_is_a_module_and_a_name(tree, table, monkeypatch):
+    tree("log/day=1/a.parquet", "log/day=2/b.parquet", table=table)
+    calls = []
+
+    def first_rows(file, row_group, selection, options):
+        calls.append(row_group.n_rows)
+        for batch in pyarrow_decoder.read(file, row_group, selection, options):
+            yield batch.slice(0, n_rows)
+
+    mine = types.SimpleNamespace(READS_STORES=False, READS_PIECES=False, VERIFIES_CHECKSUMS=False, read=first_rows)
+    monkeypatch.setitem(sys.modules, "decoder_of_mine", mine)
+    monkeypatch.setitem(decoders.DECODERS, "mine", "decoder_of_mine")
+    n_rows = 1000
+    columns = ["day", "score"]
+    assert read("log", columns, ReadOptions(reader="mine")) == read("log", columns, ReadOptions())
+    assert calls == [1000, 1000]
+    # A row group that is too large for a decoder that reads it whole is left to pyarrow.
+    assert read("log", columns, ReadOptions(reader="mine", task_bytes=1)) == read("log", columns, ReadOptions())
+    assert calls == [1000, 1000]
+    with pytest.raises(UsageError, match="reader='mine' cannot verify checksums"):
+        open_source("log", ReadOptions(reader="mine", verify_checksums=True))
+    n_rows = 999
+    with pytest.raises(ReadError, match="row group 0, promises 1000 rows and delivers 999"):
+        read("log", columns, ReadOptions(reader="mine"))
 
 
 def test_a_reader_that_cannot_verify_checksums_is_refused_for_the_tasks_too(tree):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 from fastloss.errors import UsageError
-from fastloss.sources.base import Input, ReadOptions, Source, SourceSummary, Task
+from fastloss.sources.base import ReadOptions, Source, SourceSummary, Task
+from fastloss.sources.parquet.decoders import check_reader
 
-__all__ = ["Input", "ReadOptions", "Source", "SourceSummary", "Task", "open_source"]
+__all__ = ["ReadOptions", "Source", "SourceSummary", "Task", "open_source"]
 
 
 def open_source(log: object, options: ReadOptions) -> Source:
@@ -33,8 +34,7 @@ def open_source(log: object, options: ReadOptions) -> Source:
     ReadError
         If the first file cannot be opened, or a stream gives no schema.
     """
-    if options.reader not in ("pyarrow", "polars"):
-        raise UsageError(f"reader is {options.reader!r}; allowed are 'pyarrow' and 'polars'.")
+    check_reader(options.reader)
     for name in ("batch_rows", "task_bytes"):
         if getattr(options, name) < 1:
             raise UsageError(f"{name} is {getattr(options, name)}; it must be at least 1.")
@@ -45,7 +45,7 @@ def open_source(log: object, options: ReadOptions) -> Source:
         paths = [_path(entry) for entry in log]
         if not paths:
             raise UsageError("the list of logs is empty; name at least one file, folder or glob.")
-        from fastloss.sources.parquet import ParquetSource
+        from fastloss.sources.parquet.source import ParquetSource
 
         return ParquetSource(paths, options)
     # A lazy frame is known by its module, so that Polars is imported only where the caller already has it.

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from fastloss.columns.base import Batch
-
-# Size in bytes, and time of the last change in nanoseconds since 1970.
-Stamp = tuple[int, int]
+    from fastloss.files import Stamp
 
 
 @dataclass(frozen=True)
@@ -21,9 +19,9 @@ class ReadOptions:
 
     Attributes
     ----------
-    reader : {"pyarrow", "polars"}
-        Which library decodes Parquet. pyarrow refuses malformed files; Polars is faster and is for logs that the
-        caller trusts: a malformed file can end the whole process.
+    reader : str
+        Which library decodes Parquet: a name in ``fastloss.sources.parquet.decoders.DECODERS``. ``"pyarrow"`` refuses
+        malformed files; ``"polars"`` is for logs that the caller trusts, since a malformed file may end the process.
     verify_checksums : bool
         Verify the checksum of each Parquet page that carries one (pyarrow only).
     batch_rows : int
@@ -34,7 +32,7 @@ class ReadOptions:
         Leave out files whose footer cannot be read, and report them in the summary, instead of raising.
     """
 
-    reader: Literal["pyarrow", "polars"] = "pyarrow"
+    reader: str = "pyarrow"
     verify_checksums: bool = False
     batch_rows: int = 65_536
     task_bytes: int = 128 << 20
@@ -103,21 +101,6 @@ class SourceSummary:
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
-class Input(NamedTuple):
-    """A file whose rows a log consists of.
-
-    Attributes
-    ----------
-    uri : str
-        The file, by a name that is the same from every folder: ``file:///…`` or the URL of an object in a store.
-    stamp : (int, int) or None
-        What tells whether it has changed; None for an object in a store.
-    """
-
-    uri: str
-    stamp: Stamp | None
-
-
 class Source(Protocol):
     """Rows under a schema, cut into tasks."""
 
@@ -134,5 +117,5 @@ class Source(Protocol):
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what is known of these columns without reading a row."""
 
-    def inputs(self, columns: Sequence[str]) -> list[Input] | None:
+    def inputs(self, columns: Sequence[str]) -> list[Stamp] | None:
         """Return the files whose rows the tasks of these columns give; None for a stream or a frame."""

@@ -1,0 +1,286 @@
+"""Footers: read once for the plan, checked for contradictions, and kept as a few numbers for each row group.
+
+What a footer says is a claim. Negative or contradictory numbers are refused here; that the promised rows are there is
+checked when they are read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fastloss.errors import FastlossError, ReadError
+from fastloss.sources.base import ReadOptions
+from fastloss.sources.listing import LogFile, one_line
+
+# The columns of a file: the type of each, its first leaf and the number of its leaves.
+Leaves = Sequence[tuple[pa.DataType, int, int]]
+# Size in bytes and time of change in nanoseconds; None for an object in a store, which is replaced whole, if at all.
+Content = tuple[int, int] | None
+
+STREAM_BYTES = 1 << 20
+STORE_STREAM_BYTES = 8 << 20
+_KEPT_FOOTERS = 16
+_KEPT_FOOTER_BYTES = 8 << 20
+_DICTIONARY_ENCODINGS = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"}
+_PHYSICAL_BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """What a footer promises of one row group's selected columns; bytes of text by leaf."""
+
+    number: int
+    first_row: int
+    n_rows: int
+    stored_bytes: int
+    decoded_bytes: int
+    text_bytes: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """What reading one file takes, for one selection of columns; the same in every process.
+
+    `source` names the source that has read the footer: another may find another file under the same path.
+    """
+
+    source: str
+    file: LogFile
+    content: Content
+    text_leaves: tuple[int, ...]
+    has_lists: bool
+
+
+class _FooterCache:
+    """The footers used last, a bounded number of them; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._footers: OrderedDict[object, pq.FileMetaData] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, identity: object) -> pq.FileMetaData | None:
+        with self._lock:
+            if identity in self._footers:
+                self._footers.move_to_end(identity)
+            return self._footers.get(identity)
+
+    def put(self, identity: object, footer: pq.FileMetaData) -> None:
+        with self._lock:
+            self._footers[identity] = footer
+            while len(self._footers) > 1 and (
+                len(self._footers) > _KEPT_FOOTERS
+                or sum(kept.serialized_size for kept in self._footers.values()) > _KEPT_FOOTER_BYTES
+            ):
+                self._footers.popitem(last=False)
+
+
+# Of this process: a task opens its file wherever it is sent.
+_FOOTERS = _FooterCache()
+
+
+@contextlib.contextmanager
+def opened(
+    file: LogFile, source: str, *, text_leaves: Sequence[int] = (), stream_bytes: int = 0, checksums: bool = False
+) -> Iterator[tuple[pq.ParquetFile, int]]:
+    """Open a file for as long as the context lasts; gives the reader and the file's size in bytes."""
+    with file.filesystem.open_input_file(file.path) as handle:
+        identity = (source, file.path, content_of(file))
+        footer = _FOOTERS.get(identity)
+        try:
+            parquet = pq.ParquetFile(
+                handle,
+                metadata=footer,
+                read_dictionary=list(text_leaves),
+                buffer_size=stream_bytes,
+                pre_buffer=not file.is_local and not stream_bytes,
+                page_checksum_verification=checksums,
+                # Spark's INT96 counts nanoseconds of a day; as nanoseconds since 1970 it would wrap after 2262.
+                coerce_int96_timestamp_unit="us",
+            )
+        except Exception as error:
+            raise ReadError(f"cannot open {file.origin!r}: {_what_it_is(handle) or one_line(error)}") from error
+        if footer is None:
+            _FOOTERS.put(identity, parquet.metadata)
+        yield parquet, handle.size()
+
+
+@contextlib.contextmanager
+def reading(file: LogFile, row_group: int | None = None) -> Iterator[None]:
+    """Turn whatever a decoder raises into a ReadError that names the file and the row group."""
+    try:
+        yield
+    except (FastlossError, MemoryError):
+        # Memory that is short says nothing of the file.
+        raise
+    except Exception as error:
+        where = "" if row_group is None else f", row group {row_group}"
+        raise ReadError(f"cannot read {file.origin!r}{where}: {one_line(error)}") from error
+
+
+def content_of(file: LogFile) -> Content:
+    """Return what tells whether a local file has changed."""
+    if not file.is_local:
+        return None
+    status = os.stat(file.path)
+    return status.st_size, status.st_mtime_ns
+
+
+def plan_file(
+    file: LogFile, source: str, footer: pq.FileMetaData, leaves: Leaves
+) -> tuple[PlannedFile, tuple[RowGroup, ...]]:
+    """Return what reading these columns of a file takes; `source` names the source that has read the footer."""
+    row_groups: list[RowGroup] = []
+    first_row = 0
+    for number in range(footer.num_row_groups):
+        row_groups.append(_weigh(file, footer, number, first_row, leaves))
+        first_row += row_groups[-1].n_rows
+    text_leaves = tuple(leaf for kind, leaf, _ in leaves if is_text(kind) and _reads_as_dictionary(footer, leaf))
+    has_lists = any(pa.types.is_nested(kind) for kind, _, _ in leaves)
+    return PlannedFile(source, file, content_of(file), text_leaves, has_lists), tuple(row_groups)
+
+
+def _what_it_is(handle: pa.NativeFile) -> str | None:
+    """Say what a file that does not open as Parquet is, or None if that does not explain it."""
+    size = handle.size()
+    if size == 0:
+        return "it is empty (0 bytes)"
+    handle.seek(0)
+    head = handle.read(4)
+    handle.seek(max(0, size - 4))
+    tail = handle.read(4)
+    if b"PARE" in (head, tail):
+        return "it is encrypted, and only unencrypted Parquet can be read"
+    if head != b"PAR1":
+        return f"it is not Parquet (it begins with {head!r})"
+    if tail != b"PAR1":
+        return "it begins as Parquet and has no footer: it is cut off, or still being written"
+    return None
+
+
+# What Arrow says of a file that ends too early; an exception of the file object's own would stay in memory for ever.
+_TOO_SHORT = "File too short: expected to be able to read"
+
+
+class _Unreadable:
+    """A file object that has a size, and gives none of its bytes."""
+
+    closed = False
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._position = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, n_bytes: int = -1) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def check_chunks(footer: pq.FileMetaData, size: int, columns: Sequence[str]) -> None:
+    """Let Arrow check what a footer says of each column chunk; raises what Arrow raises.
+
+    pyarrow's metadata objects let a C++ exception through, which ends the process: a flipped bit in a chunk's size
+    statistics is enough (it is thrown as in https://github.com/apache/arrow/issues/45283). Its readers turn the same
+    exception into a Python one. So a reader is made to look at all chunks at once, as it does before it fetches them
+    ahead, on a file that has nothing to fetch.
+    """
+    if footer.num_row_groups == 0:
+        return
+    parquet = pq.ParquetFile(_Unreadable(size), metadata=footer, pre_buffer=True)
+    row_groups = range(footer.num_row_groups)
+    try:
+        next(parquet.iter_batches(batch_size=1, row_groups=row_groups, columns=columns, use_threads=False), None)
+    except OSError as error:
+        if not str(error).startswith(_TOO_SHORT):
+            raise
+
+
+def _weigh(
+    file: LogFile, footer: pq.FileMetaData, number: int, first_row: int, leaves: Sequence[tuple[pa.DataType, int, int]]
+) -> RowGroup:
+    """Return what a row group's footer promises of the selected columns, after checking it for contradictions."""
+    row_group = footer.row_group(number)
+    n_rows = row_group.num_rows
+    stored = decoded = passing = 0
+    text_bytes: dict[int, int] = {}
+    contradiction = f"{n_rows} rows" if n_rows < 0 else ""
+    for kind, first, count in leaves:
+        for leaf in range(first, first + count):
+            chunk, column = row_group.column(leaf), footer.schema.column(leaf)
+            chunk_bytes, page_bytes, n_values = (
+                chunk.total_compressed_size,
+                chunk.total_uncompressed_size,
+                chunk.num_values,
+            )
+            if min(chunk_bytes, page_bytes, n_values) < 0:
+                contradiction = f"a negative size in column {column.path!r}"
+            elif column.max_repetition_level == 0 and n_values != n_rows:
+                contradiction = f"{n_rows} rows, and {n_values} values in column {column.path!r}"
+            if column.physical_type == "BYTE_ARRAY":
+                # Each value has an offset or an index. Each distinct one has its bytes, twice while they are copied,
+                # and a slot in a hash table; a distinct value takes four bytes of a page or more.
+                text_bytes[leaf] = 48 * min(n_values, page_bytes // 4 + 1) + 2 * page_bytes
+                value_bytes = 8 * n_values + text_bytes[leaf]
+            else:
+                width = _PHYSICAL_BYTES.get(column.physical_type) or max(1, column.length)
+                value_bytes = (width + _narrowed_width(kind, width)) * n_values
+            levels = (column.max_definition_level > 0) + (column.max_repetition_level > 0)
+            stored += chunk_bytes
+            decoded += value_bytes + levels * 2 * n_values + n_values // 8 + 64
+            # The column being decoded also holds its chunk, a page, and buffers up to twice as long as they will be.
+            passing = max(passing, chunk_bytes + page_bytes + value_bytes)
+    if contradiction:
+        raise ReadError(
+            f"cannot read {file.origin!r}, row group {number}: its footer promises {contradiction}; it is damaged."
+        )
+    decoded += passing if file.is_local else passing + stored
+    return RowGroup(number, first_row, n_rows, stored, decoded, text_bytes)
+
+
+def _reads_as_dictionary(footer: pq.FileMetaData, leaf: int) -> bool:
+    # Arrow cannot turn delta-encoded text into a dictionary; such a column is read plain, and encoded afterwards.
+    return all(
+        _DICTIONARY_ENCODINGS.issuperset(footer.row_group(number).column(leaf).encodings)
+        for number in range(footer.num_row_groups)
+    )
+
+
+def held_bytes(row_group: RowGroup, n_columns: int, options: ReadOptions) -> int:
+    """Return the bytes that reading a row group holds at once, from above."""
+    # In pieces, each column holds a stretch of its stream, a page and its dictionary beside the batch.
+    pieces = max(options.task_bytes, 4 * STREAM_BYTES * n_columns)
+    return (
+        row_group.decoded_bytes
+        if row_group.decoded_bytes <= options.task_bytes
+        else min(row_group.decoded_bytes, pieces)
+    )
+
+
+def _narrowed_width(kind: pa.DataType, physical: int) -> int:
+    """Return the bytes of the second array that exists for a moment where Arrow's type is not the physical one."""
+    try:
+        width = int(kind.bit_width) // 8
+    except ValueError:
+        return 0
+    return width if width != physical else 0
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type holds text."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

@@ -1,0 +1,293 @@
+"""A Parquet log: files, globs, folders and URLs as one sequence of row groups."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+
+from fastloss.columns.base import Batch
+from fastloss.errors import ReadError, SchemaError, UsageError, nearest_names
+from fastloss.files import Stamp, stamp
+from fastloss.sources.base import ReadOptions, SourceSummary, Task
+from fastloss.sources.listing import LogFile, list_files
+from fastloss.sources.parquet.decoders import decoder_of
+from fastloss.sources.parquet.footers import (
+    Leaves,
+    PlannedFile,
+    RowGroup,
+    check_chunks,
+    content_of,
+    held_bytes,
+    is_text,
+    opened,
+    plan_file,
+    reading,
+)
+from fastloss.sources.parquet.partitions import Selection, key_types
+
+_STORE_CONNECTIONS = 16
+
+_Plan = list[tuple[PlannedFile, tuple[RowGroup, ...]]]
+
+
+class ParquetSource:
+    """A Parquet log: files, globs, folders and URLs as one sequence of row groups.
+
+    The first file's schema is the log's. A later file may store a selected column in another numeric width; a missing
+    one or another kind of type is an error that names both files, raised before a row is read.
+
+    Parameters
+    ----------
+    entries : sequence of str
+        What the user named.
+    options : ReadOptions
+        How to read; ``skip_bad_files`` and ``task_bytes`` also shape the summary.
+
+    Raises
+    ------
+    UsageError
+        If nothing matches, or the reader cannot read from there.
+    ReadError
+        If the first file (with ``skip_bad_files``: every file) cannot be opened.
+    """
+
+    def __init__(self, entries: Sequence[str], options: ReadOptions) -> None:
+        self._options = options
+        self._files = list_files(entries)
+        self._check_reader(options)
+        self._name = uuid.uuid4().hex
+        self._skipped: dict[str, str] = {}
+        self._planned: tuple[tuple[str, ...], _Plan] | None = None
+        self._planning = threading.Lock()
+        self._key_types = key_types(self._files)
+        self._first, file_schema = self._first_schema()
+        fields = [field for field in file_schema if field.name not in self._key_types]
+        self._schema = pa.schema(fields + [pa.field(key, kind) for key, kind in self._key_types.items()])
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the first file that can be read, then the partition keys."""
+        return self._schema
+
+    def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
+        """Check the columns against every file, then return the tasks: files as listed, row groups in file order.
+
+        Parameters
+        ----------
+        columns : sequence of str
+            Columns to read, partition keys among them.
+        options : ReadOptions
+            How to read.
+
+        Returns
+        -------
+        iterator of Task
+
+        Raises
+        ------
+        SchemaError
+            If a column is missing from a file, or is there under another kind of type.
+        ReadError
+            If a footer cannot be read or contradicts itself, and bad files are not skipped.
+        """
+        self._check_reader(options)
+        names = tuple(columns)
+        return self._tasks(self._plan(names), names, options)
+
+    def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
+        """Return the sizes of these columns as the footers promise them; raises as ``tasks`` does."""
+        planned = self._plan(tuple(columns))
+        row_groups = [row_group for _, groups in planned for row_group in groups]
+        return SourceSummary(
+            files=len(planned),
+            row_groups=len(row_groups),
+            rows=sum(group.n_rows for group in row_groups),
+            stored_bytes=sum(group.stored_bytes for group in row_groups),
+            largest_task_bytes=max((held_bytes(g, len(columns), options) for g in row_groups), default=0),
+            skipped=list(self._skipped.items()),
+        )
+
+    def inputs(self, columns: Sequence[str]) -> list[Stamp]:
+        """Return the files whose rows the tasks of these columns give, as they were planned; raises as ``tasks``."""
+        return [
+            stamp(entry.file) if entry.content is None else Stamp(os.path.realpath(entry.file.path), *entry.content)
+            for entry, _ in self._plan(tuple(columns))
+        ]
+
+    def _check_reader(self, options: ReadOptions) -> None:
+        decoder = decoder_of(options.reader)
+        if options.verify_checksums and not decoder.VERIFIES_CHECKSUMS:
+            raise UsageError(
+                f"reader={options.reader!r} cannot verify checksums; use reader='pyarrow', or do not verify."
+            )
+        if not decoder.READS_STORES and not all(file.is_local for file in self._files):
+            raise UsageError(f"reader={options.reader!r} reads local files only; use reader='pyarrow' for URLs.")
+
+    def _first_schema(self) -> tuple[LogFile, pa.Schema]:
+        for file in self._files:
+            try:
+                with reading(file), opened(file, self._name) as (parquet, _):
+                    return file, parquet.schema_arrow
+            except ReadError as error:
+                self._skip_or_raise(file, error)
+        causes = list(self._skipped.values())
+        raise ReadError(f"no file of {len(causes)} can be read; the first: {causes[0]}")
+
+    def _skip_or_raise(self, file: LogFile, error: ReadError) -> None:
+        if not self._options.skip_bad_files:
+            raise error
+        self._skipped[file.origin] = str(error)
+
+    # Planning: from footers to a few numbers
+
+    def _plan(self, columns: tuple[str, ...]) -> _Plan:
+        with self._planning:
+            if self._planned is None or self._planned[0] != columns:
+                self._planned = (columns, self._plan_files(columns))
+            return self._planned[1]
+
+    def _plan_files(self, columns: tuple[str, ...]) -> _Plan:
+        for name in columns:
+            if name not in self._schema.names:
+                raise SchemaError(
+                    f"column {name!r} is not in {self._first.origin!r}. {nearest_names(name, self._schema.names)}"
+                )
+        stored = [name for name in columns if name not in self._key_types]
+        if not stored:
+            raise UsageError("no column of the files is selected; select at least one beside the partition keys.")
+        files = [file for file in self._files if file.origin not in self._skipped]
+        self._check_keys(files, [name for name in columns if name in self._key_types])
+
+        planned = []
+        plan_file = functools.partial(self._plan_file, columns=stored)
+        # A store answers each footer after some tens of milliseconds: ask for many at once.
+        pool = ThreadPoolExecutor(1 if all(file.is_local for file in files) else _STORE_CONNECTIONS)
+        try:
+            for file, outcome in zip(files, pool.map(plan_file, files), strict=True):
+                if isinstance(outcome, ReadError):
+                    self._skip_or_raise(file, outcome)
+                else:
+                    planned.append(outcome)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return planned
+
+    def _check_keys(self, files: Sequence[LogFile], keys: Sequence[str]) -> None:
+        for name in keys:
+            having = [any(key == name for key, _ in file.keys) for file in files]
+            if not all(having):
+                lacking, other = files[having.index(False)].origin, files[having.index(True)].origin
+                raise SchemaError(
+                    f"the path {lacking!r} has no folder {name}=…, and {other!r} has one; "
+                    "name files that share the key, or do without it."
+                )
+
+    def _plan_file(
+        self, file: LogFile, columns: Sequence[str]
+    ) -> tuple[PlannedFile, tuple[RowGroup, ...]] | ReadError:
+        try:
+            with reading(file), opened(file, self._name) as (parquet, size):
+                leaves = self._column_leaves(file, parquet.schema_arrow, columns)
+                check_chunks(parquet.metadata, size, columns)
+                return plan_file(file, self._name, parquet.metadata, leaves)
+        except ReadError as error:
+            return error
+
+    def _column_leaves(self, file: LogFile, schema: pa.Schema, columns: Sequence[str]) -> Leaves:
+        """Return type, first leaf and number of leaves of each column, after checking it against the log's schema."""
+        leaf_counts = [_count_leaves(field.type) for field in schema]
+        leaves = []
+        for name in columns:
+            positions = schema.get_all_field_indices(name)
+            if not positions:
+                raise SchemaError(
+                    f"column {name!r} is in {self._first.origin!r} and not in {file.origin!r}; "
+                    "all files of a log must have the selected columns."
+                )
+            if len(positions) > 1:
+                raise SchemaError(
+                    f"column {name!r} is in {file.origin!r} {len(positions)} times; a selected name must be unique."
+                )
+            kind, expected = schema.field(positions[0]).type, self._schema.field(name).type
+            if _family(kind) and _family(expected) and _family(kind) != _family(expected):
+                raise SchemaError(
+                    f"column {name!r} has type {expected} in {self._first.origin!r} and {kind} in {file.origin!r}; "
+                    "all files of a log must store the same kind of value."
+                )
+            leaves.append((kind, sum(leaf_counts[: positions[0]]), leaf_counts[positions[0]]))
+        return leaves
+
+    def _tasks(self, planned: _Plan, columns: tuple[str, ...], options: ReadOptions) -> Iterator[Task]:
+        selection = Selection(columns, self._key_types)
+        index = 0
+        for entry, row_groups in planned:
+            for row_group in row_groups:
+                yield Task(
+                    index=index,
+                    origin=entry.file.origin,
+                    row_group=row_group.number,
+                    first_row=0,
+                    n_rows=row_group.n_rows,
+                    stored_bytes=row_group.stored_bytes,
+                    decoded_bytes=held_bytes(row_group, len(columns), options),
+                    read=functools.partial(_read, entry, row_group, selection, options),
+                )
+                index += 1
+
+
+def _read(file: PlannedFile, row_group: RowGroup, selection: Selection, options: ReadOptions) -> Iterator[Batch]:
+    """Read a row group whole or not at all, in any process."""
+    number, promised = row_group.number, row_group.n_rows
+    with reading(file.file, number):
+        if content_of(file.file) != file.content:
+            raise ReadError(
+                f"{file.file.origin!r} changed after its footer was read for the plan; read a complete log."
+            )
+        decoder = decoder_of(options.reader)
+        if not decoder.READS_PIECES and row_group.decoded_bytes > options.task_bytes:
+            decoder = decoder_of("pyarrow")
+        delivered = 0
+        for batch in decoder.read(file, row_group, selection, options):
+            delivered += batch.n_rows
+            if delivered > promised:
+                break
+            if batch.n_rows:
+                yield batch
+        if delivered != promised:
+            raise ReadError(
+                f"{file.file.origin!r}, row group {number}, promises {promised} rows and delivers "
+                f"{delivered}{' or more' if delivered > promised else ''}; the file is damaged."
+            )
+
+
+def _family(kind: pa.DataType) -> str | None:
+    """Return what a type stores, whatever the width; None for an all-null column, which may stand for anything."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_null(kind):
+        return None
+    if is_text(kind):
+        return "text"
+    if (
+        pa.types.is_floating(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+    ):
+        return "number"
+    return str(kind)
+
+
+def _count_leaves(kind: pa.DataType) -> int:
+    """Return the number of Parquet columns that an Arrow type takes."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _count_leaves(kind.storage_type)
+    if pa.types.is_nested(kind):
+        return sum(_count_leaves(kind.field(i).type) for i in range(kind.num_fields))
+    return 1
