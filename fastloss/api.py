@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from fastloss.executors import ThreadExecutor
 from fastloss.plan import DEFAULT_MEMORY, Plan, Prediction, make_plan
 from fastloss.result import Result
 from fastloss.scan import Progress, run_scan
@@ -155,7 +156,7 @@ def run_plan(plan: Plan, progress: Callable[[Progress], None] | None = None) -> 
     """Carry out a plan that `make_plan` returned."""
     from fastloss.engine.cpu import CpuEngine
 
-    return Result(plan, run_scan(plan, CpuEngine(plan), progress))
+    return Result(plan, run_scan(plan, CpuEngine(plan), ThreadExecutor(plan.execution.threads), progress))
 
 
 def score(

@@ -26,6 +26,10 @@ class ReadError(FastlossError):
     """A file cannot be read, or delivers other rows than it promises."""
 
 
+class WorkerError(FastlossError):
+    """A worker process ended before it had returned its result."""
+
+
 def nearest_names(name: str, known: Iterable[str]) -> str:
     """Return a hint with the nearest known names, or with all of them when none is near.
 

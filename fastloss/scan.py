@@ -1,23 +1,19 @@
-"""The scan: tasks of a source, evaluated on reader threads, merged whole into one state.
+"""The scan: tasks of a source, evaluated by an executor's workers, merged whole into one state.
 
-Each thread reads and evaluates its own tasks, so the threads never nest, and exact sums make the order of merging
-irrelevant. Errors are reported for the first task that has one, whatever the threads' timing.
+Each worker reads and evaluates its own tasks, and exact sums make the order of merging irrelevant.
 """
 
 from __future__ import annotations
 
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from fastloss.errors import FastlossError, ReadError
+from fastloss.errors import ReadError
+from fastloss.executors import Executor
 from fastloss.plan import Plan, suggesting_to_skip
 from fastloss.sources.base import Task
 from fastloss.states.evaluation import EvaluationState
-
-_PATIENCE_S = 2.0
 
 
 class Engine(Protocol):
@@ -63,7 +59,31 @@ class Scanned:
     n_files: int | None = None
 
 
-def run_scan(plan: Plan, engine: Engine, report: Callable[[Progress], None] | None = None) -> Scanned:
+def evaluate_task(engine: Engine, task: Task) -> EvaluationState:
+    """Return the state of one task, which is evaluated whole or not at all."""
+    return engine.run(task)
+
+
+@dataclass(frozen=True)
+class TaskWork:
+    """The work of an executor: evaluates a task, or leaves it out if it cannot be read and the request says so."""
+
+    engine: Engine
+    skip_unreadable: bool
+
+    def __call__(self, task: Task) -> EvaluationState | SkippedTask:
+        """Return the state of a task, or why there is none."""
+        try:
+            return evaluate_task(self.engine, task)
+        except ReadError as error:
+            if not self.skip_unreadable:
+                raise
+            return SkippedTask(task.origin, task.row_group, task.n_rows, str(error))
+
+
+def run_scan(
+    plan: Plan, engine: Engine, executor: Executor, report: Callable[[Progress], None] | None = None
+) -> Scanned:
     """Evaluate every task of the plan's source.
 
     Parameters
@@ -72,6 +92,8 @@ def run_scan(plan: Plan, engine: Engine, report: Callable[[Progress], None] | No
         The checked request.
     engine : Engine
         What evaluates a task.
+    executor : Executor
+        Where tasks are evaluated.
     report : callable, optional
         Called with a `Progress` after each task, from any thread but never from two at once.
 
@@ -83,69 +105,25 @@ def run_scan(plan: Plan, engine: Engine, report: Callable[[Progress], None] | No
     summary = plan.summary
     scanned = Scanned(engine.identity(), n_files=summary.files)
     scanned.skipped += [SkippedTask(file, None, None, cause) for file, cause in summary.skipped]
-    tasks: Iterator[Task] = plan.source.tasks(plan.columns, plan.read_options)
-    lock = threading.Lock()
-    stop = threading.Event()
-    failures: list[tuple[int, BaseException]] = []
     done_bytes = 0
 
-    def work() -> None:
+    def merge(task: Task, outcome: EvaluationState | SkippedTask) -> None:
         nonlocal done_bytes
-        while not stop.is_set():
-            task: Task | None = None
-            try:
-                with lock:
-                    task = next(tasks, None)
-                if task is None:
-                    return
-                state = engine.run(task)
-                if stop.is_set():
-                    return
-                with lock:
-                    scanned.state.absorb(state)
-                    engine.check_state(scanned.state)
-                    done_bytes += task.stored_bytes
-                    if report is not None:
-                        read = scanned.state.ledger.n_read
-                        report(Progress(read, summary.rows, done_bytes, summary.stored_bytes))
-            except ReadError as error:
-                # A stream that breaks off between two tasks has no part that could be left out.
-                if plan.execution.on_bad_file == "raise" or task is None:
-                    fail(task, error)
-                    return
-                with lock:
-                    done_bytes += task.stored_bytes
-                    scanned.skipped.append(SkippedTask(task.origin, task.row_group, task.n_rows, str(error)))
-            except BaseException as error:
-                fail(task, error)
-                return
+        done_bytes += task.stored_bytes
+        if isinstance(outcome, SkippedTask):
+            scanned.skipped.append(outcome)
+            return
+        scanned.state.absorb(outcome)
+        engine.check_state(scanned.state)
+        if report is not None:
+            report(Progress(scanned.state.ledger.n_read, summary.rows, done_bytes, summary.stored_bytes))
 
-    def fail(task: Task | None, error: BaseException) -> None:
-        with lock:
-            failures.append((sys.maxsize if task is None else task.index, error))
-        # Tasks are handed out in order, so every earlier one is already running and will report its own error.
-        stop.set()
-
-    workers: list[threading.Thread] = []
-    try:
-        for number in range(plan.execution.threads):
-            worker = threading.Thread(target=work, name=f"fastloss-{number}", daemon=True)
-            worker.start()
-            workers.append(worker)
-        for worker in workers:
-            # A join without a time limit would keep Ctrl-C waiting.
-            while worker.is_alive():
-                worker.join(0.1)
-    except BaseException:
-        stop.set()
-        for worker in workers:
-            # A worker that waits for a stream's producer is left behind; it merges nothing any more.
-            worker.join(_PATIENCE_S)
-        raise
-    if failures:
-        expected = [failure for failure in failures if isinstance(failure[1], FastlossError)]
-        with suggesting_to_skip(plan.execution.on_bad_file):
-            raise min(expected or failures, key=lambda failure: failure[0])[1]
+    on_bad_file = plan.execution.on_bad_file
+    # A stream that breaks off between two tasks has no part that could be left out: that error is the source's own.
+    with suggesting_to_skip(on_bad_file):
+        executor.fold(
+            plan.source.tasks(plan.columns, plan.read_options), TaskWork(engine, on_bad_file == "skip"), merge
+        )
     engine.finish(scanned.state)
     scanned.skipped.sort(key=str)
     return scanned

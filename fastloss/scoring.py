@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from fastloss._version import __version__
 from fastloss.columns.arrow import ArrowBatch
 from fastloss.errors import ReadError, SchemaError, UsageError
+from fastloss.executors import ThreadExecutor, raise_if_stopped
 from fastloss.files import Stamp, atomic_file, refuse_to_overwrite_inputs, stamp
 from fastloss.metrics.form import Metric
 from fastloss.metrics.means import MeanLoss
@@ -61,8 +62,6 @@ _STREAM_ROW_GROUP_ROWS = 1 << 20
 _TOP_BYTES_PER_VALUE = 64
 # The hardest rows of the log may take this part of the memory; so may those of the task that each thread looks at.
 _TOP_SHARE = 12
-
-_Unit = TypeVar("_Unit")
 
 
 @dataclass
@@ -123,6 +122,11 @@ class Output:
     tasks: Iterable[Task]
     first_task: int
     complete: Counts | None
+
+    @property
+    def origin(self) -> str:
+        """The first of the inputs."""
+        return self.inputs[0].origin if self.inputs else "<stream>"
 
 
 @dataclass(frozen=True)
@@ -494,10 +498,6 @@ def run_score(score_plan: ScorePlan, report: Callable[[Progress], None] | None =
     return run.scored()
 
 
-class _StoppedError(Exception):
-    """Another part of the run has failed, and this one is not needed any more."""
-
-
 class _Run:
     def __init__(self, score_plan: ScorePlan, report: Callable[[Progress], None] | None) -> None:
         plan = score_plan.plan
@@ -529,20 +529,22 @@ class _Run:
         n_files = min(threads, len(waiting))
         in_background = threads >= 2 * n_files
 
-        def write(output: Output, check: Callable[[], None]) -> None:
+        def write(output: Output) -> Counts | SkippedTask:
             try:
-                counts = self._write_rows(output, scorer, check, in_background=in_background)
+                return self._write_rows(output, scorer, in_background=in_background)
             except ReadError as error:
                 if self._plan.execution.on_bad_file == "raise":
                     raise
-                with self._lock:
-                    self._skipped.append(SkippedTask(self._origin(output), None, None, str(error)))
-                return
-            with self._lock:
-                self._counts.absorb(counts)
+                return SkippedTask(output.origin, None, None, str(error))
+
+        def merge(output: Output, outcome: Counts | SkippedTask) -> None:
+            if isinstance(outcome, SkippedTask):
+                self._skipped.append(outcome)
+            else:
+                self._counts.absorb(outcome)
                 self._written.append(output.path)
 
-        _in_threads(iter(waiting), write, n_files)
+        ThreadExecutor(n_files).fold(waiting, write, merge)
 
     def scored(self) -> Scored:
         """Return the account of the run."""
@@ -570,9 +572,6 @@ class _Run:
         unit = None if preset is None else preset.units.get(self._score_plan.loss.name)
         conventions += [] if unit is None else [f"unit: {unit.name}"]
         return Scored(rows, files, conventions)
-
-    def _origin(self, output: Output) -> str:
-        return output.inputs[0].origin if output.inputs else "<stream>"
 
     def _advance(self, task: Task, n_rows: int) -> None:
         summary = self._plan.summary
@@ -602,9 +601,7 @@ class _Run:
 
     # Every row of a file
 
-    def _write_rows(
-        self, output: Output, scorer: _RowScorer, check: Callable[[], None], *, in_background: bool
-    ) -> Counts:
+    def _write_rows(self, output: Output, scorer: _RowScorer, *, in_background: bool) -> Counts:
         counts = Counts()
         with atomic_file(output.path) as part, pa.OSFile(str(part), "wb") as sink:
             writer = _Writer(sink, self._score_plan, is_stream=not output.inputs, in_background=in_background)
@@ -612,13 +609,13 @@ class _Run:
                 for task in output.tasks:
                     of_task = Counts()
                     for batch in scorer.batches(task):
-                        check()
+                        raise_if_stopped()
                         writer.add(record_batch(batch), scorer.score(batch, task, of_task))
                     scorer.refuse_bad_rows(of_task)
                     writer.end_task()
                     counts.absorb(of_task)
                     self._advance(task, of_task.ledger.n_read)
-                check()
+                raise_if_stopped()
                 self._check_unchanged(output)
                 writer.close(self._metadata(output, counts))
             except BaseException:
@@ -632,28 +629,32 @@ class _Run:
         assert self._score_plan.top is not None
         best = _Best(self._score_plan.top, self._plan.keep, self._plan.execution.memory_bytes // _TOP_SHARE)
 
-        def look(task: Task, check: Callable[[], None]) -> None:
+        def look(task: Task) -> tuple[_Best, Counts] | SkippedTask:
             of_task = Counts()
             found = _Best(best.n_rows, self._plan.keep, best.most_bytes)
             try:
                 for batch in scorer.batches(task):
-                    check()
+                    raise_if_stopped()
                     row = task.first_row + of_task.ledger.n_read
                     values = scorer.score(batch, task, of_task)
                     found.add(record_batch(batch), values, task, row, at_least=best.threshold)
             except ReadError as error:
                 if self._plan.execution.on_bad_file == "raise":
                     raise
-                with self._lock:
-                    self._skipped.append(SkippedTask(task.origin, task.row_group, task.n_rows, str(error)))
-                return
+                return SkippedTask(task.origin, task.row_group, task.n_rows, str(error))
             scorer.refuse_bad_rows(of_task)
-            with self._lock:
-                best.absorb(found)
-                self._counts.absorb(of_task)
+            return found, of_task
+
+        def merge(task: Task, outcome: tuple[_Best, Counts] | SkippedTask) -> None:
+            if isinstance(outcome, SkippedTask):
+                self._skipped.append(outcome)
+                return
+            found, of_task = outcome
+            best.absorb(found)
+            self._counts.absorb(of_task)
             self._advance(task, of_task.ledger.n_read)
 
-        _in_threads(iter(output.tasks), look, threads)
+        ThreadExecutor(threads).fold(output.tasks, look, merge)
         table = best.table(self._plan.source.schema, value_types(self._plan))
         self._check_unchanged(output)
         with atomic_file(output.path) as part, pa.OSFile(str(part), "wb") as sink:
@@ -666,61 +667,6 @@ class _Run:
                 writer.is_open = False
                 raise
         self._written.append(output.path)
-
-
-def _in_threads(units: Iterator[_Unit], work: Callable[[_Unit, Callable[[], None]], None], n_threads: int) -> None:
-    """Do `work(unit, check)` for every unit; the error raised is that of the first unit that has one.
-
-    `check` raises where the result of a unit is not needed any more.
-    """
-    lock = threading.Lock()
-    numbered = enumerate(units)
-    failures: list[tuple[int, BaseException]] = []
-    last_needed = float("inf")
-
-    def check_of(index: int) -> Callable[[], None]:
-        def check() -> None:
-            if index > last_needed:
-                raise _StoppedError
-
-        return check
-
-    def labour() -> None:
-        nonlocal last_needed
-        while True:
-            index = -1
-            try:
-                with lock:
-                    if last_needed < float("inf"):
-                        return
-                    index, unit = next(numbered, (-1, None))
-                if unit is None:
-                    return
-                work(unit, check_of(index))
-            except _StoppedError:
-                return
-            except BaseException as error:
-                with lock:
-                    failures.append((index, error))
-                    # Units are handed out in order, so every earlier one is already running and goes on.
-                    last_needed = min(last_needed, index)
-                return
-
-    workers = [threading.Thread(target=labour, name=f"fastloss-{i}", daemon=True) for i in range(n_threads)]
-    try:
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            # A join without a time limit would keep Ctrl-C waiting.
-            while worker.is_alive():
-                worker.join(0.1)
-    except BaseException:
-        last_needed = -2
-        for worker in workers:
-            worker.join()
-        raise
-    if failures:
-        raise min(failures, key=lambda failure: failure[0])[1]
 
 
 def value_types(plan: Plan) -> list[pa.DataType]:
@@ -942,10 +888,14 @@ class _Writer:
         if self._writer is not None and self._waiting:
             table = pa.Table.from_batches(self._waiting, self._schema)
             self._wait()
+            if self._background is not None:
+                try:
+                    self._writing = self._background.submit(self._write, table)
+                except RuntimeError:
+                    # The system gives no more threads.
+                    self._background = None
             if self._background is None:
                 self._write(table)
-            else:
-                self._writing = self._background.submit(self._write, table)
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
         self._dictionaries = {}
 
