@@ -9,11 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastloss_kernels.cpu import sums
-from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS, LIMBS, ExactSum, add_block, add_term
+from fastloss_kernels.exact_sum import (
+    ACCUMULATOR_WORDS,
+    LIMBS,
+    ExactSum,
+    ExactSums,
+    add_block,
+    add_term,
+    carry_digits,
+    limbs_of,
+)
+from fastloss_kernels.exact_sum import rounded as round_in_python
+from fastloss_kernels.exact_sum import rounded_quotient as divide_in_python
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -158,3 +169,152 @@ def test_golden_sums(shared_data: Path) -> None:
 def test_block_borders(n_rows: int) -> None:
     terms = np.linspace(-1.0, 2.0, n_rows) if n_rows else np.empty(0)
     assert float(ExactSum.from_words(accumulate(terms))) == math.fsum(terms)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Windows
+
+# Floats whose windows differ: some of any size, most around 1, and what a window has no limbs for.
+any_floats = st.one_of(st.floats(), st.floats(-1e3, 1e3), st.sampled_from([0.0, -0.0, 5e-324, 1.7976931348623157e308]))
+
+
+def window_of(terms: np.ndarray, margin_below: int = 0, margin_above: int = 0) -> tuple[int, int]:
+    """The first limb and the number of limbs of the smallest window for the terms, with a margin."""
+    first, stop = limbs_of(terms)
+    first, stop = (34, 37) if stop == 0 else (first - margin_below, stop + margin_above)
+    return max(first, 0), min(stop, LIMBS) - max(first, 0)
+
+
+@given(st.lists(any_floats, max_size=60))
+def test_windowed_terms_add_to_the_same_sum(terms: list[float]) -> None:
+    array = np.array(terms, dtype=np.float64)
+    low, n_limbs = window_of(array)
+    words = np.zeros(n_limbs + 3, dtype=np.int64)
+    for term in terms:
+        add_term(words, term, low)
+    assert ExactSum.from_words(words, low) == ExactSum.from_words(accumulate(array))
+
+
+@given(lists)
+@example([1e308] * 1000 + [-1e-300])
+@example([1.0, 2.0**-52] * 300 + [-1.0] * 300)
+def test_windowed_blocks_add_to_the_same_sum(terms: list[float]) -> None:
+    array = np.array(terms[:1024], dtype=np.float64)
+    low, n_limbs = window_of(array, 2, 1)
+    words = np.zeros(n_limbs + 3, dtype=np.int64)
+    add_block(words, array, low)
+    assert ExactSum.from_words(words, low) == ExactSum.from_words(accumulate(array))
+
+
+@given(st.lists(st.floats(), max_size=40))
+def test_smallest_window_holds_every_digit_and_no_limb_more(terms: list[float]) -> None:
+    finite_terms = [Fraction(t) for t in terms if math.isfinite(t) and t != 0.0]
+    first, stop = limbs_of(np.array(terms, dtype=np.float64))
+    if not finite_terms:
+        assert (first, stop) == (LIMBS, 0)
+        return
+    # The lowest bit that a term of its exponent can have, and the highest.
+    lowest = min(max(math.frexp(abs(float(t)))[1] - 53, -1074) for t in finite_terms)
+    highest = max(max(math.frexp(abs(float(t)))[1] - 53, -1074) for t in finite_terms)
+    assert first == (lowest + 1088) // 32
+    assert stop == (highest + 1088) // 32 + 3
+    assert first >= 0
+    assert stop <= LIMBS
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Many sums at once
+
+hostile_sums = st.one_of(
+    st.lists(any_floats, max_size=6),
+    # Halfway between two floats, exactly or all but, with the digit that decides far below.
+    st.builds(
+        lambda m, e, s, tail: [math.ldexp(m, e), s * math.ldexp(0.5, e), tail],
+        st.integers(1 << 52, (1 << 53) - 1).map(float),
+        st.integers(-1000, 900),
+        st.sampled_from([-1.0, 1.0]),
+        st.sampled_from([0.0, 5e-324, -5e-324]),
+    ),
+    # Cancellation to nothing or to almost nothing.
+    st.builds(lambda a, b: [a, b, -a, -b, 5e-324], st.floats(allow_nan=False, allow_infinity=False), st.floats(-1, 1)),
+    st.lists(st.integers(-50, 50).map(float), max_size=4),
+)
+
+
+def many(sums_of_terms: list[list[float]], windowed: bool, copies: int) -> ExactSums:
+    """The sums of lists of terms, repeated so that there are enough for the loops."""
+    everything = np.array([t for terms in sums_of_terms for t in terms], dtype=np.float64)
+    low, n_limbs = window_of(everything) if windowed else (0, LIMBS)
+    words = np.zeros((len(sums_of_terms), n_limbs + 3), dtype=np.int64)
+    for row, terms in zip(words, sums_of_terms, strict=True):
+        for term in terms:
+            add_term(row, term, low)
+        carry_digits(row)
+    return ExactSums(np.tile(words, (copies, 1)), low)
+
+
+def same_bits(a: float, b: float) -> bool:
+    return np.float64(a).tobytes() == np.float64(b).tobytes() or (math.isnan(a) and math.isnan(b))
+
+
+@pytest.mark.parametrize("copies", [1, 3000], ids=["few", "many"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), windowed=st.booleans())
+def test_many_sums_are_each_what_one_is(copies: int, data, windowed: bool) -> None:
+    n = data.draw(st.integers(1, 4))
+    tops = data.draw(st.lists(hostile_sums, min_size=n, max_size=n))
+    bottoms = data.draw(st.lists(hostile_sums, min_size=n, max_size=n))
+    top, bottom = many(tops, windowed, copies), many(bottoms, windowed, copies)
+    assert len(top) == n * copies
+    quotients, plus, minus = top / bottom, top + bottom, top - bottom
+    floats, equal = top.to_float(), top == bottom
+    for i in [*range(n), n * copies - 1]:
+        one, other = top[i], bottom[i]
+        assert one == ExactSum.from_words(accumulate(np.array(tops[i % n], dtype=np.float64)))
+        assert same_bits(floats[i], float(one))
+        assert same_bits(quotients[i], one / other)
+        assert plus[i] == one + other
+        assert minus[i] == one - other
+        assert equal[i] == (one == other)
+        assert top.is_zero[i] == (one.units == 0)
+        assert top.is_finite[i] == one.is_finite
+        assert top.n_nan[i] == one.n_nan
+        assert (top.n_positive_infinity[i], top.n_negative_infinity[i]) == (
+            one.n_positive_infinity,
+            one.n_negative_infinity,
+        )
+
+
+def test_many_sums_of_many_rows() -> None:
+    random = np.random.default_rng(3)
+    terms = random.normal(size=(5000, 3)) * 10.0 ** random.integers(-20, 20, (5000, 3))
+    weights = random.integers(0, 5, (5000, 2)).astype(np.float64)
+    top, bottom = many(terms.tolist(), True, 1), many(weights.tolist(), True, 1)
+    exact_tops = [exact(row) for row in terms.tolist()]
+    exact_bottoms = [exact(row) for row in weights.tolist()]
+    assert top.to_float().tolist() == [rounded(t) for t in exact_tops]
+    expected = [math.nan if b == 0 else rounded(t / b) for t, b in zip(exact_tops, exact_bottoms, strict=True)]
+    assert np.array_equal(top / bottom, np.array(expected), equal_nan=True)
+
+
+@pytest.mark.parametrize("n", [3, 5000])
+def test_counts_as_sums(n: int) -> None:
+    counts = np.resize(np.array([0, 7, 1 << 40, -3, (1 << 62) + 1]), n).astype(np.int64)
+    as_sums = ExactSums.from_counts(counts)
+    assert [as_sums[i] for i in range(3)] == [ExactSum.from_count(int(c)) for c in counts[:3]]
+    assert as_sums.to_float().tolist() == [float(int(c)) for c in counts]
+    assert (as_sums.take(counts == 7).to_float() == 7.0).all()
+
+
+@given(hostile_sums, hostile_sums)
+def test_rounding_in_plain_python_is_the_compiled_one(top: list[float], bottom: list[float]) -> None:
+    tops, bottoms = many([top], True, 3000), many([bottom], True, 3000)
+    # Python's integers, for the plain formula to compute with.
+    one, other = tops.words[0].astype(object), bottoms.words[0].astype(object)
+    for plain, compiled in (
+        (round_in_python(one, tops.low), tops.to_float()[0]),
+        (divide_in_python(one, tops.low, other, bottoms.low), (tops / bottoms)[0]),
+    ):
+        value, certain = plain
+        finite_input = bool(tops.is_finite[0] and bottoms.is_finite[0])
+        assert not (certain and finite_input) or same_bits(value, compiled)

@@ -1,8 +1,13 @@
 """Sums of float64 that are exact: rounded once, when they are read, so that no order or partition can matter.
 
 An accumulator is `ACCUMULATOR_WORDS` int64: `LIMBS` digits of 32 bits that hold a fixed-point number from 2^-1088
-up, and three counts of the terms that are no finite number. Digits carry lazily: `normalize` brings them into
+up, and three counts of the terms that are NaN or infinite. Digits carry lazily: `normalize` brings them into
 [0, 2^32), the last one keeps the sign. Two accumulators merge by adding their words.
+
+A windowed accumulator keeps the limbs ``[low, low + n_limbs)`` alone, in int64 ``(n_limbs + 3,)`` with the counts
+last: a million slices need no digits for magnitudes that never occur. It must hold every limb that `limbs_of` names
+for its terms. A term adds less than 2^20 to the third of its limbs, so the last limb of a window, int64 like all,
+holds the sum of 2^42 terms.
 
 A block of `BLOCK_ROWS` terms is not added term by term. Every term v is split by (v + M) − M, where M = 1.5·2^K and
 K lies so far above the block's largest exponent that all the high parts are multiples of one unit and their sum
@@ -14,14 +19,17 @@ summation" (2008), with the long accumulator of Kulisch behind it.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastloss_kernels.jit import exact_add, float64_bits, float64_from_bits, formula
+from fastloss_kernels.jit import compile_cpu, exact_add, float64_bits, float64_from_bits, fma, formula
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
 LIMBS = 68
 LOWEST_EXPONENT = -1088
@@ -42,36 +50,60 @@ _HIDDEN_BIT = 0x0010_0000_0000_0000
 
 
 @formula
-def add_term(accumulator, term):
-    """Add one float64 to an accumulator, exactly."""
+def add_term(accumulator, term, low=0):
+    """Add one float64 to an accumulator, exactly; `low` is the first limb of its window, which must hold the term."""
     bits = float64_bits(term)
     exponent = (bits >> 52) & 0x7FF
     fraction = bits & _FRACTION_MASK
     if exponent == 0x7FF:
+        counts = accumulator.shape[0] - 3
         if fraction != 0:
-            accumulator[NAN_COUNT] += 1
+            accumulator[counts] += 1
         elif bits > 0:
-            accumulator[POSITIVE_INFINITY_COUNT] += 1
+            accumulator[counts + 1] += 1
         else:
-            accumulator[NEGATIVE_INFINITY_COUNT] += 1
+            accumulator[counts + 2] += 1
         return
     if exponent == 0:
         exponent = 1
     else:
         fraction |= _HIDDEN_BIT
     position = exponent - 1075 - LOWEST_EXPONENT
-    limb = position >> 5
+    # Zero is in every window, although the limbs of its exponent are not.
+    limb = max((position >> 5) - low, 0)
     shift = position & 31
-    low = (fraction & _MASK) << shift
-    high = (fraction >> 32) << shift
+    lower = (fraction & _MASK) << shift
+    upper = (fraction >> 32) << shift
     if bits >= 0:
-        accumulator[limb] += low & _MASK
-        accumulator[limb + 1] += (low >> 32) + (high & _MASK)
-        accumulator[limb + 2] += high >> 32
+        accumulator[limb] += lower & _MASK
+        accumulator[limb + 1] += (lower >> 32) + (upper & _MASK)
+        accumulator[limb + 2] += upper >> 32
     else:
-        accumulator[limb] -= low & _MASK
-        accumulator[limb + 1] -= (low >> 32) + (high & _MASK)
-        accumulator[limb + 2] -= high >> 32
+        accumulator[limb] -= lower & _MASK
+        accumulator[limb + 1] -= (lower >> 32) + (upper & _MASK)
+        accumulator[limb + 2] -= upper >> 32
+
+
+@formula
+def limbs_of(terms):
+    """Return the first limb of the smallest window for these terms, and the limb after its last; (LIMBS, 0) for none.
+
+    Zeros, NaN and infinities need no limb.
+    """
+    smallest = 0x7FF
+    largest = 0
+    for i in range(terms.shape[0]):
+        magnitude = float64_bits(terms[i]) & _MAGNITUDE_MASK
+        exponent = magnitude >> 52
+        counted = (magnitude != 0) & (exponent != 0x7FF)
+        smallest = min(smallest, exponent if counted else 0x7FF)
+        # One more than the exponent, so that 0 is left for no term.
+        largest = max(largest, exponent + 1 if counted else 0)
+    if largest == 0:
+        return LIMBS, 0
+    first = (max(smallest, 1) - 1075 - LOWEST_EXPONENT) >> 5
+    last = (max(largest - 1, 1) - 1075 - LOWEST_EXPONENT) >> 5
+    return first, last + 3
 
 
 @formula
@@ -114,8 +146,12 @@ def split_third(terms, first, second, third):
 
 
 @formula
-def add_block(accumulator, terms):
-    """Add at most `BLOCK_ROWS` terms to an accumulator, exactly."""
+def add_block(accumulator, terms, low=0):
+    """Add at most `BLOCK_ROWS` terms to an accumulator, exactly.
+
+    The window of a windowed accumulator must hold the terms and two limbs below and one above theirs, since what is
+    added are partial sums.
+    """
     largest = largest_magnitude_bits(terms)
     exponent = largest >> 52
     if largest == 0:
@@ -123,7 +159,7 @@ def add_block(accumulator, terms):
     # Outside this range the splitters, or what they leave, would overflow or fall below the normal numbers.
     if exponent > 2046 - (_BLOCK_BITS + 2) or exponent < 200:
         for i in range(terms.shape[0]):
-            add_term(accumulator, terms[i])
+            add_term(accumulator, terms[i], low)
         return
     half = 0x0008_0000_0000_0000
     first = float64_from_bits(((exponent + _BLOCK_BITS + 2) << 52) | half)
@@ -134,11 +170,11 @@ def add_block(accumulator, terms):
         sum_third, left = split_third(terms, first, second, third)
         if left != 0:
             for i in range(terms.shape[0]):
-                add_term(accumulator, terms[i])
+                add_term(accumulator, terms[i], low)
             return
-        add_term(accumulator, sum_third)
-    add_term(accumulator, sum_first)
-    add_term(accumulator, sum_second)
+        add_term(accumulator, sum_third, low)
+    add_term(accumulator, sum_first, low)
+    add_term(accumulator, sum_second, low)
 
 
 @dataclass(frozen=True)
@@ -159,16 +195,20 @@ class ExactSum:
     n_negative_infinity: int = 0
 
     @classmethod
-    def from_words(cls, words: np.ndarray) -> ExactSum:
-        """Read an accumulator, int64 ``(ACCUMULATOR_WORDS,)``; fastest if it is normalized."""
-        counts = (int(words[NAN_COUNT]), int(words[POSITIVE_INFINITY_COUNT]), int(words[NEGATIVE_INFINITY_COUNT]))
-        digits = words[: LIMBS - 1]
-        units = int(words[LIMBS - 1]) << 32 * (LIMBS - 1)
+    def from_words(cls, words: np.ndarray, low: int = 0) -> ExactSum:
+        """Read an accumulator, int64 ``(n_limbs + 3,)`` from the limb `low` on; fastest if it is normalized."""
+        n_limbs = len(words) - 3
+        counts = (int(words[n_limbs]), int(words[n_limbs + 1]), int(words[n_limbs + 2]))
+        if not n_limbs:
+            return cls(0, *counts)
+        digits = words[: n_limbs - 1]
+        units = int(words[n_limbs - 1]) << 32 * (n_limbs - 1)
         if not (digits >> 32).any():
-            return cls(units + int.from_bytes(digits.astype("<u4").tobytes(), "little"), *counts)
-        for limb, digit in enumerate(digits.tolist()):
-            units += digit << 32 * limb
-        return cls(units, *counts)
+            units += int.from_bytes(digits.astype("<u4").tobytes(), "little")
+        else:
+            for limb, digit in enumerate(digits.tolist()):
+                units += digit << 32 * limb
+        return cls(units << 32 * low, *counts)
 
     @classmethod
     def from_count(cls, count: int) -> ExactSum:
@@ -182,6 +222,15 @@ class ExactSum:
             self.n_nan + other.n_nan,
             self.n_positive_infinity + other.n_positive_infinity,
             self.n_negative_infinity + other.n_negative_infinity,
+        )
+
+    def __sub__(self, other: ExactSum) -> ExactSum:
+        """Subtract a sum, exactly; its infinities change their sign."""
+        return ExactSum(
+            self.units - other.units,
+            self.n_nan + other.n_nan,
+            self.n_positive_infinity + other.n_negative_infinity,
+            self.n_negative_infinity + other.n_positive_infinity,
         )
 
     @property
@@ -215,3 +264,316 @@ def _quotient(numerator: int, denominator: int) -> float:
         return numerator / denominator
     except OverflowError:
         return math.inf if (numerator < 0) == (denominator < 0) else -math.inf
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Many sums at once
+
+
+@formula
+def carry_digits(accumulator):
+    """Carry every digit but the last of an accumulator into [0, 2^32)."""
+    last = accumulator.shape[0] - 4
+    carry = 0
+    for limb in range(last):
+        digit = accumulator[limb] + carry
+        accumulator[limb] = digit & _MASK
+        carry = digit >> 32
+    if last >= 0:
+        accumulator[last] += carry
+
+
+@formula
+def _magnitude_digit(words, position, n_limbs, lowest, negative):
+    # Digit of |value| in [0, 2^32). The last limb is two of them; `lowest` is the lowest limb that is not 0.
+    if position < 0 or position > n_limbs:
+        return 0
+    limb = min(position, n_limbs - 1)
+    digit = words[limb]
+    if negative:
+        # Two's complement: zeros stay up to the lowest digit, which is negated; those above it are inverted.
+        inverted = -digit if limb == lowest else ~digit
+        digit = 0 if limb < lowest else inverted
+    return digit >> 32 if position == n_limbs else digit & _MASK
+
+
+@formula
+def leading_digits(words, low):
+    """Return the sign, 106 leading bits and the exponent of a normalized accumulator's number.
+
+    Returns
+    -------
+    sign : int
+        -1, 0 or 1.
+    high, following : int
+        53 bits each, the first of `high` being 1: the number is sign·(high + following·2^-53 + rest)·2^exponent.
+    rest : int
+        0 if nothing is left below these bits.
+    exponent : int
+    """
+    n_limbs = words.shape[0] - 3
+    lowest = 0
+    while lowest < n_limbs and words[lowest] == 0:
+        lowest += 1
+    if lowest == n_limbs:
+        return 0, 0, 0, 0, 0
+    negative = words[n_limbs - 1] < 0
+    top = n_limbs
+    while _magnitude_digit(words, top, n_limbs, lowest, negative) == 0:
+        top -= 1
+    a = _magnitude_digit(words, top, n_limbs, lowest, negative)
+    b = _magnitude_digit(words, top - 1, n_limbs, lowest, negative)
+    c = _magnitude_digit(words, top - 2, n_limbs, lowest, negative)
+    d = _magnitude_digit(words, top - 3, n_limbs, lowest, negative)
+    e = _magnitude_digit(words, top - 4, n_limbs, lowest, negative)
+    shift = 0
+    while (a << shift) < 0x8000_0000:
+        shift += 1
+    back = 32 - shift
+    a = ((a << shift) & _MASK) | (b >> back)
+    b = ((b << shift) & _MASK) | (c >> back)
+    c = ((c << shift) & _MASK) | (d >> back)
+    d = ((d << shift) & _MASK) | (e >> back)
+    high = (a << 21) | (b >> 11)
+    following = ((b & 0x7FF) << 42) | (c << 10) | (d >> 22)
+    rest = (d & 0x3F_FFFF) | ((e << shift) & _MASK) | (1 if lowest < top - 4 else 0)
+    return (-1 if negative else 1), high, following, rest, 32 * (top + low) - 21 - shift + LOWEST_EXPONENT
+
+
+@formula
+def rounded(words, low):
+    """Round a normalized accumulator to float64; return the number and whether it is certain."""
+    sign, high, following, rest, exponent = leading_digits(words, low)
+    if sign == 0:
+        return 0.0, True
+    half = 1 << 52
+    if following > half or (following == half and (rest != 0 or high & 1 == 1)):
+        high += 1
+    if high >> 53 != 0:
+        high >>= 1
+        exponent += 1
+    field = exponent + 1075
+    if field < 1 or field > 2046:
+        return 0.0, False
+    magnitude = float64_from_bits((field << 52) | (high & _FRACTION_MASK))
+    return (magnitude if sign > 0 else -magnitude), True
+
+
+@formula
+def rounded_quotient(numerator, numerator_low, denominator, denominator_low):
+    """Divide two normalized accumulators; return the quotient rounded once and whether it is certain.
+
+    Notes
+    -----
+    The quotient of two double-double numbers (hi + lo) is within 2^-100 of its size. Where that does not decide the
+    rounding, or the result is outside the normal numbers, it is not certain.
+    """
+    sign, high, following, _, exponent = leading_digits(numerator, numerator_low)
+    other_sign, other_high, other_following, _, other_exponent = leading_digits(denominator, denominator_low)
+    if sign == 0 or other_sign == 0:
+        return 0.0, other_sign > 0
+    top = float(high)
+    top_low = float(following) * 2.0**-53
+    bottom = float(other_high)
+    bottom_low = float(other_following) * 2.0**-53
+    likely = top / bottom
+    remainder = fma(-likely, bottom, top) + fma(-likely, bottom_low, top_low)
+    lost = remainder / bottom
+    quotient = likely + lost
+    lost -= quotient - likely
+    error = quotient * 2.0**-98
+    bits = float64_bits(quotient)
+    field = (bits >> 52) + exponent - other_exponent
+    certain = quotient + (lost + error) == quotient and quotient + (lost - error) == quotient
+    if not certain or field < 1 or field > 2046:
+        return 0.0, False
+    magnitude = float64_from_bits((field << 52) | (bits & _FRACTION_MASK))
+    return (magnitude if sign == other_sign else -magnitude), True
+
+
+@functools.cache
+def make_carry_rows() -> Callable[..., None]:
+    """Make ``carry_rows(words)``: normalize accumulators, int64 ``(n, n_limbs + 3)``."""
+
+    def carry_rows(words):
+        for i in range(words.shape[0]):
+            carry_digits(words[i])
+
+    return compile_cpu(carry_rows)
+
+
+@functools.cache
+def make_round_rows() -> Callable[..., None]:
+    """Make ``round_rows(words, low, out, certain)``: `rounded` of each accumulator."""
+
+    def round_rows(words, low, out, certain):
+        for i in range(words.shape[0]):
+            out[i], certain[i] = rounded(words[i], low)
+
+    return compile_cpu(round_rows)
+
+
+@functools.cache
+def make_divide_rows() -> Callable[..., None]:
+    """Make ``divide_rows(numerators, low, denominators, other_low, out, certain)``: `rounded_quotient` by row."""
+
+    def divide_rows(numerators, low, denominators, other_low, out, certain):
+        for i in range(numerators.shape[0]):
+            out[i], certain[i] = rounded_quotient(numerators[i], low, denominators[i], other_low)
+
+    return compile_cpu(divide_rows)
+
+
+# Up to this many, Python's integers take less time than loading a kernel.
+_FEW = 2048
+
+
+class ExactSums:
+    """Many exact sums: what `ExactSum` is for one, with the same bits.
+
+    Parameters
+    ----------
+    words : numpy.ndarray of int64, shape (n, n_limbs + 3)
+        Normalized accumulators; they are kept, not copied.
+    low : int
+        The first limb of their window.
+    """
+
+    def __init__(self, words: NDArray[np.int64], low: int = 0) -> None:
+        self.words = words
+        self.low = low
+
+    @classmethod
+    def from_counts(cls, counts: NDArray[np.int64]) -> ExactSums:
+        """Return integers, int64 ``(n,)``, as sums."""
+        import numpy as np
+
+        words = np.zeros((len(counts), 5), dtype=np.int64)
+        words[:, 0] = counts & _MASK
+        words[:, 1] = counts >> 32
+        return cls(words, -LOWEST_EXPONENT // 32)
+
+    @property
+    def n_limbs(self) -> int:
+        """How many limbs the window has."""
+        return self.words.shape[1] - 3
+
+    def __len__(self) -> int:
+        """Return how many sums there are."""
+        return len(self.words)
+
+    def __getitem__(self, position: int) -> ExactSum:
+        """Return one of the sums."""
+        return ExactSum.from_words(self.words[position], self.low)
+
+    def take(self, positions: NDArray[np.int64] | NDArray[np.bool_]) -> ExactSums:
+        """Return the sums at some positions, or those that a mask marks."""
+        return ExactSums(self.words[positions], self.low)
+
+    def __add__(self, other: ExactSums) -> ExactSums:
+        """Add, exactly, sum by sum."""
+        mine, theirs, low = self._aligned(other)
+        return ExactSums(_normalized(mine + theirs), low)
+
+    def __sub__(self, other: ExactSums) -> ExactSums:
+        """Subtract, exactly, sum by sum; the infinities of `other` change their sign."""
+        mine, theirs, low = self._aligned(other)
+        words = mine - theirs
+        words[:, -3] = mine[:, -3] + theirs[:, -3]
+        words[:, -2] = mine[:, -2] + theirs[:, -1]
+        words[:, -1] = mine[:, -1] + theirs[:, -2]
+        return ExactSums(_normalized(words), low)
+
+    def __truediv__(self, other: ExactSums) -> NDArray[np.float64]:
+        """Divide and round once, sum by sum; a division by zero is NaN."""
+        import numpy as np
+
+        if len(self) <= _FEW:
+            return np.array([self[i] / other[i] for i in range(len(self))], dtype=np.float64)
+        out = np.empty(len(self))
+        certain = np.empty(len(self), dtype=np.bool_)
+        make_divide_rows()(self.words, self.low, other.words, other.low, out, certain)
+        doubtful = ~(certain & self.is_finite & other.is_finite)
+        out[other.is_zero] = np.nan
+        for i in np.flatnonzero(doubtful & ~other.is_zero).tolist():
+            out[i] = self[i] / other[i]
+        return out
+
+    def __eq__(self, other: object) -> NDArray[np.bool_]:  # type: ignore[override]
+        """Tell which sums are equal, in number and in what they counted; bool ``(n,)``."""
+        if not isinstance(other, ExactSums):
+            return NotImplemented
+        mine, theirs, _ = self._aligned(other)
+        return (mine == theirs).all(axis=1)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def to_float(self) -> NDArray[np.float64]:
+        """Round each sum once to float64."""
+        import numpy as np
+
+        if len(self) <= _FEW:
+            return np.array([float(self[i]) for i in range(len(self))], dtype=np.float64)
+        out = np.empty(len(self))
+        certain = np.empty(len(self), dtype=np.bool_)
+        make_round_rows()(self.words, self.low, out, certain)
+        for i in np.flatnonzero(~(certain & self.is_finite)).tolist():
+            out[i] = float(self[i])
+        return out
+
+    @property
+    def n_nan(self) -> NDArray[np.int64]:
+        """How many terms of each sum were NaN."""
+        return self.words[:, -3]
+
+    @property
+    def n_positive_infinity(self) -> NDArray[np.int64]:
+        """How many terms of each sum were +inf."""
+        return self.words[:, -2]
+
+    @property
+    def n_negative_infinity(self) -> NDArray[np.int64]:
+        """How many terms of each sum were -inf."""
+        return self.words[:, -1]
+
+    @property
+    def is_finite(self) -> NDArray[np.bool_]:
+        """Whether every term of each sum was a finite number."""
+        return ~self.words[:, -3:].any(axis=1)
+
+    @property
+    def is_zero(self) -> NDArray[np.bool_]:
+        """Whether the finite terms of each sum add up to 0."""
+        return ~self.words[:, :-3].any(axis=1)
+
+    def _aligned(self, other: ExactSums) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+        """Return the words of both in one window that holds either, and its first limb."""
+        low = min(self.low, other.low)
+        n_limbs = max(self.low + self.n_limbs, other.low + other.n_limbs) - low
+        return widened(self.words, self.low, low, n_limbs), widened(other.words, other.low, low, n_limbs), low
+
+
+def widened(words: NDArray[np.int64], low: int, new_low: int, n_limbs: int) -> NDArray[np.int64]:
+    """Return normalized accumulators in a window of `n_limbs` limbs from `new_low` on, which holds theirs, normalized.
+
+    The same array is returned if that is its window.
+    """
+    import numpy as np
+
+    old = words.shape[1] - 3
+    if (low, old) == (new_low, n_limbs):
+        return words
+    wider = np.zeros((len(words), n_limbs + 3), dtype=np.int64)
+    wider[:, low - new_low : low - new_low + old] = words[:, :old]
+    wider[:, n_limbs:] = words[:, old:]
+    return _normalized(wider)
+
+
+def _normalized(words: NDArray[np.int64]) -> NDArray[np.int64]:
+    if len(words) > _FEW:
+        make_carry_rows()(words)
+        return words
+    for limb in range(words.shape[1] - 4):
+        words[:, limb + 1] += words[:, limb] >> 32
+        words[:, limb] &= _MASK
+    return words
