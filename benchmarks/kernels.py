@@ -97,7 +97,7 @@ def _fastloss_value() -> Made:
     from fastloss_kernels.losses import BinaryCrossentropy
 
     (out,) = _outputs(1)
-    loss, kernel = BinaryCrossentropy(), make_value(BinaryCrossentropy.rows["logit"])
+    loss, kernel = BinaryCrossentropy(), make_value(BinaryCrossentropy.formulas["logit"])
     score, label = _data()
     parameters = loss.parameters("logit")
 
@@ -112,7 +112,7 @@ def _fastloss_derivatives() -> Made:
     from fastloss_kernels.losses import BinaryCrossentropy
 
     outputs = _outputs(3)
-    loss, kernel = BinaryCrossentropy(), make_value_gradient_hessian(BinaryCrossentropy.rows["logit"])
+    loss, kernel = BinaryCrossentropy(), make_value_gradient_hessian(BinaryCrossentropy.formulas["logit"])
     score, label = _data()
     parameters = loss.parameters("logit")
 
@@ -232,7 +232,7 @@ def _fastloss_value_sum() -> Made:
     from fastloss_kernels.losses import BinaryCrossentropy
 
     (out,) = _outputs(1)
-    loss, value, add_terms = BinaryCrossentropy(), make_value(BinaryCrossentropy.rows["logit"]), make_add_terms()
+    loss, value, add_terms = BinaryCrossentropy(), make_value(BinaryCrossentropy.formulas["logit"]), make_add_terms()
     score, label = _data()
     parameters = loss.parameters("logit")
 

@@ -285,8 +285,8 @@ def _make_fastloss(loss: Any, data: Ragged) -> tuple[Callable[[], None], Callabl
     outputs = (np.empty(data.n_lists), np.empty(len(data.score)), np.empty(len(data.score)))
     value, scratch = np.empty(data.n_lists), np.empty((2, LONGEST))
     parameters = loss.parameters("logit")
-    all_kernel = make_list_value_gradient_hessian(loss.rows["logit"])
-    value_kernel = make_list_value(loss.rows["logit"])
+    all_kernel = make_list_value_gradient_hessian(loss.formulas["logit"])
+    value_kernel = make_list_value(loss.formulas["logit"])
 
     def run() -> None:
         all_kernel(*given, parameters, *outputs)
@@ -360,9 +360,9 @@ def _make_torch(
 
 def measure_kernels(n_candidates: int, loop_lists: int, rounds: int, seconds: float) -> dict[str, Any]:
     """Return cases of all families and what is not measured."""
-    from fastloss_kernels.losses import LIST_LOSSES
+    from fastloss_kernels.losses import LISTWISE_LOSSES
 
-    kinds = {kind.name: kind for kind in LIST_LOSSES}
+    kinds = {kind.name: kind for kind in LISTWISE_LOSSES}
     has_torch = importlib.util.find_spec("torch") is not None
     cases, missing = [], [] if has_torch else ["PyTorch (torch is not installed)"]
     for family in FAMILIES:
@@ -382,7 +382,7 @@ def measure_kernels(n_candidates: int, loop_lists: int, rounds: int, seconds: fl
         cases.append({"loss": family.title, "candidates": len(data.score), "lists": data.n_lists, **rates})
         _say(f"measured: {family.title}")
     known = {family.name for family in FAMILIES}
-    others = [kind.name for kind in LIST_LOSSES if kind.name not in known and "logit" in kind().rows]
+    others = [kind.name for kind in LISTWISE_LOSSES if kind.name not in known and "logit" in kind().formulas]
     return {"cases": cases, "missing": missing, "other_losses": others}
 
 

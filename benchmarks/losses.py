@@ -370,11 +370,11 @@ def measure(rounds: int, seconds: float, names: list[str] | None = None) -> dict
         if names and kind.name not in names:
             continue
         loss = kind()
-        for space in loss.rows:
+        for space in loss.formulas:
             score, label = make_data(loss, space)
             outputs = tuple(np.empty(ROWS) for _ in range(3))
             arguments = (score, label, loss.parameters(space), *outputs)
-            kernel = make_value_gradient_hessian(loss.rows[space])
+            kernel = make_value_gradient_hessian(loss.formulas[space])
             kernel(*arguments)
             runs: list[Callable[[], Any]] = [lambda k=kernel, a=arguments: k(*a)]  # type: ignore[misc]
             expressions = EXPRESSIONS.get(loss.name, {}).get(space)

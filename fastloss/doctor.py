@@ -125,7 +125,7 @@ def _self_test() -> list[str]:
     cases = [(label, score) for label in (0.0, 0.25, 1.0) for score in _SCORES]
     labels, scores = np.array(cases).T
     for (label, score), compiled in zip(cases, loss(labels, logit=scores).tolist(), strict=True):
-        plain = loss.rows["logit"](score, label, loss.parameters("logit"))[0]
+        plain = loss.formulas["logit"](score, label, loss.parameters("logit"))[0]
         if compiled != plain:
             failures.append(f"{loss.name} of logit {score!r}, label {label!r}: {compiled!r}, not {plain!r}")
             break

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastloss_kernels.arrays import register_list_reader as _register_list_reader
+from fastloss_kernels.define import define as define
 from fastloss_kernels.losses import *  # noqa: F403
-from fastloss_kernels.losses.form import LIST_READERS as _LIST_READERS
+from fastloss_kernels.over_lists import OverLists as OverLists
 
 
 def _read_column(given: Any) -> tuple[Any, ...] | None:
@@ -25,4 +27,4 @@ def _read_column(given: Any) -> tuple[Any, ...] | None:
     return values, lists.offsets, void, lambda found: lists_like(given, lists, found)
 
 
-_LIST_READERS.append(_read_column)
+_register_list_reader(_read_column)

@@ -30,9 +30,9 @@ from fastloss.errors import DataError, UsageError
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import parse_metric
 from fastloss_kernels.cpu.sums import make_add_terms
+from fastloss_kernels.domain import Interval
 from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS, ExactSum
-from fastloss_kernels.losses import ListLoss, Loss
-from fastloss_kernels.losses.form import Interval
+from fastloss_kernels.losses import BinaryLoss, ListwiseLoss, Loss
 
 Floats = NDArray[np.float64]
 
@@ -101,13 +101,13 @@ def objective(loss: str | Loss, /, **parameters: Any) -> Objective:
     if not isinstance(metric, MeanLoss):
         raise UsageError(f"{metric.label} is a metric; an objective needs a loss, such as 'log_loss'.")
     chosen = _with_parameters(metric.loss, parameters)
-    if isinstance(chosen, ListLoss):
+    if isinstance(chosen, ListwiseLoss):
         raise UsageError(f"{chosen.name} is a loss of lists; an objective needs one of rows, such as 'log_loss'.")
-    space = next((space for space in SCORE_SPACES if space in chosen.rows), None)
+    space = next((space for space in SCORE_SPACES if space in chosen.formulas), None)
     if space is None:
         raise UsageError(
-            f"{chosen.name} takes {' or '.join(chosen.rows)}; a booster's score needs {', '.join(SCORE_SPACES[:-1])} "
-            f"or {SCORE_SPACES[-1]}."
+            f"{chosen.name} takes {' or '.join(chosen.formulas)}; a booster's score needs "
+            f"{', '.join(SCORE_SPACES[:-1])} or {SCORE_SPACES[-1]}."
         )
     if not _is_unbounded(chosen, space) and any(field.name == "log_input" for field in fields(chosen)):
         chosen = _with_parameters(chosen, {"log_input": True})
@@ -116,10 +116,9 @@ def objective(loss: str | Loss, /, **parameters: Any) -> Objective:
             f"{chosen.name} needs {chosen.prediction_range(space).describe('prediction')}, and a booster's score may "
             "be any number; transform the labels and use a loss of any number, such as 'mean_squared_error'."
         )
-    gradient, hessian = _probe(chosen, space)
-    if not gradient.any():
+    if not chosen.differentiable:
         raise UsageError(f"{chosen.name} has gradient 0 everywhere, so no booster can learn from it; use 'log_loss'.")
-    return Objective(chosen, space, is_straight=not hessian.any())
+    return Objective(chosen, space, is_straight=chosen.hessian == "zero")
 
 
 def _with_parameters(loss: Loss, parameters: dict[str, Any]) -> Loss:
@@ -136,17 +135,6 @@ def _with_parameters(loss: Loss, parameters: dict[str, Any]) -> Loss:
 def _is_unbounded(loss: Loss, space: str) -> bool:
     allowed = loss.prediction_range(space)
     return allowed.low == float("-inf") and allowed.high == float("inf")
-
-
-def _probe(loss: Loss, space: str) -> tuple[Floats, Floats]:
-    """Evaluate the derivatives on a small grid of scores and labels, on which some scores meet their label."""
-    allowed = loss.label_range
-    labels = np.unique(np.clip([-1.0, 0.0, 1.0, 2.0], *allowed.bounds))
-    if allowed.without_zero:
-        labels = labels[labels != 0.0]
-    scores, labels = np.broadcast_arrays(np.linspace(-3.0, 3.0, 13), labels[:, np.newaxis])
-    gradient, hessian = loss.gradient_hessian(labels, **{space: scores})
-    return gradient, hessian
 
 
 @dataclass(frozen=True)
@@ -229,7 +217,7 @@ class ObjectiveMetric:
     @property
     def __name__(self) -> str:
         """The loss with its changed parameters, without spaces: XGBoost splits its report at them."""
-        return self.loss.label.replace(" ", "")
+        return self.loss.full_name.replace(" ", "")
 
     def __call__(self, y_true: Any, y_pred: Any, *weight_and_group: Any, sample_weight: Any = None) -> Any:
         """Return Σw·l/Σw in the form that the caller expects.
@@ -321,10 +309,10 @@ def _require_in_range(name: str, values: Floats, allowed: Interval, hint: str = 
 
 
 def _require_labels(loss: Loss, label: Floats) -> None:
-    if getattr(loss, "label_domain", "01") == "pm1":
+    if loss.label_domain == "pm1":
         # A label of 0 would be one half; far more often it says that an estimator has renumbered the classes.
         hint = " If labels are 0 and 1, as classifiers number their classes, leave out label_domain='pm1'."
         _require_in_range("label", label, Interval(-1.0, 1.0, without_zero=True), hint)
         return
-    hint = " If labels are -1 and +1, use label_domain='pm1'." if hasattr(loss, "label_domain") else ""
+    hint = " If labels are -1 and +1, use label_domain='pm1'." if isinstance(loss, BinaryLoss) else ""
     _require_in_range("label", label, loss.label_range, hint)

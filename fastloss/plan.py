@@ -23,11 +23,11 @@ from fastloss.metrics.names import default_metrics, parse_metric, split_names
 from fastloss.metrics.presets import Preset, Reduction, preset_of, reduction_of
 from fastloss.sources import Source, SourceSummary, open_source
 from fastloss.sources.base import ReadOptions
+from fastloss_kernels.domain import SATURATION_EPSILON, UNSATURATED, Interval
+from fastloss_kernels.domain import SPACES as SPACE_BOUNDS
 from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS
-from fastloss_kernels.losses import LOSSES, ListLoss, Loss
-from fastloss_kernels.losses.form import SATURATION_EPSILON, UNSATURATED, Interval
-from fastloss_kernels.losses.form import SPACES as SPACE_BOUNDS
-from fastloss_kernels.losses.over_lists import OverLists
+from fastloss_kernels.losses import LOSSES, ListwiseLoss, Loss
+from fastloss_kernels.over_lists import OverLists
 
 Space = Literal["logit", "prob", "logprob", "margin", "value"]
 SPACES: tuple[Space, ...] = ("logit", "prob", "logprob", "margin", "value")
@@ -271,7 +271,12 @@ class Plan:
         losses = [metric.loss for metric in self.metrics if isinstance(metric, MeanLoss)]
         plain = [loss.loss if isinstance(loss, OverLists) else loss for loss in losses]
         return [
-            [loss.label, loss.source, repr(loss.label_range), *(repr(loss.prediction_range(s)) for s in loss.rows)]
+            [
+                loss.full_name,
+                loss.source,
+                repr(loss.label_range),
+                *(repr(loss.prediction_range(s)) for s in loss.formulas),
+            ]
             for loss in plain
             if type(loss) not in LOSSES
         ]
@@ -490,7 +495,7 @@ def _groupings(by: Sequence[str | Sequence[str]] | str | None) -> tuple[tuple[st
 
 def _label_domain(given: Literal["01", "pm1"], metrics: Iterable[Metric]) -> Literal["01", "pm1"]:
     losses = (getattr(metric, "loss", None) for metric in metrics)
-    if any(getattr(loss, "label_domain", "01") == "pm1" for loss in losses):
+    if any(loss is not None and loss.label_domain == "pm1" for loss in losses):
         return "pm1"
     return given
 
@@ -565,22 +570,22 @@ def _over_columns(
             f"OverLists of {metric.label} is for calls on arrays; name the loss itself, and list_reduction= beside it."
         )
     if not lists:
-        if isinstance(loss, ListLoss):
+        if isinstance(loss, ListwiseLoss):
             raise UsageError(f"{metric.label} reads lists of predictions, and column {column!r} holds numbers.")
         return metric
     if not isinstance(metric, MeanLoss) or loss is None:
         raise UsageError(f"{metric.label} reads one number a row, and column {column!r} holds lists; name losses.")
-    if isinstance(loss, ListLoss) and label_is_index and loss.label_kind != "index":
+    if isinstance(loss, ListwiseLoss) and label_is_index and loss.label_kind != "index":
         raise UsageError(
             f"{metric.label} reads a label for each candidate, and the label column {label!r} holds numbers; "
             "for the index of the right candidate use 'sparse_categorical_crossentropy'."
         )
-    if isinstance(loss, ListLoss) and not label_is_index and loss.label_kind == "index":
+    if isinstance(loss, ListwiseLoss) and not label_is_index and loss.label_kind == "index":
         raise UsageError(
             f"{metric.label} reads the index of the right candidate, and the label column {label!r} holds lists; "
             "for a label of each candidate use 'categorical_crossentropy'."
         )
-    if isinstance(loss, ListLoss):
+    if isinstance(loss, ListwiseLoss):
         return metric
     if label_is_index:
         raise UsageError(

@@ -702,7 +702,7 @@ class _RowScorer:
         self._unit = None if plan.preset is None else plan.preset.units.get(loss.name)
         self._test_parameters = loss.parameters(space, epsilon)
         test: Any = loss.saturated.get(space)
-        row: Any = form.rows[space]
+        row: Any = form.formulas[space]
         self._kernel: Callable[..., None] = (
             make_list_value_gradient_hessian if plan.lists else make_value_gradient_hessian
         )(row)

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 LIBM = "exp|exp2|expm1|log|log1p|log2|log10|tanh|pow|sqrt|fma|lgamma|tgamma|ldexp|frexp|floor|rint"
-CASES = [pytest.param(loss, space, id=f"{loss.__name__}-{space}") for loss in POINTWISE_LOSSES for space in loss.rows]
+CASES = [
+    pytest.param(loss, space, id=f"{loss.__name__}-{space}") for loss in POINTWISE_LOSSES for space in loss().formulas
+]
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +54,7 @@ def make(factory: Callable[..., Any], *arguments: Any) -> Any:
 @pytest.mark.parametrize(("loss", "space"), CASES)
 def test_values_are_computed_in_vectors(loss: type[Loss], space: str) -> None:
     made = loss()
-    kernel = make(pointwise.make_value, made.rows[space])
+    kernel = make(pointwise.make_value, made.formulas[space])
     ones = np.full(64, 0.5)
     text = assembly(kernel, ones, ones, made.parameters(space), np.empty(64))
     assert packed(text) > 0
@@ -62,7 +64,7 @@ def test_values_are_computed_in_vectors(loss: type[Loss], space: str) -> None:
 @pytest.mark.parametrize("score_type", [np.float32, np.float64])
 def test_log_loss_with_its_derivatives_is_computed_in_vectors(score_type: type) -> None:
     loss = POINTWISE_LOSSES[0]()
-    kernel = make(pointwise.make_value_gradient_hessian, loss.rows["logit"])
+    kernel = make(pointwise.make_value_gradient_hessian, loss.formulas["logit"])
     score, out = np.zeros(64, score_type), [np.empty(64) for _ in range(3)]
     text = assembly(kernel, score, np.zeros(64), loss.parameters("logit"), *out)
     assert packed(text) > 20
@@ -71,7 +73,7 @@ def test_log_loss_with_its_derivatives_is_computed_in_vectors(score_type: type) 
 
 def test_values_summed_at_once_are_computed_in_vectors() -> None:
     loss = POINTWISE_LOSSES[0]()
-    kernel = make(sums.make_add_values, loss.rows["logit"])
+    kernel = make(sums.make_add_values, loss.formulas["logit"])
     score, label = np.zeros(4096, np.float32), np.zeros(4096, np.int8)
     text = assembly(kernel, score, label, loss.parameters("logit"), np.zeros(ACCUMULATOR_WORDS, dtype=np.int64))
     assert packed(text) > 20

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastloss_kernels.links import MEAN_ROWS
-from fastloss_kernels.losses import POINTWISE_LOSSES, ListLoss
-from fastloss_kernels.losses.form import SPACES
+from fastloss_kernels.domain import SPACES
+from fastloss_kernels.inverse_links import INVERSE_LINKS
+from fastloss_kernels.losses import POINTWISE_LOSSES, ListwiseLoss
 from tests import test_list_losses
 
 ROOT = Path(__file__).parents[1]
@@ -36,20 +36,21 @@ Case = tuple[Callable[..., Any], Callable[..., Any] | None, tuple[float, ...], s
 
 def all_cases() -> dict[str, Case]:
     """Every loss in every space, as it comes and with every parameter changed and infinities kept; and the means."""
-    cases: dict[str, Case] = {f"mean-{space}": (row, None, (), space) for space, row in MEAN_ROWS.items()}
+    cases: dict[str, Case] = {f"mean-{space}": (row, None, (), space) for space, row in INVERSE_LINKS.items()}
     for listed in POINTWISE_LOSSES:
+        plain = listed()
         changed = listed(**{name: 0.25 for name, allowed in listed.ranges.items() if 0.25 in allowed})
-        for space, row in listed.rows.items():
-            test = listed.saturated.get(space)
-            cases[f"{listed.name}-{space}"] = (row, test, listed().parameters(space), space)
-            if listed().parameters(space):
-                cases[f"{changed.label}-{space}"] = (row, test, changed.parameters(space, epsilon=0.0), space)
+        for space, row in plain.formulas.items():
+            test = plain.saturated.get(space)
+            cases[f"{listed.name}-{space}"] = (row, test, plain.parameters(space), space)
+            if plain.parameters(space):
+                cases[f"{changed.full_name}-{space}"] = (row, test, changed.parameters(space, epsilon=0.0), space)
     return cases
 
 
 CASES = all_cases()
-LIST_CASES: dict[str, tuple[ListLoss, str]] = {
-    f"{loss.label}-{space}": (loss, space) for loss in test_list_losses.INSTANCES for space in loss.rows
+LIST_CASES: dict[str, tuple[ListwiseLoss, str]] = {
+    f"{loss.full_name}-{space}": (loss, space) for loss in test_list_losses.INSTANCES for space in loss.formulas
 }
 
 
@@ -93,7 +94,7 @@ def run_list_kernels(lists: Any, launch: Callable[..., Any], name: str) -> dict[
     arrays = (*test_list_losses.arrays_of(cases), np.arange(len(cases)), loss.parameters(space))
     value, alone = np.full((2, len(cases)), -7.0)
     gradient, hessian, *scratch = np.full((4, len(arrays[0])), -7.0)
-    row = loss.rows[space]
+    row = loss.formulas[space]
     launch(lists.make_list_value_gradient_hessian(row))(*arrays, gradient, hessian, value)
     launch(lists.make_list_value(row))(*arrays, *scratch, alone)
     results = {"value": value, "gradient": gradient, "hessian": hessian, "value alone": alone}

@@ -28,12 +28,12 @@ import pytest
 from mpmath import mpf
 
 import fastloss as fl
-from fastloss_kernels import elementary, special, trace
+from fastloss_kernels import elementary, special
 from fastloss_kernels.cpu import pointwise
+from fastloss_kernels.define import DEFINED, define, tracing
 from fastloss_kernels.elementary import sigmoid, softplus
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses import LOSSES, BinaryLoss, Interval, Loss, define
-from fastloss_kernels.losses.define import DEFINED
+from fastloss_kernels.losses import LOSSES, BinaryLoss, Interval, Loss
 from tests.test_cuda_simulator import GRID, bits, run_in_own_process
 
 POSITIVE = Interval(0.0, math.inf, low_open=True)
@@ -182,7 +182,7 @@ def rows_of(loss: Loss, space: str) -> list[tuple[float, float]]:
 def evaluate_rows(loss: Loss, space: str, rows: list[tuple[float, float]], parallel: bool = False) -> np.ndarray:
     score, label = np.array(rows).T.copy()
     found = np.empty((3, len(rows)))
-    pointwise.make_value_gradient_hessian(loss.rows[space], parallel)(score, label, loss.parameters(space), *found)
+    pointwise.make_value_gradient_hessian(loss.formulas[space], parallel)(score, label, loss.parameters(space), *found)
     return found
 
 
@@ -197,7 +197,7 @@ def test_values_and_derivatives_against_mpmath(name: str) -> None:
     changed = {field: 0.7 * default + 0.4 for field, default in vars(loss_class()).items() if field != "label_domain"}
     for loss in (loss_class(), loss_class(**changed)):
         parameters = {k: mpf(v) for k, v in vars(loss).items() if k != "label_domain"}
-        for space in loss.rows:
+        for space in loss.formulas:
             rows = rows_of(loss, space)
             with mpmath.workdps(50):
                 for (x, y), column in zip(rows, evaluate_rows(loss, space, rows).T, strict=True):
@@ -210,22 +210,22 @@ def test_values_and_derivatives_against_mpmath(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_every_driver_gives_the_same_bits(name: str) -> None:
     loss = defined(name)()
-    for space in loss.rows:
+    for space in loss.formulas:
         rows = rows_of(loss, space)
         rows += [(x, y) for x, y in rows_of(loss, space)[:3] for x, y in ((math.nan, y), (x, math.nan))]
         compiled = evaluate_rows(loss, space, rows)
         assert np.array_equal(bits(compiled), bits(evaluate_rows(loss, space, rows, parallel=True)))
         alone = np.empty(len(rows))
         score, label = np.array(rows).T.copy()
-        pointwise.make_value(loss.rows[space])(score, label, loss.parameters(space), alone)
+        pointwise.make_value(loss.formulas[space])(score, label, loss.parameters(space), alone)
         assert np.array_equal(bits(compiled[0]), bits(alone))
-        plain = [loss.rows[space](x, y, loss.parameters(space)) for x, y in rows]
+        plain = [loss.formulas[space](x, y, loss.parameters(space)) for x, y in rows]
         assert np.array_equal(bits(np.array(plain).T), bits(compiled))
         assert np.isnan(compiled[:, -6:]).all()
 
 
 def compiled_code(loss: Loss, space: str) -> str:
-    kernel = pointwise.make_value(loss.rows[space])
+    kernel = pointwise.make_value(loss.formulas[space])
     numbers = np.array([0.25, 0.5, 0.75])
     kernel(numbers, numbers, loss.parameters(space), np.empty(3))
     return str(kernel.inspect_llvm(kernel.signatures[0]))
@@ -247,8 +247,8 @@ def test_a_defined_loss_is_called_as_a_shipped_one() -> None:
     asymmetric_loss = fl.losses.define(asymmetric)
     assert asymmetric_loss.__name__ == "Asymmetric"
     loss = asymmetric_loss(under=3)
-    assert loss.label == "asymmetric(under=3)"
-    assert asymmetric_loss().label == "asymmetric"
+    assert loss.full_name == "asymmetric(under=3)"
+    assert asymmetric_loss().full_name == "asymmetric"
     label, value = pa.array([1.0, None, 2.0]), [2.0, 1.0, 1.0]
     assert np.array_equal(loss(label, value=value), [1.0, np.nan, 3.0], equal_nan=True)
     assert np.array_equal(loss.gradient(label, value=value), [2.0, np.nan, -6.0], equal_nan=True)
@@ -278,7 +278,7 @@ def test_the_latest_definition_of_a_name_counts() -> None:
 def test_defined_losses_are_not_listed_and_not_cached_on_disk() -> None:
     loss = define(asymmetric)
     assert loss not in LOSSES
-    assert type(pointwise.make_value(loss.rows["value"])._cache).__name__ == "NullCache"
+    assert type(pointwise.make_value(loss.formulas["value"])._cache).__name__ == "NullCache"
 
 
 def test_labels_of_binary_spaces() -> None:
@@ -786,10 +786,10 @@ DEFINED_ABOVE = {"log1p": -1.0, "log1p_unit": 0.0} | dict.fromkeys(
     ("float_power", "lgamma", "log", "log10", "log2", "pow", "power", "sqrt"), 0.0
 )
 HOMES: dict[str, tuple[Any, Any]] = {
-    "math": (math, trace.MATH),
-    "numpy": (np, trace.NUMPY),
-    "builtins": (builtins, trace.BUILTINS),
-    "elementary": (elementary, trace.OWN),
+    "math": (math, tracing.MATH),
+    "numpy": (np, tracing.NUMPY),
+    "builtins": (builtins, tracing.BUILTINS),
+    "elementary": (elementary, tracing.OWN),
 }
 
 
@@ -876,12 +876,12 @@ def test_derivatives_of_lgamma(name: str, order: int) -> None:
 def run_kernels(kernels: Any, launch: Callable[..., Any], name: str) -> dict[str, np.ndarray]:
     """Run the kernels of a defined loss in its first space."""
     loss = defined(name)()
-    space = next(iter(loss.rows))
+    space = next(iter(loss.formulas))
     score, label = np.array([*rows_of(loss, space), (math.nan, 1.0)]).T.copy()
     results = np.full((4, len(score)), -7.0)
     parameters = loss.parameters(space)
-    launch(kernels.make_value_gradient_hessian(loss.rows[space]))(score, label, parameters, *results[:3])
-    launch(kernels.make_value(loss.rows[space]))(score, label, parameters, results[3])
+    launch(kernels.make_value_gradient_hessian(loss.formulas[space]))(score, label, parameters, *results[:3])
+    launch(kernels.make_value(loss.formulas[space]))(score, label, parameters, results[3])
     return dict(zip(("value", "gradient", "hessian", "value alone"), results, strict=True))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from fastloss_kernels.cpu import pointwise, sums
 from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS
 from fastloss_kernels.losses import MeanAbsoluteError
-kernel = pointwise.make_value(MeanAbsoluteError.rows["value"])
+kernel = pointwise.make_value(MeanAbsoluteError.formulas["value"])
 out = np.empty(3)
 kernel(np.array([1.0, 2.0, 4.0]), np.zeros(3), (), out)
 add = sums.make_add_terms()

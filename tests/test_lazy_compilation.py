@@ -22,7 +22,7 @@ from numba.core.dispatcher import Dispatcher
 
 written, space, action = sys.argv[1:]
 loss = eval(written, vars(losses))
-is_list = isinstance(loss, losses.ListLoss)
+is_list = isinstance(loss, losses.ListwiseLoss)
 labels, scores = [0.0, 1.0, 1.0], [0.25, 0.5, 0.75]
 log = pa.table({"y": [labels] if is_list else labels, "s": [scores] if is_list else scores})
 if action == "evaluate":
@@ -35,15 +35,15 @@ else:
 
 from fastloss_kernels.losses import LOSSES
 formulas = {}
-for other in [*LOSSES, loss]:
-    for kind in ("rows", "saturated"):
+for other in [*(kind() for kind in LOSSES), loss]:
+    for kind in ("formulas", "saturated"):
         for where, formula in getattr(other, kind).items():
             formulas.setdefault(formula, []).append([other.name, kind, where])
-own = {loss.rows[space], loss.saturated.get(space)}
+own = {loss.formulas[space], loss.saturated.get(space)}
 compiled = {d.py_func for d in gc.get_objects() if isinstance(d, Dispatcher) and d.overloads}
 print(json.dumps({
     "known": len(formulas),
-    "own": loss.rows[space] in compiled,
+    "own": loss.formulas[space] in compiled,
     "others": [formulas[formula] for formula in compiled & (formulas.keys() - own)],
     "modules": sorted({f.__module__ for f in compiled if f.__module__.startswith("fastloss_kernels.losses.")}),
 }))
@@ -56,7 +56,7 @@ print(json.dumps({
         ("BinaryCrossentropy()", "logit", "evaluate", "binary_crossentropy"),
         ("BinaryCrossentropy()", "prob", "score", "binary_crossentropy"),
         ("Huber()", "value", "call", "huber"),
-        # Its formulas are made by `fastloss_kernels.softmax`.
+        # Its formulas are made by `fastloss_kernels.listwise.softmax`.
         ("CategoricalCrossentropy()", "logit", "evaluate", None),
         ("MultiPositiveCrossentropy(form='mass')", "logit", "evaluate", "multi_positive_crossentropy"),
         ("MultiPositiveCrossentropy(form='mass')", "prob", "score", "multi_positive_crossentropy"),

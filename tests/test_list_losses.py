@@ -17,14 +17,15 @@ from mpmath import mpf
 
 import fastloss as fl
 from fastloss_kernels.cpu import lists as cpu_lists
+from fastloss_kernels.listwise.softmax import dense_label, make_logit_row
 from fastloss_kernels.losses import (
-    LIST_LOSSES,
+    LISTWISE_LOSSES,
     ApproxNDCG,
     CategoricalCrossentropy,
     CategoricalFocalCrossentropy,
     LambdaRank,
-    ListLoss,
     ListMLE,
+    ListwiseLoss,
     MultiMargin,
     MultiPositiveCrossentropy,
     PairwiseHinge,
@@ -32,7 +33,6 @@ from fastloss_kernels.losses import (
     SparseCategoricalCrossentropy,
     Tversky,
 )
-from fastloss_kernels.softmax import dense_label, make_logit_row
 from tests.oracles.list_losses import LIST_ORACLES, LISTS, LONG_DIGITS, PRECISION_DIGITS, Lists
 from tests.test_losses import ulp_error
 
@@ -48,10 +48,10 @@ OUTPUTS = ("value", "gradient", "hessian")
 # Every loss as it comes, and those whose parameters change the formula or its accuracy.
 def row_of(case: Any) -> Any:
     loss, space = case.values
-    return loss.rows[space]
+    return loss.formulas[space]
 
 
-INSTANCES: list[ListLoss] = [loss() for loss in LIST_LOSSES] + [
+INSTANCES: list[ListwiseLoss] = [loss() for loss in LISTWISE_LOSSES] + [
     ApproxNDCG(temperature=2.0, gain="linear"),
     CategoricalCrossentropy(label_smoothing=0.1),
     CategoricalFocalCrossentropy(gamma=0.5, alpha=1.0, label_smoothing=0.1),
@@ -65,12 +65,12 @@ INSTANCES: list[ListLoss] = [loss() for loss in LIST_LOSSES] + [
     SparseCategoricalCrossentropy(label_smoothing=0.1),
     Tversky(alpha=0.3, beta=0.7, smooth=1.0),
 ]
-CASES = [pytest.param(loss, space, id=f"{loss.label}-{space}") for loss in INSTANCES for space in loss.rows]
+CASES = [pytest.param(loss, space, id=f"{loss.full_name}-{space}") for loss in INSTANCES for space in loss.formulas]
 # Spaces that share a formula compute the same; one of them is enough for what a formula computes.
 FORMULAS = [
     case
     for case in CASES
-    if case.values[1] == next(s for s, row in case.values[0].rows.items() if row is row_of(case))
+    if case.values[1] == next(s for s, row in case.values[0].formulas.items() if row is row_of(case))
 ]
 
 
@@ -136,7 +136,7 @@ MASKED: dict[str, list[list[float]]] = {
 }
 
 
-def declared(loss: ListLoss) -> Lists:
+def declared(loss: ListwiseLoss) -> Lists:
     return LISTS.get(type(loss).__name__, Lists())
 
 
@@ -169,7 +169,7 @@ def labels_of(kind: str, length: int, random: np.random.Generator) -> list[float
     return label.tolist()
 
 
-def with_labels(loss: ListLoss, scores: list[list[float]], random: np.random.Generator) -> list[Case]:
+def with_labels(loss: ListwiseLoss, scores: list[list[float]], random: np.random.Generator) -> list[Case]:
     """Give every list of scores labels of each kind."""
     return [Case(kind, s, labels_of(kind, len(s), random)) for s in scores for kind in declared(loss).labels]
 
@@ -182,7 +182,7 @@ def arrays_of(cases: Sequence[Case]) -> tuple[np.ndarray, ...]:
     return (*flatten([case.score for case in cases]), *flatten([case.label for case in cases]))
 
 
-def usable(loss: ListLoss, space: str, cases: list[Case]) -> list[Case]:
+def usable(loss: ListwiseLoss, space: str, cases: list[Case]) -> list[Case]:
     """The lists that the loss is defined for."""
     allowed = loss.prediction_range(space)
     cases = [case for case in cases if all(math.isnan(x) or x in allowed for x in case.score)]
@@ -195,7 +195,7 @@ def usable(loss: ListLoss, space: str, cases: list[Case]) -> list[Case]:
 
 
 @functools.cache
-def short_lists(loss: ListLoss, space: str) -> list[Case]:
+def short_lists(loss: ListwiseLoss, space: str) -> list[Case]:
     """Lists of length 1, 2, 5 and 50, extremes, and masked candidates."""
     random = np.random.default_rng(11)
     scores = [random_scores(space, n, random) for n in (1, 2, 2, 5, 5, 5, 50)]
@@ -210,22 +210,29 @@ class Found(NamedTuple):
     hessian: list[np.ndarray]
 
 
-def evaluate(loss: ListLoss, space: str, cases: Sequence[Case], parallel: bool = False) -> Found:
+def evaluate(loss: ListwiseLoss, space: str, cases: Sequence[Case], parallel: bool = False) -> Found:
     score, offsets, label, label_offsets = arrays_of(cases)
     value, gradient, hessian = np.empty(len(cases)), np.full(len(score), -7.0), np.full(len(score), -7.0)
-    kernel = cpu_lists.make_list_value_gradient_hessian(loss.rows[space], parallel)
+    kernel = cpu_lists.make_list_value_gradient_hessian(loss.formulas[space], parallel)
     arrays = (score, offsets, label, label_offsets, np.arange(len(cases)), loss.parameters(space))
     kernel(*arrays, value, gradient, hessian)
     return Found(value, np.split(gradient, offsets[1:-1]), np.split(hessian, offsets[1:-1]))
 
 
-def evaluate_values(loss: ListLoss, space: str, cases: Sequence[Case]) -> np.ndarray:
+def evaluate_values(loss: ListwiseLoss, space: str, cases: Sequence[Case]) -> np.ndarray:
     score, offsets, label, label_offsets = arrays_of(cases)
     value = np.empty(len(cases))
     scratch = np.full((2, max(len(case.score) for case in cases)), NAN)
-    kernel = cpu_lists.make_list_value(loss.rows[space])
+    kernel = cpu_lists.make_list_value(loss.formulas[space])
     kernel(score, offsets, label, label_offsets, np.arange(len(cases)), loss.parameters(space), scratch, value)
     return value
+
+
+@pytest.mark.parametrize("loss", INSTANCES, ids=lambda loss: loss.full_name)
+def test_traits_say_which_derivatives_are_zero(loss: ListwiseLoss) -> None:
+    found = [evaluate(loss, space, short_lists(loss, space)) for space in loss.formulas]
+    assert any(gradient.any() for one in found for gradient in one.gradient) == loss.differentiable
+    assert any(hessian.any() for one in found for hessian in one.hessian) == (loss.hessian != "zero")
 
 
 def same_bits(a: Any, b: Any) -> bool:
@@ -240,7 +247,7 @@ def same_bits(a: Any, b: Any) -> bool:
 def exact_outputs(
     loss: Any, space: str, score: Sequence[Any], label: Sequence[Any]
 ) -> tuple[Any, list[Any], list[Any]]:
-    oracle = LIST_ORACLES[type(loss).__name__ if isinstance(loss, ListLoss) else loss.class_name][space]
+    oracle = LIST_ORACLES[type(loss).__name__ if isinstance(loss, ListwiseLoss) else loss.class_name][space]
     numbers = [None if isinstance(x, float) and math.isnan(x) else mpf(x) for x in score]
     return oracle(numbers, [mpf(y) for y in label], loss)
 
@@ -249,13 +256,13 @@ def flat(outputs: tuple[Any, list[Any], list[Any]]) -> list[Any]:
     return [outputs[0], *outputs[1], *outputs[2]]
 
 
-def changed(loss: ListLoss, **parameters: Any) -> Any:
+def changed(loss: ListwiseLoss, **parameters: Any) -> Any:
     """What an oracle reads of a loss with other parameters, which may be mpmath numbers."""
     given = {field.name: getattr(loss, field.name) for field in fields(loss)}
     return SimpleNamespace(**{**given, **parameters, "class_name": type(loss).__name__})
 
 
-def is_linear(loss: ListLoss, space: str) -> bool:
+def is_linear(loss: ListwiseLoss, space: str) -> bool:
     """Tell whether the definition without smoothing is linear in the labels, from itself."""
     if loss.label_kind == "index":
         return True
@@ -270,7 +277,7 @@ def is_linear(loss: ListLoss, space: str) -> bool:
         return bool(abs(twice - 2 * once) < tiny and abs(first + second / 2 - once) < tiny)
 
 
-def scales_of_parts(loss: ListLoss, space: str, case: Case, exact: list[Any]) -> list[Any]:
+def scales_of_parts(loss: ListwiseLoss, space: str, case: Case, exact: list[Any]) -> list[Any]:
     """The largest term of each output that one label's part of a linear loss adds."""
     n = len(case.score)
     is_index = loss.label_kind == "index"
@@ -287,7 +294,7 @@ def scales_of_parts(loss: ListLoss, space: str, case: Case, exact: list[Any]) ->
     return scales
 
 
-def scales_of_movement(loss: ListLoss, space: str, case: Case, exact: list[Any]) -> list[Any]:
+def scales_of_movement(loss: ListwiseLoss, space: str, case: Case, exact: list[Any]) -> list[Any]:
     """How far each output moves per relative change of a score, a label or a parameter, at least its own size.
 
     Numbers are moved one by one in short lists, in long ones all at once with random signs. At least 1e-300: below it
@@ -322,7 +329,7 @@ def scales_of_movement(loss: ListLoss, space: str, case: Case, exact: list[Any])
     return scales
 
 
-def scales_of(loss: ListLoss, space: str, case: Case, exact: list[Any], cancels: bool) -> list[Any]:
+def scales_of(loss: ListwiseLoss, space: str, case: Case, exact: list[Any], cancels: bool) -> list[Any]:
     """What each output's error is measured by where terms of both signs add up to it."""
     n = len(case.score)
     if n > 12:
@@ -352,7 +359,7 @@ class Error(NamedTuple):
     text: str
 
 
-def errors_of(loss: ListLoss, space: str, cases: list[Case]) -> Iterator[Error]:
+def errors_of(loss: ListwiseLoss, space: str, cases: list[Case]) -> Iterator[Error]:
     """Compare every number of a loss over some lists with the oracle's."""
     found = evaluate(loss, space, cases)
     cancelling = [(space, output) in declared(loss).cancelling for output in OUTPUTS]
@@ -376,13 +383,13 @@ def errors_of(loss: ListLoss, space: str, cases: list[Case]) -> Iterator[Error]:
             yield Error(OUTPUTS[output], hard, of_parts, ulp, bound, text)
 
 
-def assert_near_the_oracle(loss: ListLoss, space: str, cases: list[Case]) -> None:
+def assert_near_the_oracle(loss: ListwiseLoss, space: str, cases: list[Case]) -> None:
     for error in errors_of(loss, space, cases):
         assert error.ulp <= error.bound, error.text
 
 
 @pytest.mark.parametrize(("loss", "space"), FORMULAS)
-def test_against_the_oracle(loss: ListLoss, space: str) -> None:
+def test_against_the_oracle(loss: ListwiseLoss, space: str) -> None:
     cases = short_lists(loss, space)
     assert len(cases) > 10
     with mpmath.workdps(PRECISION_DIGITS):
@@ -390,7 +397,7 @@ def test_against_the_oracle(loss: ListLoss, space: str) -> None:
 
 
 @pytest.mark.parametrize(("loss", "space"), FORMULAS)
-def test_long_lists_against_the_oracle(loss: ListLoss, space: str) -> None:
+def test_long_lists_against_the_oracle(loss: ListwiseLoss, space: str) -> None:
     random = np.random.default_rng(12)
     cases = with_labels(loss, [random_scores(space, declared(loss).longest, random)], random)
     with mpmath.workdps(LONG_DIGITS):
@@ -400,13 +407,13 @@ def test_long_lists_against_the_oracle(loss: ListLoss, space: str) -> None:
 def test_every_list_loss_has_an_oracle_for_every_space() -> None:
     needed: dict[str, set[str]] = {}
     for loss in INSTANCES:
-        needed.setdefault(type(loss).__name__, set()).update(loss.rows)
+        needed.setdefault(type(loss).__name__, set()).update(loss.formulas)
     assert needed == {name: set(oracles) for name, oracles in LIST_ORACLES.items()}
     assert set(LISTS) <= set(LIST_ORACLES)
 
 
 @pytest.mark.parametrize(("loss", "space"), FORMULAS)
-def test_derivatives_agree_with_differences(loss: ListLoss, space: str) -> None:
+def test_derivatives_agree_with_differences(loss: ListwiseLoss, space: str) -> None:
     random = np.random.default_rng(13)
     checked, kinks = 0, 0
     scores = [random_scores(space, 5, random) for _ in range(3)]
@@ -441,22 +448,22 @@ def test_derivatives_agree_with_differences(loss: ListLoss, space: str) -> None:
 
 
 @pytest.mark.parametrize(("loss", "space"), FORMULAS)
-def test_plain_python_gives_the_same_bits(loss: ListLoss, space: str) -> None:
+def test_plain_python_gives_the_same_bits(loss: ListwiseLoss, space: str) -> None:
     cases = short_lists(loss, space)
     compiled = evaluate(loss, space, cases)
     with np.errstate(all="ignore"):
         for i, case in enumerate(cases):
             gradient, hessian = np.full((2, len(case.score)), -7.0)
             arrays = (np.array(case.score), np.array(case.label), loss.parameters(space), gradient, hessian)
-            value = loss.rows[space](*arrays, True)
+            value = loss.formulas[space](*arrays, True)
             assert same_bits(value, compiled.value[i]), case
             assert same_bits(gradient, compiled.gradient[i]), case
             assert same_bits(hessian, compiled.hessian[i]), case
-            assert same_bits(loss.rows[space](*arrays, False), value), case
+            assert same_bits(loss.formulas[space](*arrays, False), value), case
 
 
 @pytest.mark.parametrize(("loss", "space"), FORMULAS)
-def test_every_driver_place_and_order_give_the_same_bits(loss: ListLoss, space: str) -> None:
+def test_every_driver_place_and_order_give_the_same_bits(loss: ListwiseLoss, space: str) -> None:
     random = np.random.default_rng(14)
     lengths = random.integers(1, 40, 200)
     cases = usable(loss, space, with_labels(loss, [random_scores(space, int(n), random) for n in lengths], random))
@@ -477,9 +484,9 @@ def test_every_driver_place_and_order_give_the_same_bits(loss: ListLoss, space: 
     [CategoricalCrossentropy(), SparseCategoricalCrossentropy(), PairwiseHinge()],
     ids=lambda loss: loss.name,
 )
-def test_the_parallel_driver_gives_the_same_bits(loss: ListLoss) -> None:
+def test_the_parallel_driver_gives_the_same_bits(loss: ListwiseLoss) -> None:
     # In one space: the loop is the same for all, and takes seconds to compile.
-    space = next(iter(loss.rows))
+    space = next(iter(loss.formulas))
     cases = short_lists(loss, space) * 5
     serial, parallel = (evaluate(loss, space, cases, parallel) for parallel in (False, True))
     for one, other in zip(serial, parallel, strict=True):
@@ -487,7 +494,7 @@ def test_the_parallel_driver_gives_the_same_bits(loss: ListLoss) -> None:
 
 
 @pytest.mark.parametrize(("loss", "space"), CASES)
-def test_finite_lists_never_give_nan_and_masked_candidates_have_no_slope(loss: ListLoss, space: str) -> None:
+def test_finite_lists_never_give_nan_and_masked_candidates_have_no_slope(loss: ListwiseLoss, space: str) -> None:
     cases = short_lists(loss, space)
     found = evaluate(loss, space, cases)
     lowest = loss.lowest_score(space)
@@ -499,7 +506,7 @@ def test_finite_lists_never_give_nan_and_masked_candidates_have_no_slope(loss: L
 
 
 @pytest.mark.parametrize(("loss", "space"), CASES)
-def test_a_masked_candidate_is_as_good_as_absent(loss: ListLoss, space: str) -> None:
+def test_a_masked_candidate_is_as_good_as_absent(loss: ListwiseLoss, space: str) -> None:
     if loss.label_kind == "index":
         pytest.skip("an index counts masked candidates")
     random = np.random.default_rng(15)
@@ -518,7 +525,7 @@ def test_a_masked_candidate_is_as_good_as_absent(loss: ListLoss, space: str) -> 
 
 
 @pytest.mark.parametrize(("loss", "space"), CASES)
-def test_doubled_labels_double_a_linear_loss(loss: ListLoss, space: str) -> None:
+def test_doubled_labels_double_a_linear_loss(loss: ListwiseLoss, space: str) -> None:
     if loss.label_kind == "index" or getattr(loss, "label_smoothing", 0.0) or not is_linear(loss, space):
         pytest.skip("not linear in the labels")
     cases = [case for case in short_lists(loss, space) if max(case.label) < 1e300]
@@ -532,7 +539,7 @@ def test_doubled_labels_double_a_linear_loss(loss: ListLoss, space: str) -> None
 
 
 @pytest.mark.parametrize(("loss", "space"), [case for case in CASES if case.values[1] in ("logit", "margin", "value")])
-def test_shifts_that_a_loss_does_not_see_change_no_bit(loss: ListLoss, space: str) -> None:
+def test_shifts_that_a_loss_does_not_see_change_no_bit(loss: ListwiseLoss, space: str) -> None:
     random = np.random.default_rng(16)
     score = (random.integers(-40, 40, 7) / 4).tolist()
     with mpmath.workdps(PRECISION_DIGITS):
@@ -570,7 +577,7 @@ def test_a_list_of_more_pairs_than_allowed_has_no_number(loss: type[PairwiseLogi
 # Calls with arrays
 
 
-def is_saturated(loss: ListLoss, space: str, cases: Sequence[Case]) -> list[bool]:
+def is_saturated(loss: ListwiseLoss, space: str, cases: Sequence[Case]) -> list[bool]:
     score, offsets, label, label_offsets = arrays_of(cases)
     flags = np.zeros(len(cases), dtype=np.bool_)
     kernel = cpu_lists.make_list_flag(loss.saturated[space])
@@ -579,7 +586,7 @@ def is_saturated(loss: ListLoss, space: str, cases: Sequence[Case]) -> list[bool
 
 
 @pytest.mark.parametrize(("loss", "space"), CASES)
-def test_saturation_is_where_clipping_changes_the_loss(loss: ListLoss, space: str) -> None:
+def test_saturation_is_where_clipping_changes_the_loss(loss: ListwiseLoss, space: str) -> None:
     random = np.random.default_rng(19)
     infinite = [[INF, 0.5, 1.0, -2.0, 0.25], [0.5, 1.0, INF, -INF, 0.25], [NAN, 1.0, 0.5, 2.0, INF]]
     scores = [score for score in infinite for _ in range(4)] if INF in loss.prediction_range(space) else []
@@ -591,7 +598,7 @@ def test_saturation_is_where_clipping_changes_the_loss(loss: ListLoss, space: st
         gradient, hessian = np.empty((2, len(case.score)))
         arrays = (np.array(case.score), np.array(case.label), loss.parameters(space, 0.0), gradient, hessian)
         with np.errstate(all="ignore"):
-            unclipped.append(loss.rows[space](*arrays, False))
+            unclipped.append(loss.formulas[space](*arrays, False))
     # A sum of finite numbers that is too large for a float64 rules nothing out.
     ruled_out = [bool(math.isinf(v) and not np.isfinite(c.score).all()) for v, c in zip(value, cases, strict=True)]
     changed_by_clipping = [bool(v != u) for v, u in zip(value, unclipped, strict=True)]
@@ -652,11 +659,11 @@ def test_arrays_and_columns_share_one_compiled_kernel() -> None:
     log = pa.table({"y": label.tolist(), "s": score.tolist()})
     result = fl.evaluate(log, label="y", logit="s", metrics=[loss])
     assert [float(value[0]) for value in found] == [result["fresh"]] * 3
-    assert len(cpu_lists.make_list_value(loss.rows["logit"]).signatures) == 1
+    assert len(cpu_lists.make_list_value(loss.formulas["logit"]).signatures) == 1
 
 
 @pytest.mark.parametrize(("loss", "space"), CASES)
-def test_float32_columns_equal_float64_columns_of_the_same_numbers(loss: ListLoss, space: str) -> None:
+def test_float32_columns_equal_float64_columns_of_the_same_numbers(loss: ListwiseLoss, space: str) -> None:
     random = np.random.default_rng(17)
     cases = usable(loss, space, with_labels(loss, [random_scores(space, 6, random) for _ in range(4)], random))
     score = np.array([case.score for case in cases], dtype=np.float32)

@@ -149,7 +149,7 @@ def test_an_index_label_must_point_at_a_candidate() -> None:
         fl.evaluate(table, label="i", logit="s")
     ignoring = fl.losses.SparseCategoricalCrossentropy(ignore_class=-1)
     result = fl.evaluate(table.slice(0, 1), label="i", logit="s", metrics=[ignoring])
-    assert result[ignoring.label] == pytest.approx(crossentropy([1.0, 2.0], [1.0, 0.0]), rel=1e-15)
+    assert result[ignoring.full_name] == pytest.approx(crossentropy([1.0, 2.0], [1.0, 0.0]), rel=1e-15)
     dropped = fl.evaluate(table, label="i", logit="s", metrics=[ignoring], on_bad_row="drop").rows["dropped"]
     assert {d["cause"]: d["rows"] for d in dropped} == {"ignored_class": 1, "outside_domain": 1}
 
@@ -304,7 +304,7 @@ def test_a_loss_over_lists_is_named_itself_in_an_evaluation() -> None:
     with pytest.raises(fl.UsageError, match="list_reduction="):
         fl.make_plan(random_log(3), label="y", margin="s", metrics=[over])
     for wrong in ("hinge", fl.losses.CategoricalCrossentropy(), over):
-        with pytest.raises(ValueError, match="a loss of single rows"):
+        with pytest.raises(ValueError, match="a pointwise loss"):
             fl.losses.OverLists(wrong)
 
 

@@ -74,7 +74,7 @@ INSTANCES = [loss() for loss in POINTWISE_LOSSES] + [
     Tweedie(power=1.1),
     Tweedie(log_input=True),
 ]
-CASES = [pytest.param(loss, space, id=f"{loss.label}-{space}") for loss in INSTANCES for space in loss.rows]
+CASES = [pytest.param(loss, space, id=f"{loss.full_name}-{space}") for loss in INSTANCES for space in loss.formulas]
 # Outputs that pass through zero as a difference of their own definition, so that no float64 formula is within a few
 # ULP of them everywhere. They are held to as much as one rounding of prediction, label or a parameter would move
 # them.
@@ -136,8 +136,20 @@ def labels_of(loss: Loss) -> list[tuple[str, float]]:
 def evaluate(loss: Loss, space: str, scores: list[float], labels: list[float]) -> np.ndarray:
     score, label = np.array(scores), np.array(labels)
     out = [np.empty(len(score)) for _ in range(3)]
-    pointwise.make_value_gradient_hessian(loss.rows[space])(score, label, loss.parameters(space), *out)
+    pointwise.make_value_gradient_hessian(loss.formulas[space])(score, label, loss.parameters(space), *out)
     return np.array(out)
+
+
+@pytest.mark.parametrize("loss", INSTANCES, ids=lambda loss: loss.full_name)
+def test_traits_say_which_derivatives_are_zero(loss: Loss) -> None:
+    gradients, hessians = [], []
+    for space in loss.formulas:
+        rows = list(itertools.product(random_scores(loss, space, 40), [y for _, y in labels_of(loss)]))
+        _, gradient, hessian = evaluate(loss, space, *(list(column) for column in zip(*rows, strict=True)))
+        gradients.append(gradient.any())
+        hessians.append(hessian.any())
+    assert any(gradients) == loss.differentiable
+    assert any(hessians) == (loss.hessian != "zero")
 
 
 def ulp_error(found: float, exact: Any, scale: Any = None) -> float:
@@ -231,10 +243,10 @@ def test_plain_python_gives_the_same_bits(loss: Loss, space: str) -> None:
     scores = grid(loss, space) + random_scores(loss, space, 40)
     scores += [x for x in (INF, -INF) if x in loss.prediction_range(space)]
     labels = [y for _, y in labels_of(loss)]
-    rows = [(x, y) for x in scores for y in labels]
+    rows = list(itertools.product(scores, labels))
     compiled = evaluate(loss, space, [x for x, _ in rows], [y for _, y in rows])
     for (x, y), column in zip(rows, compiled.T, strict=True):
-        plain = loss.rows[space](x, y, loss.parameters(space))
+        plain = loss.formulas[space](x, y, loss.parameters(space))
         assert np.array_equal(np.array(plain).view(np.int64), column.copy().view(np.int64)) or all(
             a == b or (a != a and b != b) for a, b in zip(plain, column, strict=True)
         ), (x, y, plain, column)
@@ -276,18 +288,18 @@ def test_every_driver_gives_the_same_bits(loss: Loss, space: str) -> None:
     label = label if -1.0 in loss.label_range else abs(label)
     parameters = loss.parameters(space)
     serial = [np.empty(len(score)) for _ in range(3)]
-    pointwise.make_value_gradient_hessian(loss.rows[space])(score, label, parameters, *serial)
+    pointwise.make_value_gradient_hessian(loss.formulas[space])(score, label, parameters, *serial)
     alone = np.empty(len(score))
-    pointwise.make_value(loss.rows[space])(score, label, parameters, alone)
+    pointwise.make_value(loss.formulas[space])(score, label, parameters, alone)
     assert np.array_equal(alone, serial[0])
     parallel = [np.empty(len(score)) for _ in range(3)]
-    pointwise.make_value_gradient_hessian(loss.rows[space], parallel=True)(score, label, parameters, *parallel)
+    pointwise.make_value_gradient_hessian(loss.formulas[space], parallel=True)(score, label, parameters, *parallel)
     for one, other in zip(serial, parallel, strict=True):
         assert np.array_equal(one, other)
 
 
 def test_every_loss_has_an_oracle_for_every_space() -> None:
-    assert {loss.__name__: set(loss.rows) for loss in POINTWISE_LOSSES} == {
+    assert {loss.__name__: set(loss().formulas) for loss in POINTWISE_LOSSES} == {
         name: set(o) for name, o in ORACLES.items()
     }
 
@@ -392,7 +404,7 @@ def test_golden_keras(shared_data: Path, identifier: str, loss: Loss, scale: flo
     label = np.array(case["inputs"]["y_true"]["value"], dtype=float)
     prediction = np.array(case["inputs"]["y_pred"]["value"], dtype=float)
     space = next(
-        s for s in ("prob", "margin", "value") if s in loss.rows and (s != "prob" or "value" not in loss.rows)
+        s for s in ("prob", "margin", "value") if s in loss.formulas and (s != "prob" or "value" not in loss.formulas)
     )
     rows = scale * loss(label, **{space: prediction}).mean(axis=1)
     expected = np.array(case["expected"])
@@ -511,7 +523,7 @@ def test_clipping_and_infinities() -> None:
     logits = [INF, -INF, INF, -INF, INF, -INF, -800.0]
     assert loss([1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 1.0], logit=logits).tolist() == [0, 0, INF, INF, INF, INF, 800]
     assert loss.gradient([1.0, 0.0, 0.0, 1.0, 0.25], logit=[INF, -INF, INF, -INF, INF]).tolist() == [0, 0, 1, -1, 0.75]
-    exact = BinaryCrossentropy.rows["prob"]
+    exact = BinaryCrossentropy.formulas["prob"]
     assert exact(0.0, 1.0, loss.parameters("prob", 0.0))[0] == INF
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 
 import fastloss as fl
-from fastloss_kernels.losses import LOSSES, ListLoss
+from fastloss_kernels.losses import LOSSES, ListwiseLoss
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 40
@@ -235,7 +235,7 @@ def test_training_reduces_the_metric(lightgbm: Any, xgboost: Any, name: str) -> 
 
 def refusal(name: str) -> str | None:
     loss = next(loss for loss in LOSSES if loss.name == name)
-    return "is a loss of lists" if issubclass(loss, ListLoss) else REFUSED.get(name)
+    return "is a loss of lists" if issubclass(loss, ListwiseLoss) else REFUSED.get(name)
 
 
 @pytest.mark.parametrize("name", [loss.name for loss in LOSSES])
@@ -307,7 +307,7 @@ def test_the_metric_is_the_number_of_evaluate() -> None:
     log_loss = fl.objective("log_loss(label_smoothing=0.1)")
     for given, column in ((None, None), (weight, "w")):
         result = fl.evaluate(table, label="y", logit="x", weight=column, metrics=[log_loss.loss])
-        assert log_loss.metric(label, score, sample_weight=given) == result[log_loss.loss.label]
+        assert log_loss.metric(label, score, sample_weight=given) == result[log_loss.loss.full_name]
 
 
 def test_metrics_answer_as_their_caller_expects() -> None:

@@ -10,13 +10,13 @@ import pytest
 
 import fastloss as fl
 from fastloss.metrics.means import MeanLoss
-from fastloss_kernels.losses import LOSSES, ListLoss, Loss
+from fastloss_kernels.losses import LOSSES, ListwiseLoss, Loss
 from tests.oracles.list_losses import LISTS, Lists
 from tests.test_list_losses import labels_of as list_labels
 from tests.test_list_losses import random_scores as list_scores
 from tests.test_losses import labels_of, random_scores
 
-CASES = [pytest.param(loss(), space, id=f"{loss.__name__}-{space}") for loss in LOSSES for space in loss().rows]
+CASES = [pytest.param(loss(), space, id=f"{loss.__name__}-{space}") for loss in LOSSES for space in loss().formulas]
 ROWS = 60
 
 
@@ -24,7 +24,7 @@ def random_log(loss: Loss, space: str) -> pa.Table:
     random = np.random.default_rng(11)
     weight = random.integers(0, 3, ROWS).astype(np.float64)
     columns: dict[str, Any] = {"w": weight, "k": random.integers(0, 4, ROWS)}
-    if isinstance(loss, ListLoss):
+    if isinstance(loss, ListwiseLoss):
         kind = LISTS.get(type(loss).__name__, Lists()).labels[0]
         lengths = random.integers(2, 9, ROWS)
         labels = [list_labels(kind, n, random) for n in lengths]
@@ -66,8 +66,8 @@ def test_order_pieces_and_threads_change_no_bit(loss: Loss, space: str) -> None:
 def test_the_mean_is_that_of_the_array_call(loss: Loss, space: str) -> None:
     log = random_log(loss, space)
     found = fl.evaluate(log, label="y", weight="w", metrics=[loss], **{space: "s"})[MeanLoss(loss).label]
-    label = log["y"].combine_chunks() if isinstance(loss, ListLoss) else log["y"].to_numpy()
-    score = log["s"].combine_chunks() if isinstance(loss, ListLoss) else log["s"].to_numpy()
+    label = log["y"].combine_chunks() if isinstance(loss, ListwiseLoss) else log["y"].to_numpy()
+    score = log["s"].combine_chunks() if isinstance(loss, ListwiseLoss) else log["s"].to_numpy()
     weight = log["w"].to_numpy()
     rows = loss(label, **{space: score})
     usable = ~np.isnan(rows) & (weight > 0)
@@ -82,12 +82,12 @@ def test_a_log_of_no_rows_has_no_loss(loss: Loss, space: str) -> None:
     assert (value.value, value.reason, value.n) == (None, "no_rows", 0)
 
 
-BOTH = [pytest.param(loss(), id=loss.__name__) for loss in LOSSES if {"logit", "prob"} <= set(loss().rows)]
+BOTH = [pytest.param(loss(), id=loss.__name__) for loss in LOSSES if {"logit", "prob"} <= set(loss().formulas)]
 
 
 @pytest.mark.parametrize("loss", BOTH)
 def test_logits_and_probabilities_agree_where_both_are_exact(loss: Loss) -> None:
-    if isinstance(loss, ListLoss):
+    if isinstance(loss, ListwiseLoss):
         # Equal logits of 2, 4 and 8 candidates are probabilities without a rounding.
         sizes = [2, 4, 8]
         label: Any = [np.eye(n)[0].tolist() for n in sizes] if loss.label_kind == "list" else [0, 1, 2]

@@ -17,10 +17,10 @@ from fastloss_kernels.losses import (
     Hinge,
     MeanSquaredError,
     MultiPositiveCrossentropy,
-    OverLists,
     SparseCategoricalCrossentropy,
     SquaredHinge,
 )
+from fastloss_kernels.over_lists import OverLists
 
 # |Δ| ≤ 4e-16·max(1, |v|): examples are rounded from decimal inputs, kernels see the nearest float64.
 TOLERANCE = 4e-16
@@ -331,3 +331,13 @@ def test_lists_that_are_refused() -> None:
     for parameters in ({"gamma": -1.0}, {"alpha": 0.0}, {"label_smoothing": 2.0}):
         with pytest.raises(ValueError, match="allowed"):
             CategoricalFocalCrossentropy(**parameters)
+
+
+def test_signed_labels_of_a_pointwise_loss_over_lists() -> None:
+    scores = [[0.5, -2.0], [0.25]]
+    signed = OverLists(Hinge(label_domain="pm1"))([[1, -1], [-1]], margin=scores)
+    assert signed.tolist() == OverLists(Hinge())([[1, 0], [0]], margin=scores).tolist() == [0.25, 1.25]
+    # None is masked, and 0 is a soft label half way.
+    assert OverLists(Hinge(label_domain="pm1"))([[0, None]], margin=[[0.5, 3.0]]).tolist() == [1.0]
+    with pytest.raises(ValueError, match=r"label is 2\.0; allowed: -1 <= label <= 1\."):
+        OverLists(Hinge(label_domain="pm1"))([[2, 1]], margin=[[0.5, 3.0]])

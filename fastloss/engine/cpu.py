@@ -31,10 +31,10 @@ from fastloss.states.evaluation import EvaluationState
 from fastloss.states.ledger import BAD_CAUSES, Cause, Ledger, Location
 from fastloss.states.sums import CellKey, CellSums
 from fastloss_kernels.cpu import pointwise, sums
+from fastloss_kernels.domain import Interval, Row
 from fastloss_kernels.exact_sum import ADDITIONS_BEFORE_CARRY
-from fastloss_kernels.links import MEAN_ROWS
+from fastloss_kernels.inverse_links import INVERSE_LINKS
 from fastloss_kernels.losses import Loss
-from fastloss_kernels.losses.form import Interval, Row
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -141,10 +141,13 @@ class CpuEngine:
                 works.append(_TermWork(column, None, None, ()))
                 continue
             if term.quantity == "prediction":
-                row = MEAN_ROWS.get(model.space)
+                row = INVERSE_LINKS.get(model.space)
             elif term.quantity == "loss" and term.loss is not None:
                 form = self._plan.form(term.loss)
-                row, parameters = form.rows[model.space], form.parameters(model.space, self._plan.epsilon_of(model))
+                row, parameters = (
+                    form.formulas[model.space],
+                    form.parameters(model.space, self._plan.epsilon_of(model)),
+                )
             else:
                 continue
             values = None if row is None else self._make_values(row)
@@ -175,7 +178,7 @@ class CpuEngine:
                         weight_column=self._columns.get((index, Term("saturated_weight", loss))),
                         test=self._make_flag(loss.saturated[model.space]),
                         parameters=loss.parameters(model.space, self._plan.epsilon_of(model)),
-                        value=self._make_values(loss.rows[model.space]),
+                        value=self._make_values(loss.formulas[model.space]),
                         exact_parameters=loss.parameters(model.space, 0.0),
                         loss=loss.name,
                     )

@@ -16,8 +16,8 @@ from fastloss.plan import Model, Plan
 from fastloss.states.ledger import Cause
 from fastloss_kernels.cpu import lists as loops
 from fastloss_kernels.cpu.shares import make_divide_by_sum
-from fastloss_kernels.losses import ListLoss
-from fastloss_kernels.losses.form import Interval, ListRow
+from fastloss_kernels.domain import Interval, ListRow
+from fastloss_kernels.losses import ListwiseLoss
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -136,14 +136,14 @@ class ListChecks:
         self._label_range = label_range
         self._count_outside = count_outside
         self._classify = loops.make_classify()
-        losses = [loss for _, term in plan.terms if isinstance(loss := term.loss, ListLoss)]
+        losses = [loss for _, term in plan.terms if isinstance(loss := term.loss, ListwiseLoss)]
         self._losses = losses
         preset = plan.preset
         self._needs = sorted({loops.NEEDS[loss.needs if preset is None else preset.needs(loss)] for loss in losses})
-        ignored = [getattr(loss, "ignore_class", None) for loss in losses]
+        ignored = [loss.ignore_class for loss in losses]
         ignored += [] if preset is None else [preset.ignored_class]
         self._ignored = sorted({k for k in ignored if k is not None})
-        longest = [n for loss in losses if (n := getattr(loss, "longest_list", None)) is not None]
+        longest = [n for loss in losses if (n := loss.longest_list) is not None]
         self._longest_list = min(longest, default=None)
 
     def check(self, usable: Selection, batch: Batch) -> CheckedLists:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from fastloss_kernels.domain import FINITE, Interval
 from fastloss_kernels.exact_sum import ExactSum
 from fastloss_kernels.losses import Loss
-from fastloss_kernels.losses.form import FINITE, Interval
 
 
 @dataclass(frozen=True)

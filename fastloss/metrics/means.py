@@ -23,11 +23,11 @@ from fastloss.metrics.form import (
     Term,
 )
 from fastloss.metrics.presets import Preset, Reduction
+from fastloss_kernels.domain import SPACES, Interval
 from fastloss_kernels.elementary import log, log1p
 from fastloss_kernels.exact_sum import ExactSum
 from fastloss_kernels.losses import BinaryCrossentropy, Loss, MeanSquaredError
-from fastloss_kernels.losses.form import SPACES, Interval
-from fastloss_kernels.losses.over_lists import OverLists
+from fastloss_kernels.over_lists import OverLists
 
 PROBABILITY_SPACES = ("logit", "prob", "logprob")
 MEAN_SPACES = (*PROBABILITY_SPACES, "value")
@@ -49,12 +49,12 @@ class MeanLoss:
     @property
     def label(self) -> str:
         """The loss's name with its changed parameters."""
-        return self.loss.label
+        return self.loss.full_name
 
     @property
     def spaces(self) -> tuple[str, ...]:
         """The spaces of the loss."""
-        return tuple(self.loss.rows)
+        return tuple(self.loss.formulas)
 
     def label_range(self, space: str) -> Interval:
         """Return the labels of the loss, or of what stands in for it under the preset."""
@@ -63,7 +63,7 @@ class MeanLoss:
     @property
     def description(self) -> str:
         """The loss's formula."""
-        return self.loss.formula
+        return self.loss.definition
 
     def prediction_range(self, space: str) -> Interval:
         """Return the predictions of the loss, or of what stands in for it under the preset."""

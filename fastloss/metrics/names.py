@@ -10,8 +10,8 @@ from typing import Literal
 from fastloss.errors import UsageError, nearest_names
 from fastloss.metrics.form import Metric
 from fastloss.metrics.means import ALIASES, MEAN_METRICS, MeanLoss
+from fastloss_kernels.define import DEFINED
 from fastloss_kernels.losses import LOSSES, Loss
-from fastloss_kernels.losses.define import DEFINED
 
 _LOSSES = {name: loss for loss in LOSSES for name in (loss.name, *loss.aliases, loss.__name__)}
 _METRICS: dict[str, Metric] = {metric.label: metric for metric in MEAN_METRICS}

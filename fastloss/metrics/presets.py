@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fastloss.errors import UsageError
-from fastloss_kernels.losses import LOSSES, ListLoss, Loss, Poisson
-from fastloss_kernels.losses.over_lists import OverLists
+from fastloss_kernels.losses import LOSSES, ListwiseLoss, Loss, Poisson
+from fastloss_kernels.over_lists import OverLists
 from fastloss_kernels.variants import (
     FlooredCosineSimilarity,
     FlooredPercentageError,
@@ -110,7 +110,7 @@ class Preset:
     list_inputs: Mapping[str, ListInputs] = field(default_factory=dict)
     ignored_class: int | None = None
 
-    def needs(self, loss: ListLoss) -> str:
+    def needs(self, loss: ListwiseLoss) -> str:
         """Return what a list must hold to be counted: no system leaves one out because no label in it is positive."""
         return "candidate" if loss.needs == "positive" and loss.counts_no_positive else loss.needs
 
@@ -126,7 +126,7 @@ class Preset:
         for loss in plain:
             form, inputs = self.form(loss), self.list_inputs.get(loss.name)
             if form is not loss:
-                said.append(f"{loss.name} is {form.formula}")
+                said.append(f"{loss.name} is {form.definition}")
             if inputs is not None and "prob" in spaces:
                 said += [f"{loss.name} divides the probabilities of a list by their sum"] * bool(inputs.normalize)
                 said += [f"{loss.name} clips labels too"] * (inputs.clips_labels and clips)

@@ -11,8 +11,8 @@ from fastloss.errors import UsageError, nearest_names
 from fastloss.metrics.form import Metric
 from fastloss.metrics.means import ALIASES, MEAN_METRICS
 from fastloss.metrics.names import known_names
-from fastloss_kernels.losses import LOSSES, BinaryLoss, ListLoss, Loss
-from fastloss_kernels.losses.form import Interval
+from fastloss_kernels.domain import Interval
+from fastloss_kernels.losses import LOSSES, BinaryLoss, ListwiseLoss, Loss
 
 _INTRODUCTION = (
     "As a metric, a loss is its weighted mean over the log, Σw·l / Σw. Predictions are logits x, probabilities p, "
@@ -74,14 +74,14 @@ def render_markdown() -> str:
 def _loss_entry(loss: type[Loss]) -> Entry:
     facts = [
         ("meaning", _summary(loss)),
-        ("formula", loss.formula),
-        ("labels", _labels_of(loss)),
-        ("predictions", ("lists of " if issubclass(loss, ListLoss) else "") + ", ".join(loss.rows)),
+        ("formula", loss.definition),
+        ("labels", _labels_of(loss())),
+        ("predictions", ("lists of " if loss.listwise else "") + ", ".join(loss().formulas)),
     ]
     if parameters := "; ".join(_parameters(loss)):
         facts.append(("parameters", parameters))
     facts.append(("source", loss.source))
-    kind = "loss of a list" if issubclass(loss, ListLoss) else "loss of a row"
+    kind = "loss of a list" if loss.listwise else "loss of a row"
     return Entry(loss.name, (*loss.aliases, loss.__name__), kind, tuple(facts))
 
 
@@ -106,9 +106,9 @@ def _labels_by_space(metric: Metric) -> Iterator[str]:
         yield text if len(spaces) == 1 else f"{text} ({', '.join(listed)})"
 
 
-def _labels_of(loss: type[Loss]) -> str:
-    if not issubclass(loss, ListLoss):
-        return _labels(loss.label_range, binary=issubclass(loss, BinaryLoss))
+def _labels_of(loss: Loss) -> str:
+    if not isinstance(loss, ListwiseLoss):
+        return _labels(loss.label_range, binary=isinstance(loss, BinaryLoss))
     if loss.label_kind == "index":
         return "the index of the right candidate, from 0"
     return f"lists of {_labels(loss.label_range, binary=False)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fastloss_kernels.arithmetic import exp_parts, multiply_parts, rounded_sum, two_sum
+from fastloss_kernels.double_double import exp_parts, multiply_parts, rounded_sum, two_sum
 from fastloss_kernels.elementary import (
     INFINITY,
     NAN,

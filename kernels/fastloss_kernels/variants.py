@@ -5,13 +5,15 @@ They stand in for the losses of the same name under a preset, and are not listed
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fastloss_kernels.domain import FINITE, SATURATION_EPSILON, Interval, Row
 from fastloss_kernels.elementary import log
 from fastloss_kernels.jit import divide, fma, formula, square_root
-from fastloss_kernels.lists import sum_parts
-from fastloss_kernels.losses.form import FINITE, SATURATION_EPSILON, Interval, ListLoss, Loss
+from fastloss_kernels.listwise.sums import sum_parts
+from fastloss_kernels.losses.base import ListwiseLoss, Loss
 from fastloss_kernels.losses.mean_squared_logarithmic_error import row as squared_logarithmic_row
 from fastloss_kernels.losses.poisson import row as poisson_row
 from fastloss_kernels.losses.poisson import row_full as poisson_row_full
@@ -47,8 +49,9 @@ class FlooredPercentageError(Floored, Loss):
     """Mean absolute percentage error whose divisor is at least `floor`, so that a label may be 0."""
 
     name: ClassVar[str] = "mean_absolute_percentage_error"
-    rows = {"value": percentage_row}
-    formula = "|ŷ − y|/max(|y|, floor)"
+    formulas = {"value": percentage_row}
+    hessian = "zero"
+    definition = "|ŷ − y|/max(|y|, floor)"
 
 
 @formula
@@ -67,8 +70,8 @@ class FlooredSquaredLogarithmicError(Floored, Loss):
     """Mean squared logarithmic error of predictions and labels that are raised to `floor`."""
 
     name: ClassVar[str] = "mean_squared_logarithmic_error"
-    rows = {"value": floored_logarithmic_row}
-    formula = "(log(1 + max(ŷ, floor)) − log(1 + max(y, floor)))²"
+    formulas = {"value": floored_logarithmic_row}
+    definition = "(log(1 + max(ŷ, floor)) − log(1 + max(y, floor)))²"
 
 
 @formula
@@ -98,6 +101,13 @@ def floored_poisson_row_full(score: float, label: float, parameters: tuple[float
     return value, 0.0 if below else gradient, 0.0 if below else hessian
 
 
+_POISSON_NEAR_ZERO: Mapping[str, Row] = {
+    "shifted": shifted_poisson_row,
+    "floored": floored_poisson_row,
+    "floored_full": floored_poisson_row_full,
+}
+
+
 @dataclass(frozen=True)
 class PoissonNearZero(Loss):
     """Poisson loss of a rate that may be 0: it is raised to a floor, or its logarithm is that of a larger one.
@@ -115,16 +125,12 @@ class PoissonNearZero(Loss):
 
     name: ClassVar[str] = "poisson"
     label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
-    formula = "ŷ − y·log(ŷ + constant), or ŷ − y·log ŷ with ŷ at least the constant"
+    definition = "ŷ − y·log(ŷ + constant), or ŷ − y·log ŷ with ŷ at least the constant"
 
-    def __post_init__(self) -> None:
-        """Choose the formula."""
-        forms = {
-            "shifted": shifted_poisson_row,
-            "floored": floored_poisson_row,
-            "floored_full": floored_poisson_row_full,
-        }
-        object.__setattr__(self, "rows", {"value": forms[self.form]})
+    @property
+    def formulas(self) -> Mapping[str, Row]:
+        """The formula of the form."""
+        return {"value": _POISSON_NEAR_ZERO[self.form]}
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
         """Return the constant."""
@@ -173,9 +179,9 @@ def cosine_row(score, label, parameters, gradient, hessian, derivatives):
 
 
 @dataclass(frozen=True)
-class FlooredCosineSimilarity(Floored, ListLoss):
+class FlooredCosineSimilarity(Floored, ListwiseLoss):
     """Negated cosine similarity whose norms are at least `floor`."""
 
     name: ClassVar[str] = "cosine_similarity"
-    rows = {"value": cosine_row}
-    formula = "−Σ t·s/(max(‖t‖, floor)·max(‖s‖, floor))"
+    formulas = {"value": cosine_row}
+    definition = "−Σ t·s/(max(‖t‖, floor)·max(‖s‖, floor))"

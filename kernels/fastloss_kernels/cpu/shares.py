@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from fastloss_kernels.jit import compile_cpu, divide
-from fastloss_kernels.lists import sum_parts
+from fastloss_kernels.listwise.sums import sum_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from fastloss_kernels.cpu.pointwise import make_value_block
+from fastloss_kernels.domain import Row
 from fastloss_kernels.exact_sum import BLOCK_ROWS, LIMBS, add_block, add_term
 from fastloss_kernels.jit import compile_cpu
-from fastloss_kernels.losses.form import Row
 
 
 @functools.cache

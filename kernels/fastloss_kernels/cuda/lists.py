@@ -7,13 +7,12 @@ the order of the arithmetic is fixed, so the grid cannot change a bit.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 from numba import cuda
 
+from fastloss_kernels.domain import ListRow, ListTest
 from fastloss_kernels.jit import compile_cuda
-from fastloss_kernels.losses.form import ListRow
 
 
 @functools.cache
@@ -52,7 +51,7 @@ def _make(row: ListRow, derivatives: bool) -> Any:
 
 
 @functools.cache
-def make_list_flag(test: Callable[..., bool]) -> Any:
+def make_list_flag(test: ListTest) -> Any:
     """Make ``flag(score, score_offsets, label, label_offsets, lists, parameters, flag_out)`` of a list test."""
 
     def flag(score, score_offsets, label, label_offsets, lists, parameters, flag_out):

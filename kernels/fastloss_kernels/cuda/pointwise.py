@@ -11,8 +11,8 @@ from typing import Any
 
 from numba import cuda
 
+from fastloss_kernels.domain import Row, RowTest
 from fastloss_kernels.jit import compile_cuda
-from fastloss_kernels.losses.form import Row, RowTest
 
 # `float` costs nothing on a device. The simulator reads NumPy scalars, whose overflows warn; formulas take floats.
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from fastloss_kernels.domain import Interval as Interval
 from fastloss_kernels.losses.approx_ndcg import ApproxNDCG as ApproxNDCG
+from fastloss_kernels.losses.base import BinaryLoss as BinaryLoss
+from fastloss_kernels.losses.base import ListwiseLoss as ListwiseLoss
+from fastloss_kernels.losses.base import Loss as Loss
 from fastloss_kernels.losses.binary_crossentropy import BinaryCrossentropy as BinaryCrossentropy
 from fastloss_kernels.losses.binary_focal_crossentropy import BinaryFocalCrossentropy as BinaryFocalCrossentropy
 from fastloss_kernels.losses.brier_score import BrierScore as BrierScore
@@ -12,15 +16,10 @@ from fastloss_kernels.losses.categorical_focal_crossentropy import (
 )
 from fastloss_kernels.losses.categorical_hinge import CategoricalHinge as CategoricalHinge
 from fastloss_kernels.losses.cosine_similarity import CosineSimilarity as CosineSimilarity
-from fastloss_kernels.losses.define import define as define
 from fastloss_kernels.losses.dice import Dice as Dice
 from fastloss_kernels.losses.entropy import Entropy as Entropy
 from fastloss_kernels.losses.expectile import Expectile as Expectile
 from fastloss_kernels.losses.exponential import Exponential as Exponential
-from fastloss_kernels.losses.form import BinaryLoss as BinaryLoss
-from fastloss_kernels.losses.form import Interval as Interval
-from fastloss_kernels.losses.form import ListLoss as ListLoss
-from fastloss_kernels.losses.form import Loss as Loss
 from fastloss_kernels.losses.gamma import Gamma as Gamma
 from fastloss_kernels.losses.generalized_crossentropy import GeneralizedCrossentropy as GeneralizedCrossentropy
 from fastloss_kernels.losses.half_squared_error import HalfSquaredError as HalfSquaredError
@@ -48,7 +47,6 @@ from fastloss_kernels.losses.multi_margin import MultiMargin as MultiMargin
 from fastloss_kernels.losses.multi_positive_crossentropy import (
     MultiPositiveCrossentropy as MultiPositiveCrossentropy,
 )
-from fastloss_kernels.losses.over_lists import OverLists as OverLists
 from fastloss_kernels.losses.pairwise_hinge import PairwiseHinge as PairwiseHinge
 from fastloss_kernels.losses.pairwise_logistic import PairwiseLogistic as PairwiseLogistic
 from fastloss_kernels.losses.pinball import Pinball as Pinball
@@ -69,5 +67,5 @@ LOSSES: tuple[type[Loss], ...] = tuple(
     for loss in list(globals().values())
     if isinstance(loss, type) and issubclass(loss, Loss) and isinstance(vars(loss).get("name"), str)
 )
-POINTWISE_LOSSES: tuple[type[Loss], ...] = tuple(loss for loss in LOSSES if not issubclass(loss, ListLoss))
-LIST_LOSSES: tuple[type[ListLoss], ...] = tuple(loss for loss in LOSSES if issubclass(loss, ListLoss))
+POINTWISE_LOSSES: tuple[type[Loss], ...] = tuple(loss for loss in LOSSES if not issubclass(loss, ListwiseLoss))
+LISTWISE_LOSSES: tuple[type[ListwiseLoss], ...] = tuple(loss for loss in LOSSES if issubclass(loss, ListwiseLoss))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import (
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval, ListRow
+from fastloss_kernels.double_double import (
     divide_parts,
     log_of_positive_parts,
     product_parts,
@@ -15,11 +17,10 @@ from fastloss_kernels.arithmetic import (
 )
 from fastloss_kernels.elementary import tanh
 from fastloss_kernels.jit import divide, exact_add, formula
-from fastloss_kernels.lists import cut, sum_parts
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListRow
-from fastloss_kernels.losses.pairwise import PairwiseLoss
-from fastloss_kernels.ndcg import GAINS, Gain, label_range_of, make_ideal
-from fastloss_kernels.pairs import difference_parts, no_number
+from fastloss_kernels.listwise.ndcg import GAINS, Gain, label_range_of, make_ideal
+from fastloss_kernels.listwise.pairs import difference_parts, no_number
+from fastloss_kernels.listwise.sums import cut, sum_parts
+from fastloss_kernels.losses.base import PairwiseLoss
 
 # Beyond, a sigmoid is 0 or 1.
 FAR = 1000.0
@@ -244,21 +245,23 @@ class ApproxNDCG(PairwiseLoss):
 
     name: ClassVar[str] = "approx_ndcg"
     aliases: ClassVar[tuple[str, ...]] = ("approx_ndcg_loss",)
-    label_range: ClassVar[Interval] = label_range_of("exp2")
-    rows = _ROWS["exp2"]
     ranges = {**PairwiseLoss.ranges, "temperature": Interval(0.0, 1e100, low_open=True)}
     choices = {"gain": ("exp2", "linear")}
-    formula = "−Σ G_i/log2(1 + rank_i)/ideal DCG, rank_i = 1 + Σ σ((s_j − s_i)/temperature) over j ≠ i"
+    definition = "−Σ G_i/log2(1 + rank_i)/ideal DCG, rank_i = 1 + Σ σ((s_j − s_i)/temperature) over j ≠ i"
     source = (
         "Qin, Liu and Li, A general approximation framework for direct optimization of information retrieval "
         "measures, Information Retrieval 13 (2010)"
     )
 
-    def __post_init__(self) -> None:
-        """Check the parameters and choose the formula."""
-        super().__post_init__()
-        object.__setattr__(self, "rows", _ROWS[self.gain])
-        object.__setattr__(self, "label_range", label_range_of(self.gain))
+    @property
+    def formulas(self) -> Mapping[str, ListRow]:
+        """The formulas of the gain."""
+        return _ROWS[self.gain]
+
+    @property
+    def label_range(self) -> Interval:  # type: ignore[override]
+        """The labels whose gains, and sums of gains, are finite."""
+        return label_range_of(self.gain)
 
     @property
     def needs(self) -> str:

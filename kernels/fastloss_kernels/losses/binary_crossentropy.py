@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval
 from fastloss_kernels.elementary import exp, expm1, log, log1p, log1p_unit
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.losses.form import SATURATION_EPSILON, BinaryLoss, Interval
+from fastloss_kernels.losses.base import BinaryLoss
 
 
 @formula
@@ -146,13 +147,13 @@ class BinaryCrossentropy(BinaryLoss):
     name: ClassVar[str] = "log_loss"
     aliases: ClassVar[tuple[str, ...]] = ("binary_crossentropy", "logistic_loss", "bce")
     unit: ClassVar[str] = "nats"
-    rows = {"logit": row_logit, "prob": row_prob, "logprob": row_logprob}
+    formulas = {"logit": row_logit, "prob": row_prob, "logprob": row_logprob}
     saturated = {"logit": saturated_logit, "prob": saturated_prob, "logprob": saturated_logprob}
     ranges = {
         "label_smoothing": Interval(0.0, 1.0),
         "pos_weight": Interval(0.0, float("inf"), low_open=True, high_open=True),
     }
-    formula = "−q·y·log p − (1 − y)·log(1 − p), p = σ(x) for logits"
+    definition = "−q·y·log p − (1 − y)·log(1 − p), p = σ(x) for logits"
     source = "Good, Rational decisions, J. Royal Stat. Soc. B 14 (1952); Bishop, PRML (2006), eq. 4.90"
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:

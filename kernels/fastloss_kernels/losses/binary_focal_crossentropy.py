@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import (
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval
+from fastloss_kernels.double_double import (
     exp_parts,
     log1p_unit_parts,
     log_of_positive_parts,
@@ -16,7 +17,7 @@ from fastloss_kernels.arithmetic import (
 from fastloss_kernels.elementary import exp, log, log1p
 from fastloss_kernels.jit import divide, fma, formula
 from fastloss_kernels.losses import binary_crossentropy
-from fastloss_kernels.losses.form import SATURATION_EPSILON, BinaryLoss, Interval
+from fastloss_kernels.losses.base import BinaryLoss
 
 
 @formula
@@ -178,13 +179,13 @@ class BinaryFocalCrossentropy(BinaryLoss):
 
     name: ClassVar[str] = "binary_focal_crossentropy"
     aliases: ClassVar[tuple[str, ...]] = ("focal_loss", "sigmoid_focal_loss")
-    rows = {"logit": row_logit, "prob": row_prob}
+    formulas = {"logit": row_logit, "prob": row_prob}
     saturated = {"logit": saturated_logit, "prob": saturated_prob}
     ranges = {
         "gamma": Interval(0.0, float("inf"), high_open=True),
         "alpha": Interval(0.0, 1.0, low_open=True, high_open=True),
     }
-    formula = "α_t·m^γ·(−y·log p − (1 − y)·log(1 − p)), m = y·(1 − p) + (1 − y)·p, α_t = y·α + (1 − y)·(1 − α)"
+    definition = "α_t·m^γ·(−y·log p − (1 − y)·log(1 − p)), m = y·(1 − p) + (1 − y)·p, α_t = y·α + (1 − y)·(1 − α)"
     source = "Lin et al., Focal loss for dense object detection, ICCV (2017), eq. 5"
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import exp_parts, sigmoid_parts, square, squared_difference, two_sum
+from fastloss_kernels.double_double import exp_parts, sigmoid_parts, square, squared_difference, two_sum
 from fastloss_kernels.elementary import expm1_parts
 from fastloss_kernels.jit import fma, formula
-from fastloss_kernels.losses.form import BinaryLoss
+from fastloss_kernels.losses.base import BinaryLoss
 
 
 @formula
@@ -56,6 +56,6 @@ class BrierScore(BinaryLoss):
 
     name: ClassVar[str] = "brier_score"
     aliases: ClassVar[tuple[str, ...]] = ("brier_score_loss", "brier")
-    rows = {"logit": row_logit, "prob": row_prob, "logprob": row_logprob}
-    formula = "(p − y)², p = σ(x) for logits"
+    formulas = {"logit": row_logit, "prob": row_prob, "logprob": row_logprob}
+    definition = "(p − y)², p = σ(x) for logits"
     source = "Brier, Verification of forecasts expressed in terms of probability, Monthly Weather Review 78 (1950)"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval
 from fastloss_kernels.elementary import log
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss
-from fastloss_kernels.softmax import dense_label, make_logit_row, make_probability_row, make_saturated_row
+from fastloss_kernels.listwise.softmax import dense_label, make_logit_row, make_probability_row, make_saturated_row
+from fastloss_kernels.losses.base import ListwiseLoss
 
 
 def smoothing_parameters(smoothing: float, normalized: bool, space: str, epsilon: float) -> tuple[float, ...]:
-    """Return what a formula of `fastloss_kernels.softmax` reads in a space."""
+    """Return what a formula of `fastloss_kernels.listwise.softmax` reads in a space."""
     shape = (1.0 - smoothing, float(smoothing), float(normalized))
     if space == "logit":
         return shape
@@ -19,7 +20,7 @@ def smoothing_parameters(smoothing: float, normalized: bool, space: str, epsilon
 
 
 @dataclass(frozen=True)
-class CategoricalCrossentropy(ListLoss):
+class CategoricalCrossentropy(ListwiseLoss):
     """Negative log-likelihood of labels that spread over the candidates of a list, in nats.
 
     Labels are one-hot or soft, at least 0; where their sum is not 1 it weighs the list, and nothing is renormalised.
@@ -40,7 +41,7 @@ class CategoricalCrossentropy(ListLoss):
     unit: ClassVar[str] = "nats"
     counts_no_positive: ClassVar[bool] = True
     label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
-    rows = {
+    formulas = {
         "logit": make_logit_row(dense_label),
         "prob": make_probability_row(dense_label, False),
         "logprob": make_probability_row(dense_label, True),
@@ -48,7 +49,7 @@ class CategoricalCrossentropy(ListLoss):
     saturated = {space: make_saturated_row(dense_label, space) for space in ("logit", "prob", "logprob")}
     ranges = {"label_smoothing": Interval(0.0, 1.0)}
     choices = {"no_positive": ("skip", "zero")}
-    formula = "−Σ y·log p, p = e^s/Σe^s for logits"
+    definition = "−Σ y·log p, p = e^s/Σe^s for logits"
     source = "Bishop, PRML (2006), eq. 4.108"
 
     @property

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import (
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval
+from fastloss_kernels.double_double import (
     divide_parts,
     exp_parts,
     log1p_unit_parts,
@@ -16,10 +17,10 @@ from fastloss_kernels.arithmetic import (
 )
 from fastloss_kernels.elementary import exp, log
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.lists import exponential_parts, first_position, highest_score
+from fastloss_kernels.listwise.softmax import LOWEST, count_present, dense_label, make_saturated_row
+from fastloss_kernels.listwise.sums import exponential_parts, first_position, highest_score
+from fastloss_kernels.losses.base import ListwiseLoss
 from fastloss_kernels.losses.binary_focal_crossentropy import row_prob as binary_row_prob
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss
-from fastloss_kernels.softmax import LOWEST, count_present, dense_label, make_saturated_row
 
 
 @formula
@@ -199,7 +200,7 @@ def row_prob(score, label, parameters, gradient, hessian, derivatives):
 
 
 @dataclass(frozen=True)
-class CategoricalFocalCrossentropy(ListLoss):
+class CategoricalFocalCrossentropy(ListwiseLoss):
     """Cross-entropy over the candidates of a list, each counted by how much it was missed, in nats.
 
     Labels are one-hot or soft, at least 0; nothing is renormalised.
@@ -225,7 +226,7 @@ class CategoricalFocalCrossentropy(ListLoss):
     aliases: ClassVar[tuple[str, ...]] = ("softmax_focal_loss",)
     counts_no_positive: ClassVar[bool] = True
     label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
-    rows = {"logit": row_logit, "prob": row_prob}
+    formulas = {"logit": row_logit, "prob": row_prob}
     saturated = {space: make_saturated_row(dense_label, space) for space in ("logit", "prob")}
     ranges = {
         "gamma": Interval(0.0, float("inf"), high_open=True),
@@ -233,7 +234,7 @@ class CategoricalFocalCrossentropy(ListLoss):
         "label_smoothing": Interval(0.0, 1.0),
     }
     choices = {"no_positive": ("skip", "zero")}
-    formula = "−α·Σ y·(1 − p)^γ·log p, p = e^s/Σe^s for logits"
+    definition = "−α·Σ y·(1 − p)^γ·log p, p = e^s/Σe^s for logits"
     source = "Lin et al., Focal loss for dense object detection, ICCV (2017), eq. 5, over a softmax"
 
     @property

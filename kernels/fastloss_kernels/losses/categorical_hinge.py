@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import multiply_parts, two_sum
+from fastloss_kernels.domain import Interval
+from fastloss_kernels.double_double import multiply_parts, two_sum
 from fastloss_kernels.jit import fma, formula
-from fastloss_kernels.losses.form import Interval, ListLoss
+from fastloss_kernels.losses.base import ListwiseLoss
 
 
 @formula
@@ -71,7 +72,7 @@ def saturated(score, label, parameters):
 
 
 @dataclass(frozen=True)
-class CategoricalHinge(ListLoss):
+class CategoricalHinge(ListwiseLoss):
     """How far the right candidates of a list fall short of the strongest wrong one plus a margin of 1.
 
     Labels are one-hot or soft, 0 to 1. As in Keras, the strongest wrong one is the maximum of (1 − y)·s over all
@@ -81,9 +82,10 @@ class CategoricalHinge(ListLoss):
 
     name: ClassVar[str] = "categorical_hinge"
     label_range: ClassVar[Interval] = Interval(0.0, 1.0)
-    rows = {"margin": row, "prob": row}
+    formulas = {"margin": row, "prob": row}
+    hessian = "zero"
     saturated = {"margin": saturated}
-    formula = "max(0, 1 + max (1 − y)·s − Σ y·s); the first of equal maxima has the gradient, 0 at the joint"
+    definition = "max(0, 1 + max (1 − y)·s − Σ y·s); the first of equal maxima has the gradient, 0 at the joint"
     source = "Crammer and Singer, Multiclass kernel-based vector machines, JMLR 2 (2001), section 3"
 
     def parameters(self, space: str, epsilon: float = 0.0) -> tuple[float, ...]:

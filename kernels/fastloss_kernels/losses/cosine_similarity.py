@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import multiply_parts, two_sum
+from fastloss_kernels.domain import FINITE, Interval
+from fastloss_kernels.double_double import multiply_parts, two_sum
 from fastloss_kernels.jit import divide, fma, formula, square_root
-from fastloss_kernels.losses.form import FINITE, Interval, ListLoss
-from fastloss_kernels.vectors import dot_parts, power_of_two_below
+from fastloss_kernels.listwise.vectors import dot_parts, power_of_two_below
+from fastloss_kernels.losses.base import ListwiseLoss
 
 # Sums are known to about 2⁻⁶² of their largest term.
 NOISE = 2.0**-60
@@ -51,7 +52,7 @@ def row(score, label, parameters, gradient, hessian, derivatives):
 
 
 @dataclass(frozen=True)
-class CosineSimilarity(ListLoss):
+class CosineSimilarity(ListwiseLoss):
     """Cosine of the angle between the label's and the prediction's vector, negated: −1 is best, 1 worst.
 
     A vector of zeros has the loss 0, and derivatives of 0.
@@ -60,8 +61,8 @@ class CosineSimilarity(ListLoss):
     name: ClassVar[str] = "cosine_similarity"
     aliases: ClassVar[tuple[str, ...]] = ("cosine_proximity", "cosine_loss")
     label_range: ClassVar[Interval] = FINITE
-    rows = {"value": row}
-    formula = "−Σ t·s/(‖t‖·‖s‖); 0, and subgradient 0, where a norm is 0"
+    formulas = {"value": row}
+    definition = "−Σ t·s/(‖t‖·‖s‖); 0, and subgradient 0, where a norm is 0"
     source = (
         "Manning, Raghavan and Schütze, Introduction to information retrieval (2008), eq. 6.10, negated as in Keras"
     )

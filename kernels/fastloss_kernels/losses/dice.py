@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval
+from fastloss_kernels.losses.base import ListwiseLoss
 from fastloss_kernels.losses.tversky import Tversky
 
 
 @dataclass(frozen=True)
-class Dice(ListLoss):
+class Dice(ListwiseLoss):
     """1 less the Dice coefficient of the labels and the predicted probabilities of a list; 0 where both are empty.
 
     Parameters
@@ -24,9 +25,9 @@ class Dice(ListLoss):
     name: ClassVar[str] = "dice"
     aliases: ClassVar[tuple[str, ...]] = ("dice_loss",)
     label_range: ClassVar[Interval] = Interval(0.0, 1.0)
-    rows = Tversky.rows
+    formulas = Tversky.formulas
     ranges = {"smooth": Interval(0.0, 1e100)}
-    formula = "1 − (2Σpt + smooth)/(Σp + Σt + smooth)"
+    definition = "1 − (2Σpt + smooth)/(Σp + Σt + smooth)"
     source = "Dice, Measures of the amount of ecologic association between species, Ecology 26 (1945)"
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:

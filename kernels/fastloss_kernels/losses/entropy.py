@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import two_sum
+from fastloss_kernels.domain import Interval
+from fastloss_kernels.double_double import two_sum
 from fastloss_kernels.elementary import exp, log, log1p, positive_log_parts
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.lists import exponentials, first_position, highest_score, sum_parts
-from fastloss_kernels.losses.form import Interval, ListLoss
+from fastloss_kernels.listwise.sums import exponentials, first_position, highest_score, sum_parts
+from fastloss_kernels.losses.base import ListwiseLoss
 
 
 @formula
@@ -86,7 +87,7 @@ def row_logprob(score, label, parameters, gradient, hessian, derivatives):
 
 
 @dataclass(frozen=True)
-class Entropy(ListLoss):
+class Entropy(ListwiseLoss):
     """Shannon entropy of the prediction's distribution over the candidates of a list, in nats.
 
     Labels are not read. Probabilities are not renormalised.
@@ -96,6 +97,6 @@ class Entropy(ListLoss):
     aliases: ClassVar[tuple[str, ...]] = ("shannon_entropy",)
     unit: ClassVar[str] = "nats"
     label_range: ClassVar[Interval] = Interval(float("-inf"), float("inf"))
-    rows = {"logit": row_logit, "prob": row_prob, "logprob": row_logprob}
-    formula = "−Σ q·log q, q = e^s/Σe^s for logits; derivatives by a probability of 0 are infinite"
+    formulas = {"logit": row_logit, "prob": row_prob, "logprob": row_logprob}
+    definition = "−Σ q·log q, q = e^s/Σe^s for logits; derivatives by a probability of 0 are infinite"
     source = "Shannon, A mathematical theory of communication, Bell Syst. Tech. J. 27 (1948), section 6"

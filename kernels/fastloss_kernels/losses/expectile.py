@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import square, two_sum
+from fastloss_kernels.domain import FINITE, SATURATION_EPSILON, Interval
+from fastloss_kernels.double_double import square, two_sum
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses.form import FINITE, SATURATION_EPSILON, Interval, Loss
+from fastloss_kernels.losses.base import Loss
 
 
 @formula
@@ -35,9 +36,9 @@ class Expectile(Loss):
     name: ClassVar[str] = "expectile"
     aliases: ClassVar[tuple[str, ...]] = ("expectile_loss",)
     label_range: ClassVar[Interval] = FINITE
-    rows = {"value": row, "prob": row}
+    formulas = {"value": row, "prob": row}
     ranges = {"expectile": Interval(0.0, 1.0, low_open=True, high_open=True)}
-    formula = "τ·(ŷ − y)² if ŷ < y, else (1 − τ)·(ŷ − y)²; second derivative 2·(1 − τ) at ŷ = y"
+    definition = "τ·(ŷ − y)² if ŷ < y, else (1 − τ)·(ŷ − y)²; second derivative 2·(1 − τ) at ŷ = y"
     source = "Newey and Powell, Asymmetric least squares estimation and testing, Econometrica 55 (1987)"
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import scaled_exp_parts
+from fastloss_kernels.double_double import scaled_exp_parts
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses.form import BinaryLoss
+from fastloss_kernels.losses.base import BinaryLoss
 
 
 @formula
@@ -28,6 +28,6 @@ class Exponential(BinaryLoss):
 
     name: ClassVar[str] = "exponential"
     aliases: ClassVar[tuple[str, ...]] = ("exponential_loss",)
-    rows = {"margin": row, "logit": row}
-    formula = "y·e^−s + (1 − y)·e^s"
+    formulas = {"margin": row, "logit": row}
+    definition = "y·e^−s + (1 − y)·e^s"
     source = "Friedman, Hastie and Tibshirani, Additive logistic regression, Annals of Statistics 28 (2000), eq. 13"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import divide_parts, log_of_positive_parts, rounded_sum, scaled_exp_parts, two_sum
+from fastloss_kernels.domain import Interval, Row
+from fastloss_kernels.double_double import divide_parts, log_of_positive_parts, rounded_sum, scaled_exp_parts, two_sum
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.losses.form import Interval, Loss
+from fastloss_kernels.losses.base import Loss
 
 
 @formula
@@ -53,15 +55,13 @@ class Gamma(Loss):
     name: ClassVar[str] = "gamma"
     aliases: ClassVar[tuple[str, ...]] = ("gamma_nll",)
     label_range: ClassVar[Interval] = Interval(0.0, float("inf"), low_open=True, high_open=True)
-    rows = {"value": row}
-    formula = "y/ŷ + log ŷ; ŷ = eˣ if log_input"
+    definition = "y/ŷ + log ŷ; ŷ = eˣ if log_input"
     source = "McCullagh and Nelder, Generalized Linear Models (1989), section 8.3"
 
-    def __post_init__(self) -> None:
-        """Check the parameters and choose the formula."""
-        super().__post_init__()
-        if self.log_input:
-            object.__setattr__(self, "rows", {"value": row_log})
+    @property
+    def formulas(self) -> Mapping[str, Row]:
+        """The formula of ŷ, or of log ŷ."""
+        return {"value": row_log if self.log_input else row}
 
     def prediction_range(self, space: str) -> Interval:
         """Return the positive numbers, or every number for logarithms."""

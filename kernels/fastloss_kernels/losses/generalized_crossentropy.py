@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import (
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval
+from fastloss_kernels.double_double import (
     divide_parts,
     exp_parts,
     log1p_unit_parts,
@@ -16,7 +17,7 @@ from fastloss_kernels.arithmetic import (
 )
 from fastloss_kernels.elementary import exp, expm1_parts
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.losses.form import SATURATION_EPSILON, BinaryLoss, Interval
+from fastloss_kernels.losses.base import BinaryLoss
 
 
 @formula
@@ -127,9 +128,9 @@ class GeneralizedCrossentropy(BinaryLoss):
 
     name: ClassVar[str] = "generalized_crossentropy"
     aliases: ClassVar[tuple[str, ...]] = ("generalized_cross_entropy",)
-    rows = {"logit": row_logit, "prob": row_prob}
+    formulas = {"logit": row_logit, "prob": row_prob}
     ranges = {"q": Interval(0.0, 1.0, low_open=True)}
-    formula = "y·(1 − p^q)/q + (1 − y)·(1 − (1 − p)^q)/q, p = σ(x) for logits"
+    definition = "y·(1 − p^q)/q + (1 − y)·(1 − (1 − p)^q)/q, p = σ(x) for logits"
     source = "Zhang and Sabuncu, Generalized cross entropy loss for noisy labels, NeurIPS (2018), eq. 6"
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:

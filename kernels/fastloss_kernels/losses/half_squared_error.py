@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import square, two_sum
+from fastloss_kernels.domain import FINITE, Interval
+from fastloss_kernels.double_double import square, two_sum
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses.form import FINITE, Interval, Loss
+from fastloss_kernels.losses.base import Loss
 
 
 @formula
@@ -23,6 +24,6 @@ class HalfSquaredError(Loss):
 
     name: ClassVar[str] = "half_squared_error"
     label_range: ClassVar[Interval] = FINITE
-    rows = {"value": row, "prob": row}
-    formula = "½(ŷ − y)²"
+    formulas = {"value": row, "prob": row}
+    definition = "½(ŷ − y)²"
     source = "Bishop, PRML (2006), eq. 5.14"

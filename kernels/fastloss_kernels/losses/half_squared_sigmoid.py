@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastloss_kernels.jit import formula
+from fastloss_kernels.losses.base import BinaryLoss
 from fastloss_kernels.losses.brier_score import row_logit
-from fastloss_kernels.losses.form import BinaryLoss
 
 
 @formula
@@ -25,6 +25,6 @@ class HalfSquaredSigmoid(BinaryLoss):
     """
 
     name: ClassVar[str] = "half_squared_sigmoid"
-    rows = {"logit": row}
-    formula = "½(σ(x) − y)²"
+    formulas = {"logit": row}
+    definition = "½(σ(x) − y)²"
     source = "Bishop, Neural Networks for Pattern Recognition (1995), section 6.1"

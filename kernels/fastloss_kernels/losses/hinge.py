@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import two_sum
+from fastloss_kernels.double_double import two_sum
 from fastloss_kernels.jit import fma, formula
-from fastloss_kernels.losses.form import BinaryLoss
+from fastloss_kernels.losses.base import BinaryLoss
 
 
 @formula
@@ -30,6 +30,7 @@ class Hinge(BinaryLoss):
 
     name: ClassVar[str] = "hinge"
     aliases: ClassVar[tuple[str, ...]] = ("hinge_loss",)
-    rows = {"margin": row, "logit": row}
-    formula = "max(0, 1 − t·s), t = 2y − 1; subgradient 0 at the kink"
+    formulas = {"margin": row, "logit": row}
+    hessian = "zero"
+    definition = "max(0, 1 − t·s), t = 2y − 1; subgradient 0 at the kink"
     source = "Cortes and Vapnik, Support-vector networks, Machine Learning 20 (1995)"

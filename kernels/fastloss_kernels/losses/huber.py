@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import square, two_sum
+from fastloss_kernels.domain import FINITE, SATURATION_EPSILON, Interval
+from fastloss_kernels.double_double import square, two_sum
 from fastloss_kernels.jit import fma, formula
-from fastloss_kernels.losses.form import FINITE, SATURATION_EPSILON, Interval, Loss
+from fastloss_kernels.losses.base import Loss
 
 
 @formula
@@ -46,9 +47,9 @@ class Huber(Loss):
     name: ClassVar[str] = "huber"
     aliases: ClassVar[tuple[str, ...]] = ("huber_loss",)
     label_range: ClassVar[Interval] = FINITE
-    rows = {"value": row, "prob": row}
+    formulas = {"value": row, "prob": row}
     ranges = {"delta": Interval(0.0, float("inf"), low_open=True, high_open=True)}
-    formula = "½d² if |d| ≤ δ, else δ·(|d| − δ/2), d = ŷ − y; second derivative 1 at |d| = δ"
+    definition = "½d² if |d| ≤ δ, else δ·(|d| − δ/2), d = ŷ − y; second derivative 1 at |d| = δ"
     source = "Huber, Robust estimation of a location parameter, Annals of Mathematical Statistics 35 (1964)"
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:

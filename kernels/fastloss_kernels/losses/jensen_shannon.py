@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from fastloss_kernels.arithmetic import multiply_parts, two_sum
-from fastloss_kernels.distributions import log_quotient_parts, softmax_parts
+from fastloss_kernels.domain import Interval
+from fastloss_kernels.double_double import multiply_parts, two_sum
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.lists import first_position, highest_score, sum_parts
-from fastloss_kernels.losses.form import Interval, ListLoss
+from fastloss_kernels.listwise.distributions import log_quotient_parts, softmax_parts
+from fastloss_kernels.listwise.sums import first_position, highest_score, sum_parts
+from fastloss_kernels.losses.base import ListwiseLoss
 
 # ((1 + d)·log(1 + d) + (1 − d)·log(1 − d) − d²)/d⁴ in d², which is Σ d^(2k − 4)/(k·(2k − 1)) for k from 2.
 NEAR: Final = tuple(1.0 / (k * (2 * k - 1)) for k in range(2, 11))
@@ -141,7 +142,7 @@ def row_logit(score, label, parameters, gradient, hessian, derivatives):
 
 
 @dataclass(frozen=True)
-class JensenShannon(ListLoss):
+class JensenShannon(ListwiseLoss):
     """Jensen–Shannon divergence of the label's and the prediction's distribution, in nats: 0 to log 2.
 
     The label holds a distribution over the candidates of a list. Neither side is renormalised.
@@ -151,8 +152,8 @@ class JensenShannon(ListLoss):
     aliases: ClassVar[tuple[str, ...]] = ("jensen_shannon_divergence", "js_divergence")
     unit: ClassVar[str] = "nats"
     label_range: ClassVar[Interval] = Interval(0.0, 1.0)
-    rows = {"logit": row_logit, "prob": row_prob}
-    formula = (
+    formulas = {"logit": row_logit, "prob": row_prob}
+    definition = (
         "½Σ t·log(t/m) + ½Σ q·log(q/m), m = (t + q)/2, q = e^s/Σe^s for logits; "
         "derivatives by a probability of 0 with a positive label are infinite"
     )

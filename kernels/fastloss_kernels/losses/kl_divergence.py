@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import multiply_parts, two_sum
-from fastloss_kernels.distributions import log_quotient_parts
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval
+from fastloss_kernels.double_double import multiply_parts, two_sum
 from fastloss_kernels.elementary import log, positive_log_parts
 from fastloss_kernels.jit import formula
-from fastloss_kernels.lists import sum_parts
+from fastloss_kernels.listwise.distributions import log_quotient_parts
+from fastloss_kernels.listwise.sums import sum_parts
+from fastloss_kernels.losses.base import ListwiseLoss
 from fastloss_kernels.losses.categorical_crossentropy import CategoricalCrossentropy, smoothing_parameters
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss
 
-logit_crossentropy = CategoricalCrossentropy.rows["logit"]
-prob_crossentropy = CategoricalCrossentropy.rows["prob"]
-logprob_crossentropy = CategoricalCrossentropy.rows["logprob"]
+logit_crossentropy = CategoricalCrossentropy.formulas["logit"]
+prob_crossentropy = CategoricalCrossentropy.formulas["prob"]
+logprob_crossentropy = CategoricalCrossentropy.formulas["logprob"]
 
 
 @formula
@@ -74,7 +75,7 @@ def row_logprob(score, label, parameters, gradient, hessian, derivatives):
 
 
 @dataclass(frozen=True)
-class KLDivergence(ListLoss):
+class KLDivergence(ListwiseLoss):
     """Kullback–Leibler divergence of the prediction's distribution from the label's, in nats.
 
     The label holds a distribution over the candidates of a list. Neither side is renormalised: from probabilities the
@@ -86,9 +87,9 @@ class KLDivergence(ListLoss):
     unit: ClassVar[str] = "nats"
     counts_no_positive: ClassVar[bool] = True
     label_range: ClassVar[Interval] = Interval(0.0, 1.0)
-    rows = {"logit": row_logit, "prob": row_prob, "logprob": row_logprob}
+    formulas = {"logit": row_logit, "prob": row_prob, "logprob": row_logprob}
     saturated = CategoricalCrossentropy.saturated
-    formula = "Σ t·log(t/q), q = e^s/Σe^s for logits"
+    definition = "Σ t·log(t/q), q = e^s/Σe^s for logits"
     source = "Kullback and Leibler, On information and sufficiency, Ann. Math. Stat. 22 (1951), section 2"
 
     @property

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fastloss_kernels.domain import FINITE, Interval
 from fastloss_kernels.jit import formula
-from fastloss_kernels.lists import sum_parts
-from fastloss_kernels.losses.form import FINITE, Interval, ListLoss
+from fastloss_kernels.listwise.sums import sum_parts
+from fastloss_kernels.losses.base import ListwiseLoss
 
 
 @formula
@@ -27,12 +28,13 @@ def row(score, label, parameters, gradient, hessian, derivatives):
 
 
 @dataclass(frozen=True)
-class L1Norm(ListLoss):
+class L1Norm(ListwiseLoss):
     """Sum of the absolute differences of the label's and the prediction's vector."""
 
     name: ClassVar[str] = "l1_norm"
     aliases: ClassVar[tuple[str, ...]] = ("manhattan_distance",)
     label_range: ClassVar[Interval] = FINITE
-    rows = {"value": row}
-    formula = "Σ|s − t|; subgradient 0 where s = t"
+    formulas = {"value": row}
+    hessian = "zero"
+    definition = "Σ|s − t|; subgradient 0 where s = t"
     source = "Boyd and Vandenberghe, Convex optimization (2004), section A.1.2"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import square, two_sum
+from fastloss_kernels.domain import FINITE, Interval
+from fastloss_kernels.double_double import square, two_sum
 from fastloss_kernels.jit import divide, formula, square_root
-from fastloss_kernels.lists import first_position, highest_score, sum_parts
-from fastloss_kernels.losses.form import FINITE, Interval, ListLoss
-from fastloss_kernels.vectors import power_of_two_of
+from fastloss_kernels.listwise.sums import first_position, highest_score, sum_parts
+from fastloss_kernels.listwise.vectors import power_of_two_of
+from fastloss_kernels.losses.base import ListwiseLoss
 
 
 @formula
@@ -46,12 +47,12 @@ def row(score, label, parameters, gradient, hessian, derivatives):
 
 
 @dataclass(frozen=True)
-class L2Norm(ListLoss):
+class L2Norm(ListwiseLoss):
     """Euclidean distance of the label's and the prediction's vector, without a square."""
 
     name: ClassVar[str] = "l2_norm"
     aliases: ClassVar[tuple[str, ...]] = ("euclidean_distance",)
     label_range: ClassVar[Interval] = FINITE
-    rows = {"value": row}
-    formula = "√Σ(s − t)²; subgradient, and hessian, 0 where the vectors are equal"
+    formulas = {"value": row}
+    definition = "√Σ(s − t)²; subgradient, and hessian, 0 where the vectors are equal"
     source = "Boyd and Vandenberghe, Convex optimization (2004), section A.1.2"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import (
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval, ListRow
+from fastloss_kernels.double_double import (
     divide_parts,
     exp_parts,
     log1p_unit_parts,
@@ -20,11 +22,10 @@ from fastloss_kernels.arithmetic import (
 )
 from fastloss_kernels.elementary import log
 from fastloss_kernels.jit import fma, formula
-from fastloss_kernels.lists import sum_parts
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListRow
-from fastloss_kernels.losses.pairwise import PairwiseLoss
-from fastloss_kernels.ndcg import GAINS, Gain, label_range_of, make_ideal, rank_of
-from fastloss_kernels.pairs import difference_parts, loses_to_infinity, lowest_label, no_number
+from fastloss_kernels.listwise.ndcg import GAINS, Gain, label_range_of, make_ideal, rank_of
+from fastloss_kernels.listwise.pairs import difference_parts, loses_to_infinity, lowest_label, no_number
+from fastloss_kernels.listwise.sums import sum_parts
+from fastloss_kernels.losses.base import PairwiseLoss
 
 # Beyond, e^−|d| is 0.
 FAR = 1000.0
@@ -271,22 +272,25 @@ class LambdaRank(PairwiseLoss):
 
     name: ClassVar[str] = "lambda_rank"
     aliases: ClassVar[tuple[str, ...]] = ("lambdarank",)
-    label_range: ClassVar[Interval] = label_range_of("exp2")
-    rows = _ROWS["exp2"]
+    hessian = "approximate"
     saturated = dict.fromkeys(("logit", "margin"), loses_to_infinity)
     ranges = {**PairwiseLoss.ranges, "sigma": Interval(0.0, 1e100, low_open=True)}
     choices = {"gain": ("exp2", "linear")}
-    formula = (
+    definition = (
         "Σ over y_i > y_j of |G_i − G_j|·|D_i − D_j|/ideal DCG·log(1 + e^−σ(s_i − s_j)), D = 1/log2(1 + rank), "
         "equal scores ranked by position"
     )
     source = "Burges, From RankNet to LambdaRank to LambdaMART, MSR-TR-2010-82 (2010), section 4"
 
-    def __post_init__(self) -> None:
-        """Check the parameters and choose the formula."""
-        super().__post_init__()
-        object.__setattr__(self, "rows", _ROWS[self.gain])
-        object.__setattr__(self, "label_range", label_range_of(self.gain))
+    @property
+    def formulas(self) -> Mapping[str, ListRow]:
+        """The formulas of the gain."""
+        return _ROWS[self.gain]
+
+    @property
+    def label_range(self) -> Interval:  # type: ignore[override]
+        """The labels whose gains, and sums of gains, are finite."""
+        return label_range_of(self.gain)
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
         """Return the length of the longest list, and sigma."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import divide_parts, exp_parts, product_parts, rounded_sum, two_sum
+from fastloss_kernels.double_double import divide_parts, exp_parts, product_parts, rounded_sum, two_sum
 from fastloss_kernels.elementary import log1p
 from fastloss_kernels.jit import divide, float64_bits, fma, formula
-from fastloss_kernels.losses.pairwise import PairwiseLoss
-from fastloss_kernels.ndcg import position_by_label
-from fastloss_kernels.pairs import no_number
+from fastloss_kernels.listwise.ndcg import position_by_label
+from fastloss_kernels.listwise.pairs import no_number
+from fastloss_kernels.losses.base import PairwiseLoss
 
 # A candidate, in the low bits, and the position of another are kept as one whole float64.
 CANDIDATE_BITS = 26
@@ -204,9 +204,9 @@ class ListMLE(PairwiseLoss):
     name: ClassVar[str] = "list_mle"
     aliases: ClassVar[tuple[str, ...]] = ("listmle", "list_mle_loss")
     unit: ClassVar[str] = "nats"
-    rows = {"logit": row}
+    formulas = {"logit": row}
     saturated = {"logit": saturated}
-    formula = "Σ_i log(Σ e^(s_j)) − s_i, j over i and all after it in the order by labels, equal ones by position"
+    definition = "Σ_i log(Σ e^(s_j)) − s_i, j over i and all after it in the order by labels, equal ones by position"
     source = "Xia et al., Listwise approach to learning to rank: theory and algorithm, ICML (2008)"
 
     @property

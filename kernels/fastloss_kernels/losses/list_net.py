@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fastloss_kernels.domain import FINITE, Interval
 from fastloss_kernels.elementary import exp, log1p
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.lists import exponentials, first_position, highest_score, sum_parts
-from fastloss_kernels.losses.form import FINITE, Interval, ListLoss
+from fastloss_kernels.listwise.sums import exponentials, first_position, highest_score, sum_parts
+from fastloss_kernels.losses.base import ListwiseLoss
 
 
 @formula
@@ -69,7 +70,7 @@ def saturated(score, label, parameters):
 
 
 @dataclass(frozen=True)
-class ListNet(ListLoss):
+class ListNet(ListwiseLoss):
     """Cross-entropy of the softmax of the labels and the softmax of the scores, in nats.
 
     Labels are any numbers, such as grades. All candidates count, so a list whose labels are equal has a loss too.
@@ -79,9 +80,9 @@ class ListNet(ListLoss):
     aliases: ClassVar[tuple[str, ...]] = ("listnet",)
     unit: ClassVar[str] = "nats"
     label_range: ClassVar[Interval] = FINITE
-    rows = {"logit": row}
+    formulas = {"logit": row}
     saturated = {"logit": saturated}
-    formula = "−Σ t·log p, t = e^y/Σe^y, p = e^s/Σe^s"
+    definition = "−Σ t·log p, t = e^y/Σe^y, p = e^s/Σe^s"
     source = (
         "Cao et al., Learning to rank: from pairwise approach to listwise approach, ICML (2007), sections 4.2 and 5"
     )

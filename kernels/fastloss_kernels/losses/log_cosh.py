@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import (
+from fastloss_kernels.domain import FINITE, Interval
+from fastloss_kernels.double_double import (
     divide_parts,
     exp_parts,
     log1p_unit_parts,
@@ -14,7 +15,7 @@ from fastloss_kernels.arithmetic import (
 )
 from fastloss_kernels.elementary import LOG2_HIGH, LOG2_LOW, expm1_parts
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.losses.form import FINITE, Interval, Loss
+from fastloss_kernels.losses.base import Loss
 
 
 @formula
@@ -72,6 +73,6 @@ class LogCosh(Loss):
     name: ClassVar[str] = "log_cosh"
     aliases: ClassVar[tuple[str, ...]] = ("logcosh",)
     label_range: ClassVar[Interval] = FINITE
-    rows = {"value": row, "prob": row}
-    formula = "log cosh(ŷ − y)"
+    formulas = {"value": row, "prob": row}
+    definition = "log cosh(ŷ − y)"
     source = "Green, Bayesian reconstructions from emission tomography data, IEEE Trans. Medical Imaging 9 (1990)"

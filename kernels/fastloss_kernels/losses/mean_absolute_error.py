@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fastloss_kernels.domain import FINITE, Interval
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses.form import FINITE, Interval, Loss
+from fastloss_kernels.losses.base import Loss
 
 
 @formula
@@ -26,6 +27,7 @@ class MeanAbsoluteError(Loss):
     name: ClassVar[str] = "mean_absolute_error"
     aliases: ClassVar[tuple[str, ...]] = ("mae",)
     label_range: ClassVar[Interval] = FINITE
-    rows = {"value": row, "prob": row}
-    formula = "|ŷ − y|; subgradient 0 at ŷ = y"
+    formulas = {"value": row, "prob": row}
+    hessian = "zero"
+    definition = "|ŷ − y|; subgradient 0 at ŷ = y"
     source = "Laplace, Mémoire sur la probabilité des causes (1774)"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fastloss_kernels.domain import Interval
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.losses.form import Interval, Loss
+from fastloss_kernels.losses.base import Loss
 
 
 @formula
@@ -32,6 +33,7 @@ class MeanAbsolutePercentageError(Loss):
     label_range: ClassVar[Interval] = Interval(
         float("-inf"), float("inf"), low_open=True, high_open=True, without_zero=True
     )
-    rows = {"value": row}
-    formula = "|ŷ − y|/|y|; subgradient 0 at ŷ = y"
+    formulas = {"value": row}
+    hessian = "zero"
+    definition = "|ŷ − y|/|y|; subgradient 0 at ŷ = y"
     source = "de Myttenaere et al., Mean absolute percentage error for regression models, Neurocomputing 192 (2016)"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import squared_difference
+from fastloss_kernels.domain import FINITE, Interval
+from fastloss_kernels.double_double import squared_difference
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses.form import FINITE, Interval, Loss
+from fastloss_kernels.losses.base import Loss
 
 
 @formula
@@ -23,6 +24,6 @@ class MeanSquaredError(Loss):
     name: ClassVar[str] = "mean_squared_error"
     aliases: ClassVar[tuple[str, ...]] = ("mse",)
     label_range: ClassVar[Interval] = FINITE
-    rows = {"value": row, "prob": row}
-    formula = "(ŷ − y)²"
+    formulas = {"value": row, "prob": row}
+    definition = "(ŷ − y)²"
     source = "Gauss, Theoria combinationis observationum (1821)"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import log_ratio_parts, square, two_sum
+from fastloss_kernels.domain import Interval
+from fastloss_kernels.double_double import log_ratio_parts, square, two_sum
 from fastloss_kernels.jit import divide, formula
-from fastloss_kernels.losses.form import Interval, Loss
+from fastloss_kernels.losses.base import Loss
 
 
 @formula
@@ -37,8 +38,8 @@ class MeanSquaredLogarithmicError(Loss):
     name: ClassVar[str] = "mean_squared_logarithmic_error"
     aliases: ClassVar[tuple[str, ...]] = ("msle", "mean_squared_log_error")
     label_range: ClassVar[Interval] = Interval(-1.0, float("inf"), low_open=True, high_open=True)
-    rows = {"value": row}
-    formula = "(log(1 + ŷ) − log(1 + y))²"
+    formulas = {"value": row}
+    definition = "(log(1 + ŷ) − log(1 + y))²"
     source = "Tofallis, A better measure of relative prediction accuracy, J. Oper. Res. Soc. 66 (2015)"
 
     def prediction_range(self, space: str) -> Interval:

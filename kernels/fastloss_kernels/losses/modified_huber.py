@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import square
+from fastloss_kernels.double_double import square
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses.form import BinaryLoss
+from fastloss_kernels.losses.base import BinaryLoss
 from fastloss_kernels.losses.squared_hinge import slack_parts
 
 
@@ -38,6 +38,8 @@ class ModifiedHuber(BinaryLoss):
     """Squared hinge loss with a straight line for margins below −1; labels 0 and 1 count as −1 and +1."""
 
     name: ClassVar[str] = "modified_huber"
-    rows = {"margin": row, "logit": row}
-    formula = "max(0, 1 − z)² if z ≥ −1, else −4·z, z = t·s, t = 2y − 1; second derivative 0 at z = 1, 2t² at z = −1"
+    formulas = {"margin": row, "logit": row}
+    definition = (
+        "max(0, 1 − z)² if z ≥ −1, else −4·z, z = t·s, t = 2y − 1; second derivative 0 at z = 1, 2t² at z = −1"
+    )
     source = "Zhang, Solving large scale linear prediction problems using SGD algorithms, ICML (2004)"

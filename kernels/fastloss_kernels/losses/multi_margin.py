@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import divide_parts, rounded_sum, two_sum
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval
+from fastloss_kernels.double_double import divide_parts, rounded_sum, two_sum
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.lists import sum_parts
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss
+from fastloss_kernels.listwise.sums import sum_parts
+from fastloss_kernels.losses.base import ListwiseLoss
 
 
 @formula
@@ -70,7 +71,7 @@ def saturated(score, label, parameters):
 
 
 @dataclass(frozen=True)
-class MultiMargin(ListLoss):
+class MultiMargin(ListwiseLoss):
     """Sum over the wrong candidates of a list of max(0, margin − s_y + s)^p, divided by the number of candidates.
 
     The label is the index y of the right one. If that is masked, the loss is infinite.
@@ -90,10 +91,10 @@ class MultiMargin(ListLoss):
     aliases: ClassVar[tuple[str, ...]] = ("multi_margin_loss",)
     label_kind: ClassVar[str] = "index"
     label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
-    rows = dict.fromkeys(("logit", "margin"), row)
+    formulas = dict.fromkeys(("logit", "margin"), row)
     saturated = dict.fromkeys(("logit", "margin"), saturated)
     ranges = {"margin": Interval(0.0, 1e100)}
-    formula = "Σ max(0, margin − s_y + s_j)^p/K over j ≠ y, K candidates; subgradient 0 at the kink"
+    definition = "Σ max(0, margin − s_y + s_j)^p/K over j ≠ y, K candidates; subgradient 0 at the kink"
     source = (
         "PyTorch, torch.nn.MultiMarginLoss; "
         "Weston and Watkins, Support vector machines for multi-class pattern recognition, ESANN (1999)"
@@ -104,6 +105,11 @@ class MultiMargin(ListLoss):
         super().__post_init__()
         if isinstance(self.p, bool) or self.p not in (1, 2):
             raise ValueError(f"{self.name}: p is {self.p!r}; allowed: 1 or 2.")
+
+    @property
+    def hessian(self) -> str:
+        """Zero unless the shortfall is squared."""
+        return "exact" if self.p == 2 else "zero"
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
         """Return the margin, and whether its shortfall is squared."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import (
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval, ListRow, ListTest
+from fastloss_kernels.double_double import (
     divide_parts,
     log_of_positive_parts,
     multiply_parts,
@@ -16,10 +17,16 @@ from fastloss_kernels.arithmetic import (
 )
 from fastloss_kernels.elementary import exp, log, log1p
 from fastloss_kernels.jit import divide, exact_add, float64_bits, float64_from_bits, fma, formula
-from fastloss_kernels.lists import EXPONENT_FIELD, LONGEST_SUM, cut, first_position, highest_score, sum_parts
+from fastloss_kernels.listwise.softmax import (
+    LOWEST,
+    dense_label,
+    make_logit_row,
+    make_probability_row,
+    make_saturated_row,
+)
+from fastloss_kernels.listwise.sums import EXPONENT_FIELD, LONGEST_SUM, cut, first_position, highest_score, sum_parts
+from fastloss_kernels.losses.base import ListwiseLoss
 from fastloss_kernels.losses.categorical_crossentropy import smoothing_parameters
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss
-from fastloss_kernels.softmax import LOWEST, dense_label, make_logit_row, make_probability_row, make_saturated_row
 
 
 @formula
@@ -200,7 +207,7 @@ def any_positive(label) -> bool:
 
 @formula
 def mass_of_block(score, label) -> tuple[float, float]:
-    """Compute the probability of all positives of at most `LONGEST_SUM` candidates, as `lists.sum_of_block` does."""
+    """Compute the probability of all positives of at most `LONGEST_SUM` candidates, as `sums.sum_of_block` does."""
     largest = 0
     for j in range(score.shape[0]):
         x = float(score[j])
@@ -340,18 +347,24 @@ def each_saturated_prob(score, label, parameters):
     return impossible and against
 
 
-_FORMULAS = {
+_MEAN = {"logit": make_logit_row(dense_label), "prob": make_probability_row(dense_label, False)}
+_FORMULAS: Mapping[str, Mapping[str, ListRow]] = {
+    "mean": _MEAN,
+    "sum": _MEAN,
     "mass": {"logit": mass_row_logit, "prob": mass_row_prob},
     "each_vs_negatives": {"logit": each_row_logit, "prob": each_row_prob},
 }
-_TESTS = {
+_MEAN_TESTS = {space: make_saturated_row(dense_label, space) for space in ("logit", "prob")}
+_TESTS: Mapping[str, Mapping[str, ListTest]] = {
+    "mean": _MEAN_TESTS,
+    "sum": _MEAN_TESTS,
     "mass": {"logit": make_logit_test(False), "prob": mass_saturated_prob},
     "each_vs_negatives": {"logit": make_logit_test(True), "prob": each_saturated_prob},
 }
 
 
 @dataclass(frozen=True)
-class MultiPositiveCrossentropy(ListLoss):
+class MultiPositiveCrossentropy(ListwiseLoss):
     """Cross-entropy of a list with m positives (labels above 0) among its m + n candidates, in nats.
 
     Parameters
@@ -377,18 +390,19 @@ class MultiPositiveCrossentropy(ListLoss):
     aliases: ClassVar[tuple[str, ...]] = ("multi_positive_softmax",)
     unit: ClassVar[str] = "nats"
     label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
-    rows = {"logit": make_logit_row(dense_label), "prob": make_probability_row(dense_label, False)}
-    saturated = {space: make_saturated_row(dense_label, space) for space in ("logit", "prob")}
     choices = {"form": ("mean", "sum", "mass", "each_vs_negatives"), "no_positive": ("skip", "zero")}
-    formula = "Σ y·(log Σ e^s − s)/Σy; sum: not divided; mass: −log Σ⁺p; each_vs_negatives: Σ⁺ y·log(1 + Σ⁻e^s/e^s)"
+    definition = "Σ y·(log Σ e^s − s)/Σy; sum: not divided; mass: −log Σ⁺p; each_vs_negatives: Σ⁺ y·log(1 + Σ⁻e^s/e^s)"
     source = "Khosla et al., Supervised contrastive learning, NeurIPS (2020), section 3.2.2"
 
-    def __post_init__(self) -> None:
-        """Check the parameters and choose the formulas."""
-        super().__post_init__()
-        if self.form in _FORMULAS:
-            object.__setattr__(self, "rows", _FORMULAS[self.form])
-            object.__setattr__(self, "saturated", _TESTS[self.form])
+    @property
+    def formulas(self) -> Mapping[str, ListRow]:
+        """The formulas of the form."""
+        return _FORMULAS[self.form]
+
+    @property
+    def saturated(self) -> Mapping[str, ListTest]:
+        """The tests of the form."""
+        return _TESTS[self.form]
 
     @property
     def needs(self) -> str:
@@ -398,4 +412,4 @@ class MultiPositiveCrossentropy(ListLoss):
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
         """Return what the formulas of cross-entropy read; else ε and −log ε for probabilities alone."""
         shape = smoothing_parameters(0.0, self.form == "mean", space, epsilon)
-        return shape[3:] if self.form in _FORMULAS else shape
+        return shape if self.form in ("mean", "sum") else shape[3:]

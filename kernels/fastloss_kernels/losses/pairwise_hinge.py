@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import two_sum
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval
+from fastloss_kernels.double_double import two_sum
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval
-from fastloss_kernels.losses.pairwise import PairwiseLoss
-from fastloss_kernels.pairs import loses_to_infinity, make_pairwise_row
+from fastloss_kernels.listwise.pairs import loses_to_infinity, make_pairwise_row
+from fastloss_kernels.losses.base import PairwiseLoss
 
 
 @formula
@@ -38,10 +38,11 @@ class PairwiseHinge(PairwiseLoss):
 
     name: ClassVar[str] = "pairwise_hinge"
     aliases: ClassVar[tuple[str, ...]] = ("pairwise_hinge_loss", "margin_ranking_loss")
-    rows = dict.fromkeys(("logit", "margin", "value"), make_pairwise_row(pair))
+    formulas = dict.fromkeys(("logit", "margin", "value"), make_pairwise_row(pair))
+    hessian = "zero"
     saturated = dict.fromkeys(("logit", "margin"), loses_to_infinity)
     ranges = {**PairwiseLoss.ranges, "margin": Interval(0.0, 1e100)}
-    formula = "mean over y_i > y_j of max(0, margin − (s_i − s_j)); subgradient 0 at the kink"
+    definition = "mean over y_i > y_j of max(0, margin − (s_i − s_j)); subgradient 0 at the kink"
     source = "Joachims, Optimizing search engines using clickthrough data, KDD (2002), optimization problem 1"
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from fastloss_kernels.elementary import exp, log1p_unit
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.losses.pairwise import PairwiseLoss
-from fastloss_kernels.pairs import loses_to_infinity, make_pairwise_row
+from fastloss_kernels.listwise.pairs import loses_to_infinity, make_pairwise_row
+from fastloss_kernels.losses.base import PairwiseLoss
 
 
 @formula
@@ -38,9 +38,9 @@ class PairwiseLogistic(PairwiseLoss):
     name: ClassVar[str] = "pairwise_logistic"
     aliases: ClassVar[tuple[str, ...]] = ("pairwise_logistic_loss", "bpr", "ranknet")
     unit: ClassVar[str] = "nats"
-    rows = dict.fromkeys(("logit", "margin", "value"), make_pairwise_row(pair))
+    formulas = dict.fromkeys(("logit", "margin", "value"), make_pairwise_row(pair))
     saturated = dict.fromkeys(("logit", "margin"), loses_to_infinity)
-    formula = "mean over y_i > y_j of log(1 + e^−(s_i − s_j))"
+    definition = "mean over y_i > y_j of log(1 + e^−(s_i − s_j))"
     source = (
         "Burges et al., Learning to rank using gradient descent, ICML (2005), section 3; "
         "Rendle et al., BPR, UAI (2009), section 4.1"

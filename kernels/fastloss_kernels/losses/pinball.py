@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fastloss_kernels.domain import FINITE, SATURATION_EPSILON, Interval
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses.form import FINITE, SATURATION_EPSILON, Interval, Loss
+from fastloss_kernels.losses.base import Loss
 
 
 @formula
@@ -38,9 +39,10 @@ class Pinball(Loss):
     name: ClassVar[str] = "pinball"
     aliases: ClassVar[tuple[str, ...]] = ("quantile", "pinball_loss", "quantile_loss", "mean_pinball_loss")
     label_range: ClassVar[Interval] = FINITE
-    rows = {"value": row, "prob": row}
+    formulas = {"value": row, "prob": row}
+    hessian = "zero"
     ranges = {"quantile": Interval(0.0, 1.0, low_open=True, high_open=True)}
-    formula = "q·(y − ŷ) if ŷ < y, else (1 − q)·(ŷ − y); subgradient 0 at ŷ = y"
+    definition = "q·(y − ŷ) if ŷ < y, else (1 − q)·(ŷ − y); subgradient 0 at ŷ = y"
     source = "Koenker and Bassett, Regression quantiles, Econometrica 46 (1978)"
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import (
+from fastloss_kernels.domain import Interval, Row
+from fastloss_kernels.double_double import (
     divide_parts,
     log1p_unit_parts,
     log_of_positive_parts,
@@ -22,7 +24,7 @@ from fastloss_kernels.elementary import (
     stirling_tail,
 )
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.losses.form import Interval, Loss
+from fastloss_kernels.losses.base import Loss
 
 HALF_LOG_2PI = 0.9189385332046727
 
@@ -162,16 +164,15 @@ class Poisson(Loss):
     name: ClassVar[str] = "poisson"
     aliases: ClassVar[tuple[str, ...]] = ("poisson_nll", "poisson_nll_loss")
     label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
-    rows = {"value": row}
-    formula = "ŷ − y·log ŷ, and log Γ(y + 1) if full; ŷ = eˣ if log_input"
+    definition = "ŷ − y·log ŷ, and log Γ(y + 1) if full; ŷ = eˣ if log_input"
     source = "McCullagh and Nelder, Generalized Linear Models (1989), section 2.2"
 
-    def __post_init__(self) -> None:
-        """Check the parameters and choose the formula."""
-        super().__post_init__()
-        if self.log_input or self.full:
-            chosen = {(True, False): row_log, (False, True): row_full, (True, True): row_log_full}
-            object.__setattr__(self, "rows", {"value": chosen[self.log_input, self.full]})
+    @property
+    def formulas(self) -> Mapping[str, Row]:
+        """The formula of ŷ, or of log ŷ, with or without the constant."""
+        if self.log_input:
+            return {"value": row_log_full if self.full else row_log}
+        return {"value": row_full if self.full else row}
 
     def prediction_range(self, space: str) -> Interval:
         """Return the positive numbers, or every number for logarithms."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import (
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval
+from fastloss_kernels.double_double import (
     divide_parts,
     exp_parts,
     log1p_unit_parts,
@@ -18,7 +19,7 @@ from fastloss_kernels.arithmetic import (
 from fastloss_kernels.elementary import log, log_tail
 from fastloss_kernels.jit import divide, fma, formula
 from fastloss_kernels.losses import binary_crossentropy
-from fastloss_kernels.losses.form import SATURATION_EPSILON, BinaryLoss, Interval
+from fastloss_kernels.losses.base import BinaryLoss
 
 
 @formula
@@ -160,10 +161,10 @@ class Poly1(BinaryLoss):
 
     name: ClassVar[str] = "poly1"
     aliases: ClassVar[tuple[str, ...]] = ("poly1_crossentropy",)
-    rows = {"logit": row_logit, "prob": row_prob}
+    formulas = {"logit": row_logit, "prob": row_prob}
     saturated = {"logit": saturated_logit, "prob": saturated_prob}
     ranges = {"eps": Interval(-1.0, float("inf"), high_open=True)}
-    formula = "−y·log p − (1 − y)·log(1 − p) + ε·(y·(1 − p) + (1 − y)·p), p = σ(x) for logits"
+    definition = "−y·log p − (1 − y)·log(1 − p) + ε·(y·(1 − p) + (1 − y)·p), p = σ(x) for logits"
     source = "Leng et al., PolyLoss: a polynomial expansion perspective of classification loss functions, ICLR (2022)"
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:

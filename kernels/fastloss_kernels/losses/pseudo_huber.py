@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import divide_parts, multiply_parts, square, two_sum
+from fastloss_kernels.domain import FINITE, SATURATION_EPSILON, Interval
+from fastloss_kernels.double_double import divide_parts, multiply_parts, square, two_sum
 from fastloss_kernels.jit import divide, fma, formula, square_root
-from fastloss_kernels.losses.form import FINITE, SATURATION_EPSILON, Interval, Loss
+from fastloss_kernels.losses.base import Loss
 
 
 @formula
@@ -68,10 +69,10 @@ class PseudoHuber(Loss):
     name: ClassVar[str] = "pseudo_huber"
     aliases: ClassVar[tuple[str, ...]] = ("pseudo_huber_loss",)
     label_range: ClassVar[Interval] = FINITE
-    rows = {"value": row, "prob": row}
+    formulas = {"value": row, "prob": row}
     # Wider would let the other number underflow when one is scaled.
     ranges = {"slope": Interval(1e-100, 1e100)}
-    formula = "s²·(√(1 + (d/s)²) − 1), d = ŷ − y"
+    definition = "s²·(√(1 + (d/s)²) − 1), d = ŷ − y"
     source = "Hartley and Zisserman, Multiple View Geometry (2003), appendix A6.8; Charbonnier et al., ICIP (1994)"
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import divide_parts, rounded_sum, two_sum
+from fastloss_kernels.domain import FINITE, SATURATION_EPSILON, Interval
+from fastloss_kernels.double_double import divide_parts, rounded_sum, two_sum
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.losses.form import FINITE, SATURATION_EPSILON, Interval, Loss
+from fastloss_kernels.losses.base import Loss
 
 
 @formula
@@ -49,9 +50,9 @@ class SmoothL1(Loss):
     name: ClassVar[str] = "smooth_l1"
     aliases: ClassVar[tuple[str, ...]] = ("smooth_l1_loss",)
     label_range: ClassVar[Interval] = FINITE
-    rows = {"value": row, "prob": row}
+    formulas = {"value": row, "prob": row}
     ranges = {"beta": Interval(0.0, float("inf"), high_open=True)}
-    formula = "d²/(2β) if |d| < β, else |d| − β/2, d = ŷ − y; second derivative 0 at |d| = β"
+    definition = "d²/(2β) if |d| < β, else |d| − β/2, d = ŷ − y; second derivative 0 at |d| = β"
     source = "Girshick, Fast R-CNN, ICCV (2015), eq. 3"
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:

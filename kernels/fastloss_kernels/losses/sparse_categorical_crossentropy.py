@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval
+from fastloss_kernels.listwise.softmax import index_label, make_logit_row, make_probability_row, make_saturated_row
+from fastloss_kernels.losses.base import ListwiseLoss
 from fastloss_kernels.losses.categorical_crossentropy import smoothing_parameters
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss
-from fastloss_kernels.softmax import index_label, make_logit_row, make_probability_row, make_saturated_row
 
 
 @dataclass(frozen=True)
-class SparseCategoricalCrossentropy(ListLoss):
+class SparseCategoricalCrossentropy(ListwiseLoss):
     """Negative log-likelihood of the candidate that the label points at, in nats.
 
     Parameters
@@ -22,7 +23,7 @@ class SparseCategoricalCrossentropy(ListLoss):
         s in [0, 1]: the right candidate keeps 1 − s, and all K unmasked ones get s/K.
     """
 
-    ignore_class: int | None = None
+    ignore_class: int | None = None  # type: ignore[misc]
     label_smoothing: float = 0.0
 
     name: ClassVar[str] = "sparse_categorical_crossentropy"
@@ -30,14 +31,14 @@ class SparseCategoricalCrossentropy(ListLoss):
     unit: ClassVar[str] = "nats"
     label_kind: ClassVar[str] = "index"
     label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
-    rows = {
+    formulas = {
         "logit": make_logit_row(index_label),
         "prob": make_probability_row(index_label, False),
         "logprob": make_probability_row(index_label, True),
     }
     saturated = {space: make_saturated_row(index_label, space) for space in ("logit", "prob", "logprob")}
     ranges = {"label_smoothing": Interval(0.0, 1.0)}
-    formula = "−log p_y, p = e^s/Σe^s for logits"
+    definition = "−log p_y, p = e^s/Σe^s for logits"
     source = "Bishop, PRML (2006), eq. 4.108"
 
     def __post_init__(self) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import square, two_sum
+from fastloss_kernels.double_double import square, two_sum
 from fastloss_kernels.jit import fma, formula
-from fastloss_kernels.losses.form import BinaryLoss
+from fastloss_kernels.losses.base import BinaryLoss
 
 
 @formula
@@ -47,6 +47,6 @@ class SquaredHinge(BinaryLoss):
     """Squared hinge loss of a decision value; labels 0 and 1 count as −1 and +1, soft labels linearly between."""
 
     name: ClassVar[str] = "squared_hinge"
-    rows = {"margin": row, "logit": row}
-    formula = "max(0, 1 − t·s)², t = 2y − 1; second derivative 0 at the joint"
+    formulas = {"margin": row, "logit": row}
+    definition = "max(0, 1 − t·s)², t = 2y − 1; second derivative 0 at the joint"
     source = "Rosasco et al., Are loss functions all the same?, Neural Computation 16 (2004), section 2"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.lists import sum_parts
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss
+from fastloss_kernels.listwise.sums import sum_parts
+from fastloss_kernels.losses.base import ListwiseLoss
 
 
 @formula
@@ -45,7 +46,7 @@ def row(score, label, parameters, gradient, hessian, derivatives):
 
 
 @dataclass(frozen=True)
-class Tversky(ListLoss):
+class Tversky(ListwiseLoss):
     """1 less the Tversky index of the labels and the predicted probabilities of a list; 0 where both are empty.
 
     Parameters
@@ -65,9 +66,9 @@ class Tversky(ListLoss):
     name: ClassVar[str] = "tversky"
     aliases: ClassVar[tuple[str, ...]] = ("tversky_loss",)
     label_range: ClassVar[Interval] = Interval(0.0, 1.0)
-    rows = {"prob": row}
+    formulas = {"prob": row}
     ranges = {name: Interval(0.0, 1e100) for name in ("alpha", "beta", "smooth")}
-    formula = "1 − (Σpt + smooth)/(Σpt + alpha·Σp(1 − t) + beta·Σ(1 − p)t + smooth)"
+    definition = "1 − (Σpt + smooth)/(Σpt + alpha·Σp(1 − t) + beta·Σ(1 − p)t + smooth)"
     source = (
         "Tversky, Features of similarity, Psychological Review 84 (1977), ratio model; "
         "Salehi et al., Tversky loss function for image segmentation, arXiv:1706.05721 (2017), section 2"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.arithmetic import (
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval, Row
+from fastloss_kernels.double_double import (
     divide_parts,
     log_of_positive_parts,
     multiply_parts,
@@ -14,7 +16,7 @@ from fastloss_kernels.arithmetic import (
     two_sum,
 )
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, Loss
+from fastloss_kernels.losses.base import Loss
 
 
 @formula
@@ -82,16 +84,14 @@ class Tweedie(Loss):
     name: ClassVar[str] = "tweedie"
     aliases: ClassVar[tuple[str, ...]] = ("tweedie_nll",)
     label_range: ClassVar[Interval] = Interval(0.0, float("inf"), high_open=True)
-    rows = {"value": row}
     ranges = {"power": Interval(1.0, 2.0, low_open=True, high_open=True)}
-    formula = "y·ŷ^(1 − ρ)/(ρ − 1) + ŷ^(2 − ρ)/(2 − ρ); ŷ = eˣ if log_input"
+    definition = "y·ŷ^(1 − ρ)/(ρ − 1) + ŷ^(2 − ρ)/(2 − ρ); ŷ = eˣ if log_input"
     source = "Jørgensen, Exponential dispersion models, J. Royal Stat. Soc. B 49 (1987)"
 
-    def __post_init__(self) -> None:
-        """Check the parameters and choose the formula."""
-        super().__post_init__()
-        if self.log_input:
-            object.__setattr__(self, "rows", {"value": row_log})
+    @property
+    def formulas(self) -> Mapping[str, Row]:
+        """The formula of ŷ, or of log ŷ."""
+        return {"value": row_log if self.log_input else row}
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
         """Return ρ, ρ − 1 and 2 − ρ; both differences are exact."""

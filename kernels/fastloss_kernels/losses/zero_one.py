@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses.form import BinaryLoss
+from fastloss_kernels.losses.base import BinaryLoss
 
 
 @formula
@@ -31,6 +31,8 @@ class ZeroOne(BinaryLoss):
 
     name: ClassVar[str] = "zero_one"
     aliases: ClassVar[tuple[str, ...]] = ("zero_one_loss",)
-    rows = {"logit": row, "margin": row, "prob": row_prob}
-    formula = "1 − y if x > 0 (p > ½), else y; derivatives 0 wherever they exist, and at the step"
+    formulas = {"logit": row, "margin": row, "prob": row_prob}
+    hessian = "zero"
+    differentiable = False
+    definition = "1 − y if x > 0 (p > ½), else y; derivatives 0 wherever they exist, and at the step"
     source = "Hastie, Tibshirani and Friedman, The Elements of Statistical Learning (2009), section 10.6"

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fastloss_kernels.domain import SATURATION_EPSILON, Interval, ListRow, Row, RowTest
 from fastloss_kernels.jit import divide, formula
-from fastloss_kernels.lists import sum_parts
-from fastloss_kernels.losses.form import SATURATION_EPSILON, Interval, ListLoss, ListRow, Loss, Row, RowTest
+from fastloss_kernels.listwise.sums import sum_parts
+from fastloss_kernels.losses.base import ListwiseLoss, Loss
 
 
 @functools.cache
@@ -53,7 +54,7 @@ def make_list_test(test: RowTest) -> Callable[..., bool]:
 
 
 @dataclass(frozen=True)
-class OverLists(ListLoss):
+class OverLists(ListwiseLoss):
     """A pointwise loss of the candidates of each list.
 
     Parameters
@@ -72,8 +73,8 @@ class OverLists(ListLoss):
 
     def __post_init__(self) -> None:
         """Check that the loss is one of single rows."""
-        if not isinstance(self.loss, Loss) or isinstance(self.loss, ListLoss):
-            raise ValueError(f"OverLists: loss is {self.loss!r}; allowed: a loss of single rows, such as Hinge().")
+        if not isinstance(self.loss, Loss) or self.loss.listwise:
+            raise ValueError(f"OverLists: loss is {self.loss!r}; allowed: a pointwise loss, such as Hinge().")
         super().__post_init__()
 
     @property
@@ -82,14 +83,24 @@ class OverLists(ListLoss):
         return self.loss.name
 
     @property
-    def label(self) -> str:
-        """The label of the loss."""
-        return self.loss.label
+    def full_name(self) -> str:
+        """The full name of the loss."""
+        return self.loss.full_name
 
     @property
-    def formula(self) -> str:  # type: ignore[override]
-        """The formula of the loss."""
-        return self.loss.formula
+    def definition(self) -> str:  # type: ignore[override]
+        """The definition of the loss."""
+        return self.loss.definition
+
+    @property
+    def differentiable(self) -> bool:  # type: ignore[override]
+        """Whether the loss is."""
+        return self.loss.differentiable
+
+    @property
+    def hessian(self) -> str:
+        """What the formulas of the loss return as hessian."""
+        return self.loss.hessian
 
     @property
     def source(self) -> str:  # type: ignore[override]
@@ -99,7 +110,7 @@ class OverLists(ListLoss):
     @property
     def label_domain(self) -> str:
         """The label domain of the loss."""
-        return getattr(self.loss, "label_domain", "01")
+        return self.loss.label_domain
 
     @property
     def label_range(self) -> Interval:  # type: ignore[override]
@@ -107,10 +118,10 @@ class OverLists(ListLoss):
         return self.loss.label_range
 
     @property
-    def rows(self) -> Mapping[str, ListRow]:  # type: ignore[override]
+    def formulas(self) -> Mapping[str, ListRow]:
         """The loss's formulas, over lists."""
         mean = self.list_reduction == "row"
-        return {space: make_list_row(row, mean) for space, row in self.loss.rows.items()}
+        return {space: make_list_row(row, mean) for space, row in self.loss.formulas.items()}
 
     @property
     def saturated(self) -> Mapping[str, Callable[..., Any]]:  # type: ignore[override]

@@ -5,15 +5,12 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
-from fastloss_kernels.arithmetic import multiply_parts, two_sum
+from fastloss_kernels.domain import ListRow
+from fastloss_kernels.double_double import multiply_parts, two_sum
 from fastloss_kernels.elementary import log, log1p
 from fastloss_kernels.jit import divide, fma, formula
-from fastloss_kernels.lists import exponentials, first_position, highest_score, sum_parts
-
-if TYPE_CHECKING:
-    from fastloss_kernels.losses.form import ListRow
+from fastloss_kernels.listwise.sums import exponentials, first_position, highest_score, sum_parts
 
 LOWEST = -sys.float_info.max
 

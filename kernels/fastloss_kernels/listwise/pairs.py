@@ -1,7 +1,7 @@
 """Losses of pairs of candidates: a winner, with the higher label, and a loser.
 
 Every winner is met with every loser once. Sums run over one side in vectors: a first pass bounds the terms, so that
-all are cut alike and added exactly in any order, as in `lists.sum_of_block`, but without an array to hold them.
+all are cut alike and added exactly in any order, as in `sums.sum_of_block`, but without an array to hold them.
 """
 
 from __future__ import annotations
@@ -10,14 +10,11 @@ import functools
 import math
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from fastloss_kernels.arithmetic import rounded_sum, two_sum
+from fastloss_kernels.domain import ListRow
+from fastloss_kernels.double_double import rounded_sum, two_sum
 from fastloss_kernels.jit import divide, exact_add, float64_bits, float64_from_bits, formula
-from fastloss_kernels.lists import EXPONENT_FIELD, LONGEST_SUM, LOWEST_KEY, MAGNITUDE_BITS, cut
-
-if TYPE_CHECKING:
-    from fastloss_kernels.losses.form import ListRow
+from fastloss_kernels.listwise.sums import EXPONENT_FIELD, LONGEST_SUM, LOWEST_KEY, MAGNITUDE_BITS, cut
 
 # pair(difference, lost, parameters) -> (value, step, slope, curvature) by s_loser − s_winner = difference + lost. The
 # derivative is step + slope, step 0 or 1, so that the ones in sums of both signs cancel exactly. The value does not

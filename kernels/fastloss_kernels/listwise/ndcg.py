@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from fastloss_kernels.arithmetic import divide_parts, log_of_positive_parts, multiply_parts, two_sum
+from fastloss_kernels.domain import Interval
+from fastloss_kernels.double_double import divide_parts, log_of_positive_parts, multiply_parts, two_sum
 from fastloss_kernels.elementary import expm1_parts
 from fastloss_kernels.jit import fma, formula
-from fastloss_kernels.lists import sum_parts
-
-if TYPE_CHECKING:
-    from fastloss_kernels.losses.form import Interval
+from fastloss_kernels.listwise.sums import sum_parts
 
 # gain(label) -> large, small
 Gain = Callable[[float], tuple[float, float]]
@@ -46,8 +43,6 @@ GAINS: dict[str, Gain] = {"exp2": exp2_gain, "linear": linear_gain}
 
 def label_range_of(gain: str) -> Interval:
     """Return the labels whose gains, and sums of gains, are finite."""
-    from fastloss_kernels.losses.form import Interval
-
     return Interval(0.0, 1000.0 if gain == "exp2" else 1e300)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fastloss_kernels.arithmetic import divide_parts, log_ratio_parts, multiply_parts, two_sum
+from fastloss_kernels.double_double import divide_parts, log_ratio_parts, multiply_parts, two_sum
 from fastloss_kernels.jit import fma, formula
-from fastloss_kernels.lists import exponential_parts
+from fastloss_kernels.listwise.sums import exponential_parts
 
 # Of two numbers from 2^-1074 to 2, multiplied by it, no quotient overflows that `log_ratio_parts` forms.
 LIFT = 2.0**600

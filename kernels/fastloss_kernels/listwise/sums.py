@@ -6,7 +6,7 @@ candidate; so does −∞ in spaces where it stands for the probability 0.
 
 from __future__ import annotations
 
-from fastloss_kernels.arithmetic import exp_parts, two_sum
+from fastloss_kernels.double_double import exp_parts, two_sum
 from fastloss_kernels.elementary import exp
 from fastloss_kernels.jit import exact_add, float64_bits, float64_from_bits, fma, formula
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fastloss_kernels.arithmetic import two_sum
+from fastloss_kernels.double_double import two_sum
 from fastloss_kernels.jit import float64_bits, float64_from_bits, fma, formula
-from fastloss_kernels.lists import EXPONENT_FIELD, sum_parts
+from fastloss_kernels.listwise.sums import EXPONENT_FIELD, sum_parts
 
 LOWEST_FIELD = 1 << 52
 HIGHEST_FIELD = 2046 << 52

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fastloss_kernels.domain import Row
 from fastloss_kernels.elementary import exp, sigmoid
 from fastloss_kernels.jit import formula
-from fastloss_kernels.losses.form import Row
 
 
 @formula
@@ -22,4 +22,4 @@ def from_logprob(score: float, label: float, parameters: tuple[float, ...]) -> t
 
 
 # The remaining spaces already hold the mean (prob, value), or have none (margin).
-MEAN_ROWS: Mapping[str, Row] = {"logit": from_logit, "logprob": from_logprob}
+INVERSE_LINKS: Mapping[str, Row] = {"logit": from_logit, "logprob": from_logprob}
