@@ -473,7 +473,7 @@ class ExactSums:
     def __add__(self, other: ExactSums) -> ExactSums:
         """Add, exactly, sum by sum."""
         mine, theirs, low = self._aligned(other)
-        return ExactSums(_normalized(mine + theirs), low)
+        return ExactSums(normalize_words(mine + theirs), low)
 
     def __sub__(self, other: ExactSums) -> ExactSums:
         """Subtract, exactly, sum by sum; the infinities of `other` change their sign."""
@@ -482,7 +482,7 @@ class ExactSums:
         words[:, -3] = mine[:, -3] + theirs[:, -3]
         words[:, -2] = mine[:, -2] + theirs[:, -1]
         words[:, -1] = mine[:, -1] + theirs[:, -2]
-        return ExactSums(_normalized(words), low)
+        return ExactSums(normalize_words(words), low)
 
     def __truediv__(self, other: ExactSums) -> NDArray[np.float64]:
         """Divide and round once, sum by sum; a division by zero is NaN."""
@@ -548,6 +548,11 @@ class ExactSums:
 
     def _aligned(self, other: ExactSums) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
         """Return the words of both in one window that holds either, and its first limb."""
+        if not self.n_limbs or not other.n_limbs:
+            # A window without limbs may begin anywhere.
+            given = self if self.n_limbs else other
+            low, n_limbs = given.low, given.n_limbs
+            return widened(self.words, low, low, n_limbs), widened(other.words, low, low, n_limbs), low
         low = min(self.low, other.low)
         n_limbs = max(self.low + self.n_limbs, other.low + other.n_limbs) - low
         return widened(self.words, self.low, low, n_limbs), widened(other.words, other.low, low, n_limbs), low
@@ -566,10 +571,11 @@ def widened(words: NDArray[np.int64], low: int, new_low: int, n_limbs: int) -> N
     wider = np.zeros((len(words), n_limbs + 3), dtype=np.int64)
     wider[:, low - new_low : low - new_low + old] = words[:, :old]
     wider[:, n_limbs:] = words[:, old:]
-    return _normalized(wider)
+    return normalize_words(wider)
 
 
-def _normalized(words: NDArray[np.int64]) -> NDArray[np.int64]:
+def normalize_words(words: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Normalize accumulators, int64 ``(n, n_limbs + 3)``, in place, and return them."""
     if len(words) > _FEW:
         make_carry_rows()(words)
         return words
