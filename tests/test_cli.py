@@ -184,15 +184,15 @@ def test_output_replaces_a_file_whole(run: Run, log: Path, tmp_path: Path) -> No
 def test_output_leaves_nothing_behind_when_the_disk_is_full(
     fails: Any, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class FullDisk(io.FileIO):
-        def write(self, content: Any) -> int:
-            super().write(content[:5])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def write(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:5])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     target = tmp_path / "out" / "result.txt"
     target.parent.mkdir()
     target.write_text("old")
-    monkeypatch.setattr(Path, "open", lambda path, mode: FullDisk(path, mode))
+    monkeypatch.setattr(Path, "write_bytes", write)
     assert "No space left on device" in fails("eval", log, *BASE, "-o", target)
     monkeypatch.undo()
     assert os.listdir(target.parent) == ["result.txt"]

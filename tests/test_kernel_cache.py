@@ -83,6 +83,82 @@ def test_a_damaged_cache_is_compiled_anew(package: Path, tmp_path: Path) -> None
     assert run(package, tmp_path / "cache")[:2] == ([1.0, 2.0, 4.0], 2)
 
 
+def entries_of(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.rglob("*") if path.suffix in (".nbi", ".nbc"))
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6, 1.0])
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+def test_a_flipped_bit_is_found_before_anything_is_loaded(
+    package: Path, tmp_path: Path, suffix: str, place: float
+) -> None:
+    cache = tmp_path / "cache"
+    run(package, cache)
+    for path in (path for path in entries_of(cache) if path.suffix == suffix):
+        content = bytearray(path.read_bytes())
+        content[round(place * (len(content) - 1))] ^= 4
+        path.write_bytes(content)
+    assert run(package, cache)[:2] == ([1.0, 2.0, 4.0], 0)
+    assert run(package, cache)[:2] == ([1.0, 2.0, 4.0], 2)
+
+
+def test_a_damaged_kernel_spoils_no_other(package: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    run(package, cache)
+    data = [path for path in entries_of(cache) if path.suffix == ".nbc"]
+    assert len(data) == 2
+    data[0].write_bytes(data[0].read_bytes()[:-1])
+    assert run(package, cache)[:2] == ([1.0, 2.0, 4.0], 1)
+    assert run(package, cache)[:2] == ([1.0, 2.0, 4.0], 2)
+
+
+def test_a_kernel_under_the_name_of_another_is_not_taken_for_it(package: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    run(package, cache)
+    first, second = (path for path in entries_of(cache) if path.suffix == ".nbc")
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(kept)
+    assert run(package, cache)[:2] == ([1.0, 2.0, 4.0], 0)
+    assert run(package, cache)[:2] == ([1.0, 2.0, 4.0], 2)
+
+
+def test_the_folder_is_made_for_its_owner_alone(package: Path, tmp_path: Path) -> None:
+    previous = os.umask(0)
+    try:
+        run(package, tmp_path / "new" / "cache")
+    finally:
+        os.umask(previous)
+    (folder,) = (tmp_path / "new" / "cache").iterdir()
+    for made in (folder, folder.parent, folder.parent.parent):
+        assert stat.S_IMODE(made.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
+def test_a_folder_that_others_may_write_to_is_not_used(package: Path, tmp_path: Path, mode: int) -> None:
+    cache = tmp_path / "cache"
+    run(package, cache)
+    (folder,) = cache.iterdir()
+    folder.chmod(mode)
+    before = {path: path.stat().st_mtime_ns for path in entries_of(cache)}
+    values, hits, errors = run(package, cache)
+    assert (values, hits) == ([1.0, 2.0, 4.0], 0)
+    assert errors.count("may be written by others") == 1
+    assert f"chmod go-w {folder}" in errors
+    assert {path: path.stat().st_mtime_ns for path in entries_of(cache)} == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder to another user")
+def test_a_folder_of_another_user_is_not_used(package: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    run(package, cache)
+    (folder,) = cache.iterdir()
+    os.chown(folder, 12345, 12345)
+    values, hits, errors = run(package, cache)
+    assert (values, hits) == ([1.0, 2.0, 4.0], 0)
+    assert errors.count("belongs to another user") == 1
+
+
 def test_without_a_writable_folder_it_compiles_and_says_so(package: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")

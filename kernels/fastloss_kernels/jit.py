@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import math
 import os
 import pickle
+import stat
 import struct
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -186,17 +188,26 @@ def _user_cache_root() -> Path:
 
 @functools.cache
 def cache_folder() -> Path | None:
-    """Return the writable folder that keeps compiled kernels between runs; None when there is none."""
+    """Return the writable folder that keeps compiled kernels between runs; None when there is none.
+
+    It holds code that will be executed. So it is made for its owner alone, and not used if others may write to it.
+    """
     folder = _user_cache_root() / f"kernels-{source_fingerprint()}"
+    trouble, advice = "is not writable", "set FASTLOSS_CACHE_DIR to a writable folder"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK | os.X_OK):
+        for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
+        status = folder.stat()
+        if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+            trouble, advice = "belongs to another user", "set FASTLOSS_CACHE_DIR to a folder of your own"
+        elif hasattr(os, "geteuid") and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            trouble, advice = "may be written by others", f"run chmod go-w {folder}"
+        elif os.access(folder, os.W_OK | os.X_OK):
             return folder
     except (OSError, RuntimeError):
         pass
     warnings.warn(
-        f"The kernel cache folder {folder} is not writable, so kernels are compiled anew in every run; "
-        "set FASTLOSS_CACHE_DIR to a writable folder.",
+        f"The kernel cache folder {folder} {trouble}, so kernels are compiled anew in every run; {advice}.",
         stacklevel=2,
     )
     return None
@@ -223,8 +234,67 @@ def compile_cpu(
         finally:
             numba.config.CACHE_DIR = kept
     if folder is not None:
+        _check_cache_files(dispatcher)
         _forgive_cache_errors(dispatcher)
     return dispatcher
+
+
+_CHECKSUM_BYTES = 16
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_CHECKSUM_BYTES).digest()
+
+
+def _check_cache_files(dispatcher: Any) -> None:
+    """Give a dispatcher's cache files checksums, which are verified before anything is loaded.
+
+    Numba executes what it finds: a flipped bit was another number, or the end of the process.
+    """
+    from numba.core.caching import IndexDataCacheFile
+
+    class CheckedCacheFile(IndexDataCacheFile):  # type: ignore[misc]
+        def load(self, key: Any) -> Any:
+            found = super().load(key)
+            # Two processes that save at once may choose one name for two kernels.
+            return found[1] if found is not None and found[0] == repr(key) else None
+
+        def save(self, key: Any, data: Any) -> None:
+            super().save(key, (repr(key), data))
+
+        def _load_index(self) -> Any:
+            return super()._load_index() if _is_whole(self._index_path) else {}
+
+        def _load_data(self, name: str) -> Any:
+            path = self._data_path(name)
+            if not _is_whole(path):
+                raise FileNotFoundError(path)
+            return super()._load_data(name)
+
+        @contextlib.contextmanager
+        def _open_for_write(self, path: str) -> Iterator[io.BytesIO]:
+            with super()._open_for_write(path) as file:
+                content = io.BytesIO()
+                yield content
+                # Behind the pickle, where whoever reads that never looks.
+                file.write(content.getvalue() + _checksum(content.getvalue()))
+
+    cache = dispatcher._cache
+    plain = cache._cache_file
+    cache._cache_file = CheckedCacheFile(cache.cache_path, cache._impl.filename_base, plain._source_stamp)
+
+
+def _is_whole(path: str) -> bool:
+    """Say whether a cache file is there and undamaged; a damaged one is removed."""
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        return False
+    if _checksum(content[:-_CHECKSUM_BYTES]) == content[-_CHECKSUM_BYTES:]:
+        return True
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+    return False
 
 
 def _forgive_cache_errors(dispatcher: Any) -> None:
