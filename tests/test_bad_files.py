@@ -294,16 +294,52 @@ def read_damaged_copies(path, n_copies, seed):
     footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
     n_rows = pq.read_metadata(path).num_rows
     found = collections.Counter()
+    good = path.with_name("good.parquet")
+    good.write_bytes(data)
     for i in range(n_copies):
         damaged = bytearray(data)
         for _ in range(chance.choice([1, 1, 2, 5])):
             damaged[chance.randrange(footer if i % 2 else 0, len(data))] = chance.randrange(256)
         path.write_bytes(damaged)
-        outcome = rows_or_error(read_all, path, ReadOptions(task_bytes=chance.choice([4096, 128 << 20])))
-        assert outcome == n_rows or isinstance(outcome, FastlossError)
+        options = ReadOptions(task_bytes=chance.choice([4096, 128 << 20]))
+        # Beside another file its footer is checked together with that one's.
+        beside = [] if i % 3 else [str(good)]
+        outcome = rows_or_error(read_all, [*beside, str(path)], options)
+        assert outcome == n_rows * (1 + len(beside)) or isinstance(outcome, FastlossError)
         assert "\n" not in str(outcome)
+        if isinstance(outcome, ReadError):
+            assert str(path) in str(outcome)
         found[type(outcome).__name__] += 1
     return found
+
+
+def test_a_chunk_beyond_the_end_of_its_own_file_is_found_beside_a_larger_file(log, tmp_path):
+    large = tmp_path / "a" / "large.parquet"
+    large.parent.mkdir()
+    rng = np.random.default_rng(3)
+    pq.write_table(pa.table({"x": rng.normal(size=40_000), "k": ["a"] * 40_000}), large, row_group_size=10_000)
+    data = log.read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    # Without what is before its footer, the last row groups end behind the end of the file.
+    log.write_bytes(b"PAR1" + data[footer:])
+    assert len(open_source(large, ReadOptions()).inputs(["x"])) == 1
+    with pytest.raises(ReadError, match=r"log\.parquet.*row group 0") as failure:
+        open_source([large, log], ReadOptions()).summary(["x"], ReadOptions())
+    assert "more of column 'x' than the file has" in str(failure.value)
+
+
+@pytest.mark.parametrize("n_good", [0, 1, 70])
+def test_a_damaged_footer_is_named_among_good_ones(log, tmp_path, n_good):
+    damaged = tmp_path / "damaged.parquet"
+    data = log.read_bytes()
+    damaged.write_bytes(data.replace(b"PAR1", b"PAR2", 1)[:-4] + b"PAR2")
+    good = [tmp_path / f"{i}.parquet" for i in range(n_good)]
+    for i, path in enumerate(good):
+        # Of two schemas, so that not all footers go together.
+        pq.write_table(pa.table({"x": [1.0], f"y{i > 35}": [1.0]}), path)
+    source = open_source([*good, log, damaged], ReadOptions(skip_bad_files=True))
+    assert source.summary(["x"], ReadOptions()).rows == n_good + 4000
+    assert [file for file, _ in source.summary(["x"], ReadOptions()).skipped] == [str(damaged)]
 
 
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])

@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +32,16 @@ _KEPT_FOOTERS = 16
 _KEPT_FOOTER_BYTES = 8 << 20
 _DICTIONARY_ENCODINGS = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"}
 _PHYSICAL_BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+
+
+class Footer(NamedTuple):
+    """A file's footer, as long as it is needed for the plan; sizes in bytes."""
+
+    file: LogFile
+    content: Content
+    size: int
+    metadata: pq.FileMetaData
+    leaves: Leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +144,23 @@ def content_of(file: LogFile) -> Content:
     return status.st_size, status.st_mtime_ns
 
 
-def plan_file(
-    file: LogFile, source: str, footer: pq.FileMetaData, leaves: Leaves
-) -> tuple[PlannedFile, tuple[RowGroup, ...]]:
-    """Return what reading these columns of a file takes; `source` names the source that has read the footer."""
+def plan_file(source: str, footer: Footer) -> tuple[PlannedFile, tuple[RowGroup, ...]]:
+    """Return what reading these columns of a file takes; `source` names the source that has read the footer.
+
+    Raises
+    ------
+    ReadError
+        If the footer contradicts itself.
+    """
+    metadata, leaves = footer.metadata, footer.leaves
     row_groups: list[RowGroup] = []
     first_row = 0
-    for number in range(footer.num_row_groups):
-        row_groups.append(_weigh(file, footer, number, first_row, leaves))
+    for number in range(metadata.num_row_groups):
+        row_groups.append(_weigh(footer, number, first_row))
         first_row += row_groups[-1].n_rows
-    text_leaves = tuple(leaf for kind, leaf, _ in leaves if is_text(kind) and _reads_as_dictionary(footer, leaf))
+    text_leaves = tuple(leaf for kind, leaf, _ in leaves if is_text(kind) and _reads_as_dictionary(metadata, leaf))
     has_lists = any(pa.types.is_nested(kind) for kind, _, _ in leaves)
-    return PlannedFile(source, file, content_of(file), text_leaves, has_lists), tuple(row_groups)
+    return PlannedFile(source, footer.file, footer.content, text_leaves, has_lists), tuple(row_groups)
 
 
 def _what_it_is(handle: pa.NativeFile) -> str | None:
@@ -192,7 +208,39 @@ class _Unreadable:
         self.closed = True
 
 
-def check_chunks(footer: pq.FileMetaData, size: int, columns: Sequence[str]) -> None:
+def find_damage(footers: Sequence[Footer], columns: Sequence[str]) -> list[ReadError | None]:
+    """Return for each footer what Arrow finds wrong with its column chunks, or None.
+
+    Footers of one schema are checked as one, in the time that one of them takes; each alone only if that finds damage.
+    """
+    if len(footers) > 1 and all(footer.file.is_local for footer in footers) and _are_sound(footers, columns):
+        return [None] * len(footers)
+    found: list[ReadError | None] = []
+    for footer in footers:
+        try:
+            with reading(footer.file):
+                _check_chunks(footer.metadata, footer.size, columns)
+            found.append(None)
+        except ReadError as error:
+            found.append(error)
+    return found
+
+
+def _are_sound(footers: Sequence[Footer], columns: Sequence[str]) -> bool:
+    try:
+        # A footer of its own: the others' row groups are added to it.
+        with footers[0].file.filesystem.open_input_file(footers[0].file.path) as handle:
+            together = pq.ParquetFile(handle).metadata
+        for footer in footers:
+            together.append_row_groups(footer.metadata)
+        # (That each chunk lies within its own file is checked where it is weighed.)
+        _check_chunks(together, max(footer.size for footer in footers), columns)
+    except Exception:
+        return False
+    return True
+
+
+def _check_chunks(footer: pq.FileMetaData, size: int, columns: Sequence[str]) -> None:
     """Let Arrow check what a footer says of each column chunk; raises what Arrow raises.
 
     pyarrow's metadata objects let a C++ exception through, which ends the process: a flipped bit in a chunk's size
@@ -211,18 +259,17 @@ def check_chunks(footer: pq.FileMetaData, size: int, columns: Sequence[str]) -> 
             raise
 
 
-def _weigh(
-    file: LogFile, footer: pq.FileMetaData, number: int, first_row: int, leaves: Sequence[tuple[pa.DataType, int, int]]
-) -> RowGroup:
+def _weigh(footer: Footer, number: int, first_row: int) -> RowGroup:
     """Return what a row group's footer promises of the selected columns, after checking it for contradictions."""
-    row_group = footer.row_group(number)
+    file, schema = footer.file, footer.metadata.schema
+    row_group = footer.metadata.row_group(number)
     n_rows = row_group.num_rows
     stored = decoded = passing = 0
     text_bytes: dict[int, int] = {}
     contradiction = f"{n_rows} rows" if n_rows < 0 else ""
-    for kind, first, count in leaves:
+    for kind, first, count in footer.leaves:
         for leaf in range(first, first + count):
-            chunk, column = row_group.column(leaf), footer.schema.column(leaf)
+            chunk, column = row_group.column(leaf), schema.column(leaf)
             chunk_bytes, page_bytes, n_values = (
                 chunk.total_compressed_size,
                 chunk.total_uncompressed_size,
@@ -230,6 +277,8 @@ def _weigh(
             )
             if min(chunk_bytes, page_bytes, n_values) < 0:
                 contradiction = f"a negative size in column {column.path!r}"
+            elif _first_byte(chunk) + chunk_bytes > footer.size:
+                contradiction = f"more of column {column.path!r} than the file has"
             elif column.max_repetition_level == 0 and n_values != n_rows:
                 contradiction = f"{n_rows} rows, and {n_values} values in column {column.path!r}"
             if column.physical_type == "BYTE_ARRAY":
@@ -251,6 +300,11 @@ def _weigh(
         )
     decoded += passing if file.is_local else passing + stored
     return RowGroup(number, first_row, n_rows, stored, decoded, text_bytes)
+
+
+def _first_byte(chunk: pq.ColumnChunkMetaData) -> int:
+    first, dictionary = int(chunk.data_page_offset), chunk.dictionary_page_offset
+    return int(dictionary) if dictionary is not None and 0 < dictionary < first else first
 
 
 def _reads_as_dictionary(footer: pq.FileMetaData, leaf: int) -> bool:

@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -18,11 +18,12 @@ from fastloss.sources.base import ReadOptions, SourceSummary, Task
 from fastloss.sources.listing import LogFile, list_files
 from fastloss.sources.parquet.decoders import decoder_of
 from fastloss.sources.parquet.footers import (
+    Footer,
     Leaves,
     PlannedFile,
     RowGroup,
-    check_chunks,
     content_of,
+    find_damage,
     held_bytes,
     is_text,
     opened,
@@ -32,6 +33,8 @@ from fastloss.sources.parquet.footers import (
 from fastloss.sources.parquet.partitions import Selection, key_types
 
 _STORE_CONNECTIONS = 16
+_FOOTERS_AT_ONCE = 64
+_FOOTER_BYTES_AT_ONCE = 8 << 20
 
 _Plan = list[tuple[PlannedFile, tuple[RowGroup, ...]]]
 
@@ -164,19 +167,45 @@ class ParquetSource:
         files = [file for file in self._files if file.origin not in self._skipped]
         self._check_keys(files, [name for name in columns if name in self._key_types])
 
-        planned = []
-        plan_file = functools.partial(self._plan_file, columns=stored)
-        # A store answers each footer after some tens of milliseconds: ask for many at once.
-        pool = ThreadPoolExecutor(1 if all(file.is_local for file in files) else _STORE_CONNECTIONS)
-        try:
-            for file, outcome in zip(files, pool.map(plan_file, files), strict=True):
-                if isinstance(outcome, ReadError):
-                    self._skip_or_raise(file, outcome)
-                else:
-                    planned.append(outcome)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        planned: _Plan = []
+        for some in self._footers(files, stored):
+            damage = iter(find_damage([footer for _, footer in some if isinstance(footer, Footer)], stored))
+            for file, footer in some:
+                try:
+                    if not isinstance(footer, Footer):
+                        raise footer
+                    if (error := next(damage)) is not None:
+                        raise error
+                    with reading(file):
+                        planned.append(plan_file(self._name, footer))
+                except ReadError as error:
+                    self._skip_or_raise(file, error)
         return planned
+
+    def _footers(
+        self, files: Sequence[LogFile], columns: Sequence[str]
+    ) -> Iterator[list[tuple[LogFile, Footer | ReadError | SchemaError]]]:
+        """Yield the files' footers, or what is wrong with them, some at a time."""
+        leaves_of = _LastResult(functools.partial(self._column_leaves, columns=columns))
+        some: list[tuple[LogFile, Footer | ReadError | SchemaError]] = []
+        n_bytes = 0
+        # A store answers each footer after some tens of milliseconds: ask for many at once. Local files gain nothing.
+        pool = ThreadPoolExecutor(_STORE_CONNECTIONS) if not all(file.is_local for file in files) else None
+        at_once = 1 if pool is None else _STORE_CONNECTIONS
+        try:
+            for first in range(0, len(files), at_once):
+                asked = files[first : first + at_once]
+                read = functools.partial(self._read_footer, leaves_of=leaves_of)
+                for file, footer in zip(asked, (map if pool is None else pool.map)(read, asked), strict=True):
+                    some.append((file, footer))
+                    n_bytes += footer.metadata.serialized_size if isinstance(footer, Footer) else 0
+                if len(some) >= _FOOTERS_AT_ONCE or n_bytes >= _FOOTER_BYTES_AT_ONCE:
+                    yield some
+                    some, n_bytes = [], 0
+            yield some
+        finally:
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
 
     def _check_keys(self, files: Sequence[LogFile], keys: Sequence[str]) -> None:
         for name in keys:
@@ -188,18 +217,17 @@ class ParquetSource:
                     "name files that share the key, or do without it."
                 )
 
-    def _plan_file(
-        self, file: LogFile, columns: Sequence[str]
-    ) -> tuple[PlannedFile, tuple[RowGroup, ...]] | ReadError:
+    def _read_footer(
+        self, file: LogFile, leaves_of: Callable[[pa.Schema, LogFile], Leaves]
+    ) -> Footer | ReadError | SchemaError:
         try:
             with reading(file), opened(file, self._name) as (parquet, size):
-                leaves = self._column_leaves(file, parquet.schema_arrow, columns)
-                check_chunks(parquet.metadata, size, columns)
-                return plan_file(file, self._name, parquet.metadata, leaves)
-        except ReadError as error:
+                leaves = leaves_of(parquet.schema_arrow, file)
+                return Footer(file, content_of(file), size, parquet.metadata, leaves)
+        except (ReadError, SchemaError) as error:
             return error
 
-    def _column_leaves(self, file: LogFile, schema: pa.Schema, columns: Sequence[str]) -> Leaves:
+    def _column_leaves(self, schema: pa.Schema, file: LogFile, *, columns: Sequence[str]) -> Leaves:
         """Return type, first leaf and number of leaves of each column, after checking it against the log's schema."""
         leaf_counts = [_count_leaves(field.type) for field in schema]
         leaves = []
@@ -239,6 +267,20 @@ class ParquetSource:
                     read=functools.partial(_read, entry, row_group, selection, options),
                 )
                 index += 1
+
+
+class _LastResult:
+    """Keeps the leaves of the last schema: the files of a log mostly share one."""
+
+    def __init__(self, leaves_of: Callable[[pa.Schema, LogFile], Leaves]) -> None:
+        self._leaves_of = leaves_of
+        self._last: tuple[pa.Schema, Leaves] | None = None
+
+    def __call__(self, schema: pa.Schema, file: LogFile) -> Leaves:
+        last = self._last
+        if last is None or not schema.equals(last[0]):
+            last = self._last = (schema, self._leaves_of(schema, file))
+        return last[1]
 
 
 def _read(file: PlannedFile, row_group: RowGroup, selection: Selection, options: ReadOptions) -> Iterator[Batch]:
