@@ -377,13 +377,56 @@ def test_what_names_no_log_says_so(tree, entry, message):
     assert "\n" not in str(refusal.value)
 
 
+TABLES = {
+    "Delta Lake": ("_delta_log/0.json", "pl.scan_delta("),
+    "Hudi": (".hoodie/hoodie.properties", "Arrow stream"),
+    "Iceberg": ("metadata/00001-a.metadata.json", "pl.scan_iceberg("),
+}
+
+
+@pytest.mark.parametrize("table_format", TABLES)
+def test_no_part_of_a_table_format_is_read_by_its_files(tree, table_format):
+    marker, way_out = TABLES[table_format]
+    tree("table/data/c=a/part.parquet", "table/data/c=b/part.parquet", "plain/metadata/part.parquet")
+    os.makedirs(f"table/{os.path.dirname(marker)}")
+    with open(f"table/{marker}", "w") as file:
+        file.write("{}")
+    os.symlink("table/data/c=a", "link")
+    store = f"file://{os.getcwd()}"
+    parts = ["", "/data", "/data/c=a", "/data/c=a/part.parquet", "/data/*/*.parquet", "/*/*/*", "/**/*.parquet", "/d*"]
+    names = [f"table{part}" for part in parts]
+    names += [".", "*/*/c=a/*", "link", "link/*.parquet", os.path.abspath("table/data"), f"{store}/table/data/c=a"]
+    for name in names:
+        with pytest.raises(UsageError, match=rf"table' is (a|an) {table_format} table") as refusal:
+            open_source(name, ReadOptions())
+        assert way_out in str(refusal.value)
+        assert "\n" not in str(refusal.value)
+    assert origins("plain") == ["plain/metadata/part.parquet"]
+
+
+@pytest.mark.parametrize("table_format", TABLES)
+def test_a_table_format_in_a_store_is_not_read_by_its_files(tree, table_format, monkeypatch):
+    marker, way_out = TABLES[table_format]
+    tree("logs/table/data/c=a/part.parquet", "logs/plain/part.parquet")
+    os.makedirs(f"logs/table/{os.path.dirname(marker)}")
+    with open(f"logs/table/{marker}", "w") as file:
+        file.write("{}")
+    store = fs.SubTreeFileSystem(os.getcwd(), fs.LocalFileSystem())
+    monkeypatch.setattr(listing, "_locate", lambda url: (store, url.removeprefix("s3://"), "s3://{}".format))
+    for part in ("", "/table", "/table/data", "/table/data/c=a/part.parquet", "/table/*/*/*.parquet", "/*/*/c=a"):
+        with pytest.raises(UsageError, match=rf"s3://logs/table' is (a|an) {table_format} table") as refusal:
+            open_source(f"s3://logs{part}", ReadOptions())
+        assert way_out in str(refusal.value)
+    assert origins("s3://logs/p*/*") == ["s3://logs/plain/part.parquet"]
+
+
 def test_a_store_is_listed_as_a_local_folder_is(tree):
     paths = ["log/day=1/a.parquet", "log/day=2/b.parquet", "log/day=2/c/d.parquet", "log/_tmp/e.parquet"]
     tree(*paths)
     # A subtree file system is none that glob knows, as a store is.
     store = fs.SubTreeFileSystem(os.getcwd(), fs.LocalFileSystem())
     for pattern in ("log/**/*.parquet", "log/day=*/*.parquet", "log/day=[!1]/?.parquet", "log/day=*", "log/*/*/d*"):
-        assert sorted(listing._glob(store, pattern, pattern)) == origins(pattern)
+        assert sorted(listing._glob(store, pattern)) == origins(pattern)
     url = "file://" + os.getcwd()
     assert origins(f"{url}/log") == [f"{url}/{path}" for path in paths[:3]]
     assert origins(f"{url}/log/day=*/*.parquet") == [f"{url}/{path}" for path in paths[:2]]
@@ -391,7 +434,7 @@ def test_a_store_is_listed_as_a_local_folder_is(tree):
 
 
 def test_a_log_in_a_store_is_read_through_its_file_system(tree, table, monkeypatch):
-    tree("log/day=1/a.parquet", "log/day=2/b.parquet", table=table)
+    tree("log/day=1/a.parquet", "log/day=2/b.parquet", table=table.drop_columns(["day"]))
     store = fs.SubTreeFileSystem(os.getcwd(), fs.LocalFileSystem())
     monkeypatch.setattr(listing, "_locate", lambda url: (store, url.removeprefix("s3://"), "s3://{}".format))
     for task_bytes in (1, 128 << 20):
@@ -438,12 +481,17 @@ def test_one_value_that_is_no_integer_makes_the_key_a_string(tree):
     assert open_source("log/v=1", ReadOptions()).schema.field("v").type == pa.int64()
 
 
-def test_the_path_wins_over_a_column_of_the_same_name(tree):
+def test_a_key_that_is_also_a_column_of_the_file_is_an_error_if_it_is_selected(tree):
     tree("log/x=5/a.parquet", table=pa.table({"x": pa.array([1, 2], pa.int32()), "y": [1.0, 2.0]}))
-    assert read("log", ["x", "y"], ReadOptions())["x"] == [5, 5]
-    # As the others read it:
+    assert read("log", ["y"], ReadOptions()) == {"y": [1.0, 2.0]}
+    for plan in (open_source("log", ReadOptions()).summary, open_source("log", ReadOptions()).tasks):
+        with pytest.raises(SchemaError, match=r"column 'x' is in 'log/x=5/a.parquet', and its path has a folder x=…"):
+            plan(["x", "y"], ReadOptions())
+    # The others take the path's:
     assert ds.dataset("log", partitioning="hive").to_table().column("x").to_pylist() == [5, 5]
     assert pl.read_parquet("log").get_column("x").to_list() == [5, 5]
+    # The way out that the message names:
+    assert read(pl.scan_parquet("log/x=5/a.parquet", hive_partitioning=False), ["x"], ReadOptions()) == {"x": [1, 2]}
 
 
 def test_a_key_that_some_paths_lack_is_an_error_only_if_it_is_selected(tree):
@@ -535,7 +583,7 @@ def test_options_that_cannot_be_met_are_refused(tree, options, message):
 
 
 def test_a_decoder_is_a_module_and_a_name(tree, table, monkeypatch):
-    tree("log/day=1/a.parquet", "log/day=2/b.parquet", table=table)
+    tree("log/day=1/a.parquet", "log/day=2/b.parquet", table=table.drop_columns(["day"]))
     calls = []
 
     def first_rows(file, row_group, selection, options):

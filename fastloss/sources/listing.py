@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -19,8 +20,27 @@ from fastloss.files import refuse_to_overwrite_inputs
 
 _SUFFIXES = (".parquet", ".parq", ".pq")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-# Folders of table formats that keep files which are no longer part of the table.
-_TABLE_FORMATS = {"_delta_log": "Delta Lake", ".hoodie": "Hudi"}
+
+
+class _TableFormat(NamedTuple):
+    """A format of tables that keeps files which are no longer part of the table.
+
+    `folder` is what a table of this format holds, if one of the files in there ends in `suffix`.
+    """
+
+    name: str
+    folder: str
+    suffix: str
+    way_out: str
+
+
+_TABLE_FORMATS = (
+    _TableFormat("a Delta Lake", "_delta_log", "", "from Python, give pl.scan_delta({}) as the log"),
+    _TableFormat(
+        "a Hudi", ".hoodie", "", "read it with a library that knows Hudi, and give its rows as an Arrow stream"
+    ),
+    _TableFormat("an Iceberg", "metadata", ".metadata.json", "from Python, give pl.scan_iceberg({}) as the log"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,18 +168,19 @@ def _expand(entry: str) -> list[LogFile]:
         if kind == fs.FileType.File:
             paths = [path]
         elif kind == fs.FileType.Directory:
-            paths = _walk(filesystem, path, entry)
+            paths = _walk(filesystem, path)
             if not paths:
                 raise UsageError(
                     f"folder {entry!r} holds no file ending in {', '.join(_SUFFIXES)}; "
                     "name another folder, or name its files by a glob."
                 )
         elif any(c in path for c in "*?["):
-            paths = _glob(filesystem, path, entry)
+            paths = _glob(filesystem, path)
             if not paths:
                 raise UsageError(f"no file matches {entry!r}; check the pattern (** crosses folders).")
         else:
             raise UsageError(f"there is no file or folder {entry!r}; check the path.")
+        _refuse_tables(filesystem, paths, _fixed_part(path), to_origin)
     except (OSError, pa.ArrowException) as error:
         raise ReadError(f"cannot list {entry!r}: {one_line(error)}") from error
     return [
@@ -194,27 +215,21 @@ def _join_scheme(scheme: str, path: str) -> str:
     return f"{scheme}://{path}"
 
 
-def _walk(filesystem: fs.FileSystem, folder: str, entry: str) -> list[str]:
+def _walk(filesystem: fs.FileSystem, folder: str) -> list[str]:
     folder = folder.rstrip("/") or "/"
     paths = []
     for info in filesystem.get_file_info(fs.FileSelector(folder, recursive=True)):
         segments = info.path[len(folder) :].strip("/").split("/")
-        for segment in segments:
-            if segment in _TABLE_FORMATS:
-                raise UsageError(
-                    f"folder {entry!r} is a {_TABLE_FORMATS[segment]} table, and not all of its files belong to its "
-                    "present state; name the files that do, or give the table as an Arrow stream."
-                )
         if info.type == fs.FileType.File and info.path.lower().endswith(_SUFFIXES) and not any(map(_hidden, segments)):
             paths.append(info.path)
     return paths
 
 
-def _glob(filesystem: fs.FileSystem, pattern: str, entry: str) -> list[str]:
+def _glob(filesystem: fs.FileSystem, pattern: str) -> list[str]:
     if isinstance(filesystem, fs.LocalFileSystem):
         matches = glob.glob(pattern, recursive=True, include_hidden=True)
     else:
-        base = pattern[: re.search(r"[*?\[]", pattern).start()].rpartition("/")[0]  # type: ignore[union-attr]
+        base = _fixed_part(pattern)
         expression = re.compile(_glob_expression(pattern))
         below = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
         matches = [info.path for info in below if expression.fullmatch(info.path)]
@@ -227,7 +242,7 @@ def _glob(filesystem: fs.FileSystem, pattern: str, entry: str) -> list[str]:
         if kind == fs.FileType.File:
             paths.add(match)
         elif kind == fs.FileType.Directory:
-            paths.update(_walk(filesystem, match, entry))
+            paths.update(_walk(filesystem, match))
     return list(paths)
 
 
@@ -237,6 +252,65 @@ def _spells_out(pattern: str, match: str) -> bool:
     first = pattern.rpartition("/")[2][:1]
     unspelled = [s for s in match.strip("/").split("/") if s not in spelled and _hidden(s)]
     return all(s[0] == first for s in unspelled)
+
+
+def _refuse_tables(
+    filesystem: fs.FileSystem, paths: Iterable[str], base: str, to_origin: Callable[[str], str]
+) -> None:
+    """Raise if a folder in which one of these files lies, at any depth, is a table whose format has its own list.
+
+    A store answers a question about a folder after some tens of milliseconds, and has told all that lies below `base`
+    in one answer; so only the folders above it are asked for one by one.
+    """
+    is_local = isinstance(filesystem, fs.LocalFileSystem)
+    folders = {path.rpartition("/")[0] for path in paths}
+    found: dict[str, _TableFormat] = {}
+    if is_local:
+        folders = {os.path.realpath(folder or ".") for folder in folders}
+    elif filesystem.get_file_info(base).type == fs.FileType.Directory:
+        for info in filesystem.get_file_info(fs.FileSelector(base, recursive=True)):
+            for table_format in _TABLE_FORMATS:
+                table, marker, _ = f"{info.path}/".partition(f"/{table_format.folder}/")
+                if marker and info.path.endswith(table_format.suffix):
+                    found[table] = table_format
+    seen = {""}
+    for folder in sorted(folders):
+        while folder not in seen:
+            seen.add(folder)
+            is_told = not is_local and f"{folder}/".startswith(f"{base}/")
+            kind = found.get(folder) if is_told else _table_format(filesystem, folder)
+            if kind is not None:
+                shown = _as_named(folder) if is_local else to_origin(folder)
+                raise UsageError(
+                    f"folder {shown!r} is {kind.name} table, and not all of its files belong to its present "
+                    f"state; {kind.way_out.format(repr(shown))}."
+                )
+            folder = folder.rpartition("/")[0]
+
+
+def _table_format(filesystem: fs.FileSystem, folder: str) -> _TableFormat | None:
+    held = filesystem.get_file_info([f"{folder}/{table_format.folder}" for table_format in _TABLE_FORMATS])
+    for info, table_format in zip(held, _TABLE_FORMATS, strict=True):
+        if info.type != fs.FileType.Directory:
+            continue
+        if not table_format.suffix:
+            return table_format
+        if any(
+            file.path.endswith(table_format.suffix) for file in filesystem.get_file_info(fs.FileSelector(info.path))
+        ):
+            return table_format
+    return None
+
+
+def _as_named(folder: str) -> str:
+    near = os.path.relpath(folder)
+    return folder if near.startswith(os.pardir) else near
+
+
+def _fixed_part(pattern: str) -> str:
+    """Return the folder above a pattern's first wildcard, or the whole path where it has none."""
+    wildcard = re.search(r"[*?\[]", pattern)
+    return pattern.rstrip("/") if wildcard is None else pattern[: wildcard.start()].rpartition("/")[0]
 
 
 def _glob_expression(pattern: str) -> str:

@@ -165,10 +165,11 @@ class ParquetSource:
         if not stored:
             raise UsageError("no column of the files is selected; select at least one beside the partition keys.")
         files = [file for file in self._files if file.origin not in self._skipped]
-        self._check_keys(files, [name for name in columns if name in self._key_types])
+        selected_keys = [name for name in columns if name in self._key_types]
+        self._check_keys(files, selected_keys)
 
         planned: _Plan = []
-        for some in self._footers(files, stored):
+        for some in self._footers(files, stored, selected_keys):
             damage = iter(find_damage([footer for _, footer in some if isinstance(footer, Footer)], stored))
             for file, footer in some:
                 try:
@@ -183,10 +184,10 @@ class ParquetSource:
         return planned
 
     def _footers(
-        self, files: Sequence[LogFile], columns: Sequence[str]
+        self, files: Sequence[LogFile], columns: Sequence[str], selected_keys: Sequence[str]
     ) -> Iterator[list[tuple[LogFile, Footer | ReadError | SchemaError]]]:
         """Yield the files' footers, or what is wrong with them, some at a time."""
-        leaves_of = _LastResult(functools.partial(self._column_leaves, columns=columns))
+        leaves_of = _LastResult(functools.partial(self._column_leaves, columns=columns, selected_keys=selected_keys))
         some: list[tuple[LogFile, Footer | ReadError | SchemaError]] = []
         n_bytes = 0
         # A store answers each footer after some tens of milliseconds: ask for many at once. Local files gain nothing.
@@ -227,8 +228,16 @@ class ParquetSource:
         except (ReadError, SchemaError) as error:
             return error
 
-    def _column_leaves(self, schema: pa.Schema, file: LogFile, *, columns: Sequence[str]) -> Leaves:
+    def _column_leaves(
+        self, schema: pa.Schema, file: LogFile, *, columns: Sequence[str], selected_keys: Sequence[str]
+    ) -> Leaves:
         """Return type, first leaf and number of leaves of each column, after checking it against the log's schema."""
+        for key in selected_keys:
+            if key in schema.names:
+                raise SchemaError(
+                    f"column {key!r} is in {file.origin!r}, and its path has a folder {key}=…, and either may be "
+                    "meant; from Python, give pl.scan_parquet(…, hive_partitioning=False) as the log for the column."
+                )
         leaf_counts = [_count_leaves(field.type) for field in schema]
         leaves = []
         for name in columns:
