@@ -1,0 +1,357 @@
+"""Histograms of scores by label: the state behind metrics of ranking over a whole log.
+
+A histogram keeps the positive mass Σw·y and the weight Σw of every bucket of scores that occurs, exactly. While the
+different scores are few, each is a bucket of its own. Beyond that a bucket is the leading bits of a score: 27 of the
+64 at first (sign, exponent and 15 bits of the fraction), fewer where those buckets are too many as well. How many
+bits are dropped is a function of the merged data alone: the fewest of `LEVELS` whose buckets fit. The buckets of a
+part are some of the whole's, so a part never drops more bits than the whole, and results are the same for every
+order and partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastloss.states.base import Integers, RowSet, SliceRuns
+from fastloss_kernels.cpu import histogram as loops
+from fastloss_kernels.cpu.histogram import LOG2_MOST_ROWS, MOST_DROPPED_BITS, UNIT_DIGIT
+
+Floats = NDArray[np.float64]
+Words = NDArray[np.uint64]
+# Bucket, slice and masses of cells.
+_Cells = tuple[Integers, Integers, Words]
+
+# The first level of buckets has 27 bits: histograms of float32 logits then leave ROC AUC uncertain by about 5e-6.
+FIRST_DROPPED_BITS = 37
+# Bytes of records: of different scores (131,072 of unweighted rows), and of buckets (1,048,576).
+SCORE_BYTES = 4 << 20
+BUCKET_BYTES = 32 << 20
+# Buckets in a page, and pages at first.
+_PAGE_BITS = 6
+_SMALLEST_ROOM = 64
+_NO_ROWS: Integers = np.empty(0, dtype=np.int64)
+_EVERY_BUCKET = _NO_ROWS
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """A set of buckets: those of scores without their low `dropped_bits`, as a bit for each in little-endian words."""
+
+    dropped_bits: int
+    words: bytes
+
+
+@dataclass(frozen=True)
+class ScoreHistogram:
+    """Positive mass and weight by score, in records of bounded size.
+
+    Attributes
+    ----------
+    rows : RowSet
+        The rows that it takes.
+    score_bytes, bucket_bytes : int
+        How much records may take while each score has its own, and after that.
+    only : Buckets or None
+        The buckets whose rows count; None is all.
+    """
+
+    rows: RowSet
+    score_bytes: int = SCORE_BYTES
+    bucket_bytes: int = BUCKET_BYTES
+    only: Buckets | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its columns in a state file."""
+        return "score histogram" if self.only is None else "score histogram of mixed buckets"
+
+    @property
+    def bytes_per_slice(self) -> int:
+        """The records of the coarsest level, and their place in the index."""
+        return 2 * (32 + 8)
+
+    @property
+    def most_bytes(self) -> int:
+        """The records at most, whatever the number of slices, and their index."""
+        return max(self.score_bytes, self.bucket_bytes) * 3 // 2
+
+    def identity(self) -> ScoreHistogramColumn:
+        """Return the histogram of no rows."""
+        column = ScoreHistogramColumn(self.score_bytes, self.bucket_bytes)
+        if self.only is not None:
+            column.keep_only(self.only)
+        return column
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """Sums over pairs of a positive and a negative of one slice, in units that cancel: exact integers.
+
+    Attributes
+    ----------
+    apart : int
+        Pairs whose positive is in the higher bucket.
+    together : int
+        Pairs that share a bucket.
+    positive, negative : int
+        The masses of both classes.
+    """
+
+    apart: int
+    together: int
+    positive: int
+    negative: int
+
+
+@dataclass(frozen=True)
+class ScoreHistograms:
+    """The histograms of many slices.
+
+    Attributes
+    ----------
+    dropped_bits : int
+        How many low bits of a score a bucket ignores; at 0 every bucket is one score.
+    starts : ndarray of int64, (n_slices + 1,)
+        Where each slice's buckets begin.
+    buckets : ndarray of int64, (n_buckets,)
+        Ordered bits of the scores, without the dropped ones; ascending in each slice.
+    masses : ndarray of uint64, (n_buckets, 2 * n_digits)
+        Positive mass and weight, digits of 64 bits, the lowest first.
+    """
+
+    dropped_bits: int
+    starts: Integers
+    buckets: Integers
+    masses: Words
+
+    def count_pairs(self, within: int = 64) -> list[PairCounts]:
+        """Return each slice's pairs; with `within`, of those buckets only that share all but their low bits.
+
+        `within` counts bits of the score, from `dropped_bits` on; 64 is all pairs.
+        """
+        n_slices, n_digits = len(self.starts) - 1, self.masses.shape[1] // 2
+        apart, together = (np.zeros((n_slices, 4 * n_digits), dtype=np.uint64) for _ in range(2))
+        positive, negative = (np.zeros((n_slices, 2 * n_digits), dtype=np.uint64) for _ in range(2))
+        bits = 64 if within == 64 else within - self.dropped_bits
+        loops.make_count_pairs()(self.starts, self.buckets, self.masses, bits, apart, together, positive, negative)
+        return [PairCounts(*sums) for sums in zip(*map(_integers, (apart, together, positive, negative)), strict=True)]
+
+    def mixed_buckets(self) -> Buckets:
+        """Return the buckets that hold both classes in some slice; of 27 bits or fewer."""
+        dropped = max(self.dropped_bits, FIRST_DROPPED_BITS)
+        words = np.zeros(max(1, 1 << (64 - dropped) >> 6), dtype=np.int64)
+        loops.make_mark_mixed()(self.buckets, self.masses, dropped - self.dropped_bits, dropped, words)
+        return Buckets(dropped, words.astype("<i8", copy=False).tobytes())
+
+
+class ScoreHistogramColumn:
+    """Histograms of scores of many slices, in one table of buckets that all slices share.
+
+    Pages of 64 buckets are found faster than single ones. They are used from the first level of buckets on, unless
+    scores are so scattered that pages would take more memory; what the histogram holds is the same.
+    """
+
+    def __init__(self, score_bytes: int, bucket_bytes: int) -> None:
+        self.n_slices = 0
+        self.dropped_bits = 0
+        self._score_bytes = score_bytes
+        self._bucket_bytes = bucket_bytes
+        self._low_digit = UNIT_DIGIT
+        self._n_digits = 1
+        self._only = _EVERY_BUCKET
+        self._only_dropped_bits = 0
+        self._page_bits = 0
+        # How many pages and cells are in use.
+        self._counts: Integers = np.zeros(2, dtype=np.int64)
+        self._slots: NDArray[np.int32]
+        self._keys: Integers
+        self._cells: Words
+        self._clear(0)
+
+    @property
+    def n_buckets(self) -> int:
+        """How many buckets of slices occur."""
+        return int(self._counts[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the cells and their index."""
+        return self._cells.nbytes + self._keys.nbytes + self._slots.nbytes
+
+    def keep_only(self, buckets: Buckets) -> None:
+        """Leave out rows of other buckets from now on."""
+        self._only = np.frombuffer(buckets.words, dtype="<i8").astype(np.int64, copy=False)
+        self._only_dropped_bits = buckets.dropped_bits
+
+    def resize(self, n_slices: int) -> None:
+        """Have at least so many slices; new ones are empty."""
+        self.n_slices = max(self.n_slices, n_slices)
+
+    def add_rows(self, score: Floats, label: Floats, weight: Floats | None, runs: SliceRuns) -> None:
+        """Add each row to its slice.
+
+        Labels lie in [0, 1] and weights, where there are any, above 0; a label y of weight w is a positive of w·y and
+        a negative of w·(1 − y).
+        """
+        weights = np.empty(0) if weight is None else weight
+        lowest, highest = loops.make_mass_bits()(label, weights)
+        # Room for the sum of as many masses of this size as there may be rows.
+        self._set_window(lowest >> 6, (highest + LOG2_MOST_ROWS >> 6) + 1)
+        order = _NO_ROWS if runs.order is None else runs.order
+        starts, positions = runs.starts, runs.positions
+        if starts is None:
+            starts = np.arange(len(positions) + 1)
+        at = np.zeros(2, dtype=np.int64)
+        while True:
+            loops.make_add_scores()(
+                score, label, weights, order, starts, positions, at, self._form(), self._only,
+                self._counts, self._slots, self._keys, self._cells.reshape(-1),
+            )  # fmt: skip
+            if at[0] == len(positions):
+                return
+            self._make_room()
+
+    def merge(self, other: ScoreHistogramColumn, positions: Integers) -> None:
+        """Add slice i of another column to slice ``positions[i]``; the other stays as it is."""
+        self._set_window(other._low_digit, other._low_digit + other._n_digits)
+        if other.dropped_bits > self.dropped_bits:
+            self._drop_bits(other.dropped_bits)
+        given = other._list_cells()
+        at = 0
+        while (at := self._add_cells(at, *given, other.dropped_bits, other._low_digit, positions)) < len(given[0]):
+            self._make_room()
+
+    def normalize(self) -> None:
+        """Do nothing: carries are propagated when a row is added."""
+
+    def evaluate(self) -> ScoreHistograms:
+        """Return the histograms with their buckets in order."""
+        buckets, slices, masses = self._list_cells()
+        order = np.argsort(buckets) if self.n_slices < 2 else np.lexsort((buckets, slices))
+        starts = np.searchsorted(slices[order], np.arange(self.n_slices + 1)).astype(np.int64, copy=False)
+        return ScoreHistograms(self.dropped_bits, starts, buckets[order], masses[order])
+
+    def fields(self) -> Mapping[str, NDArray[Any]]:
+        """Return `starts` ``(n_slices + 1,)``, `buckets` and `masses` as `ScoreHistograms` has them, and `form`.
+
+        `form` int64 ``(4,)`` holds the dropped bits, the lowest digit, and the bytes allowed for scores and for
+        buckets.
+        """
+        found = self.evaluate()
+        form = np.array([self.dropped_bits, self._low_digit, self._score_bytes, self._bucket_bytes], dtype=np.int64)
+        return {"form": form, "starts": found.starts, "buckets": found.buckets, "masses": found.masses}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, NDArray[Any]]) -> ScoreHistogramColumn:
+        """Make the column of which `fields` tells all."""
+        dropped_bits, low_digit, score_bytes, bucket_bytes = fields["form"].tolist()
+        starts, buckets, masses = (fields[name] for name in ("starts", "buckets", "masses"))
+        column = cls(score_bytes, bucket_bytes)
+        column.n_slices = len(starts) - 1
+        column.dropped_bits, column._low_digit, column._n_digits = dropped_bits, low_digit, masses.shape[1] // 2
+        slices = np.repeat(np.arange(column.n_slices), np.diff(starts))
+        column._fill((buckets, slices, np.ascontiguousarray(masses)), dropped_bits, _PAGE_BITS if dropped_bits else 0)
+        return column
+
+    def _form(self) -> Integers:
+        most = self._most_buckets(self.dropped_bits)
+        only = self._only_dropped_bits
+        return np.array([self.dropped_bits, self._low_digit, self._page_bits, most, only, self._n_digits])
+
+    def _most_buckets(self, dropped_bits: int) -> int:
+        """Return how many buckets a level may have; the coarsest, of two a slice, as many as there are."""
+        if dropped_bits == MOST_DROPPED_BITS:
+            return max(2, 2 * self.n_slices)
+        return (self._bucket_bytes if dropped_bits else self._score_bytes) // (16 + 16 * self._n_digits)
+
+    def _clear(self, page_bits: int) -> None:
+        """Begin anew without cells, in pages of this size."""
+        self._page_bits = page_bits
+        self._counts[:] = 0
+        self._keys = np.empty((0, 2), dtype=np.int64)
+        self._cells = np.empty((0, 2 * self._n_digits), dtype=np.uint64)
+        self._slots = np.full(1, -1, dtype=np.int32)
+
+    def _fill(self, cells: _Cells, dropped_bits: int, page_bits: int) -> None:
+        """Hold these cells of another level, and nothing else."""
+        self._clear(page_bits)
+        at, slices = 0, np.arange(self.n_slices)
+        while (at := self._add_cells(at, *cells, dropped_bits, self._low_digit, slices)) < len(cells[0]):
+            self._make_room()
+
+    def _drop_bits(self, dropped_bits: int) -> None:
+        """Go to a coarser level, or to the next one at which all buckets fit."""
+        cells, finer = self._list_cells(), self.dropped_bits
+        self.dropped_bits = dropped_bits
+        # What does not fit drops more bits on the way, and the rest follows.
+        self._fill(cells, finer, _PAGE_BITS)
+
+    def _make_room(self) -> None:
+        """Make room for a cell beyond those that there are: more memory if allowed, else fewer bits."""
+        if self._counts[1] >= self._most_buckets(self.dropped_bits):
+            self._drop_bits(self.dropped_bits + 1 if self.dropped_bits else FIRST_DROPPED_BITS)
+            return
+        n_pages, n_kept = max(_SMALLEST_ROOM, 2 * len(self._keys)), len(self._keys)
+        if not self._page_bits:
+            n_pages = min(n_pages, self._most_buckets(self.dropped_bits))
+        if self._page_bits and (n_pages << self._page_bits) * 16 * self._n_digits > self._bucket_bytes:
+            self._fill(self._list_cells(), self.dropped_bits, 0)
+            return
+        keys = np.empty((n_pages, 2), dtype=np.int64)
+        keys[:n_kept] = self._keys
+        cells = np.zeros((n_pages << self._page_bits, 2 * self._n_digits), dtype=np.uint64)
+        cells[: len(self._cells)] = self._cells
+        self._keys, self._cells = keys, cells
+        # Twice as many slots as pages, at least.
+        self._slots = np.full(1 << (2 * n_pages - 1).bit_length(), -1, dtype=np.int32)
+        loops.make_fill_slots()(keys, int(self._counts[0]), self._slots)
+
+    def _list_cells(self) -> _Cells:
+        """Return bucket, slice and masses of every cell in use, in no order."""
+        n_pages, bits = int(self._counts[0]), self._page_bits
+        cells = self._cells[: n_pages << bits]
+        used = np.flatnonzero(cells[:, self._n_digits :].any(axis=1))
+        pages = used >> bits
+        keys = self._keys[pages]
+        return (keys[:, 0] << bits) + (used & (1 << bits) - 1), keys[:, 1].copy(), cells[used]
+
+    def _add_cells(
+        self,
+        at: int,
+        buckets: Integers,
+        slices: Integers,
+        masses: Words,
+        dropped_bits: int,
+        low: int,
+        positions: Integers,
+    ) -> int:
+        shift, offset = self.dropped_bits - dropped_bits, low - self._low_digit
+        return loops.make_add_cells()(
+            at, buckets, slices, masses, shift, offset, positions, self._form(),
+            self._counts, self._slots, self._keys, self._cells.reshape(-1),
+        )  # fmt: skip
+
+    def _set_window(self, low: int, high: int) -> None:
+        """Extend the digits of every mass to those in [low, high) too."""
+        low, high = min(low, self._low_digit), max(high, self._low_digit + self._n_digits)
+        n_digits, n_kept = high - low, self._n_digits
+        if n_digits == n_kept:
+            return
+        first = self._low_digit - low
+        wider = np.zeros((len(self._cells), 2 * n_digits), dtype=np.uint64)
+        wider[:, first : first + n_kept] = self._cells[:, :n_kept]
+        wider[:, n_digits + first : n_digits + first + n_kept] = self._cells[:, n_kept:]
+        self._cells, self._low_digit, self._n_digits = wider, low, n_digits
+        if self._counts[1] > self._most_buckets(self.dropped_bits):
+            self._drop_bits(self.dropped_bits + 1 if self.dropped_bits else FIRST_DROPPED_BITS)
+
+
+def _integers(limbs: Words) -> list[int]:
+    """Read numbers of 32-bit limbs, the lowest first, one in each row."""
+    data, size = limbs.astype("<u4").tobytes(), 4 * limbs.shape[1]
+    return [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size)]

@@ -1,0 +1,209 @@
+"""Histograms of scores: exact masses, and the same histogram for every order, partition and number of slices."""
+
+from __future__ import annotations
+
+import random
+import struct
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fastloss.states.base import RowSet, SliceRuns
+from fastloss.states.histogram import FIRST_DROPPED_BITS, Buckets, ScoreHistogram, ScoreHistogramColumn
+from fastloss_kernels.cpu.histogram import MOST_DROPPED_BITS, ordered_bits
+
+Row = tuple[float, float, float, int]  # label, score, weight, slice
+
+scores = st.one_of(
+    st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, float("inf"), float("-inf"), 5e-324, -5e-324, 1.7e308]),
+    st.floats(allow_nan=False),
+    st.floats(-4, 4, width=32),
+    st.integers(0, 300).map(lambda k: 1.0 + k * 2.0**-40),
+)
+labels = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
+weights = st.one_of(
+    st.sampled_from([1.0, 2.0, 0.5]), st.floats(0.125, 10, width=32), st.floats(1e-100, 1e100), st.just(5e-324)
+)
+weighted_rows = st.lists(st.tuples(labels, scores, weights, st.integers(0, 3)), max_size=60)
+plain_rows = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), scores, st.just(1.0), st.integers(0, 3)), max_size=60)
+# Room for few scores and few buckets, so that every level is met.
+specs = st.builds(
+    ScoreHistogram,
+    st.just(RowSet(0)),
+    score_bytes=st.sampled_from([0, 200, 600, 4 << 20]),
+    bucket_bytes=st.sampled_from([0, 100, 400, 3000, 32 << 20]),
+)
+
+
+def scattered_rows(seed: int, count: int) -> list[Row]:
+    """Unweighted rows whose scores fill many pages of buckets."""
+    generator = np.random.default_rng(seed)
+    drawn = generator.normal(size=count) * 10.0 ** generator.uniform(-8, 8, count)
+    return [(float(i % 2), score, 1.0, 0) for i, score in enumerate(drawn.tolist())]
+
+
+def add(column: ScoreHistogramColumn, rows: list[Row], weighted: bool, way: int = 0) -> ScoreHistogramColumn:
+    """Add rows in one of the three ways in which rows tell their slices."""
+    column.resize(4)
+    slices = np.array([row[3] for row in rows], dtype=np.int64)
+    order = np.argsort(slices, kind="stable")
+    starts = np.searchsorted(slices[order], np.arange(5)).astype(np.int64)
+    if way == 0:
+        runs = SliceRuns(order, starts, np.arange(4))
+    elif way == 1:
+        rows = [rows[i] for i in order.tolist()]
+        runs = SliceRuns(None, starts, np.arange(4))
+    else:
+        runs = SliceRuns(None, None, slices)
+    label, score, weight = (np.array([row[k] for row in rows], dtype=np.float64) for k in range(3))
+    column.add_rows(score, label, weight if weighted else None, runs)
+    return column
+
+
+def content(column: ScoreHistogramColumn) -> dict[str, object]:
+    return {name: (field.shape, field.tolist()) for name, field in column.fields().items()}
+
+
+def naive(rows: list[Row], dropped_bits: int) -> dict[tuple[int, int], tuple[Fraction, Fraction]]:
+    """Positive mass and weight by slice and bucket."""
+    found: dict[tuple[int, int], tuple[Fraction, Fraction]] = {}
+    for label, score, weight, position in rows:
+        bits = struct.unpack("<q", struct.pack("<d", score + 0.0))[0]
+        bits = bits if bits >= 0 else -(bits & (1 << 63) - 1) - 1
+        key = position, bits >> dropped_bits
+        positive, total = found.get(key, (Fraction(0), Fraction(0)))
+        found[key] = positive + Fraction(label) * Fraction(weight), total + Fraction(weight)
+    return found
+
+
+def read(column: ScoreHistogramColumn) -> dict[tuple[int, int], tuple[Fraction, Fraction]]:
+    fields = column.fields()
+    low, n_digits = int(fields["form"][1]), fields["masses"].shape[1] // 2
+
+    def mass(digits: list[int]) -> Fraction:
+        return Fraction(sum(digit << 64 * k for k, digit in enumerate(digits)) << 64 * low, 1 << 1088)
+
+    slices = np.repeat(np.arange(column.n_slices), np.diff(fields["starts"])).tolist()
+    return {
+        (position, bucket): (mass(digits[:n_digits]), mass(digits[n_digits:]))
+        for position, bucket, digits in zip(slices, fields["buckets"].tolist(), fields["masses"].tolist(), strict=True)
+    }
+
+
+@given(st.lists(scores, min_size=2, max_size=20))
+def test_bits_are_in_the_order_of_the_scores(values: list[float]) -> None:
+    for a in values:
+        for b in values:
+            assert (ordered_bits(a) < ordered_bits(b)) == (a < b)
+            assert (ordered_bits(a) == ordered_bits(b)) == (a == b)
+
+
+@given(weighted_rows, st.integers(0, 2))
+# The product's rounding error is below 0 here, and borrows.
+@example([(0.1, 0.0, 0.3, 0), (0.7, 0.0, 0.3, 0), (1 / 3, 0.0, 1e30, 0)], 0)
+def test_masses_are_exact(rows: list[Row], way: int) -> None:
+    # Products below the normal numbers are rounded to the smallest number.
+    rows = [row for row in rows if row[0] in (0.0, 1.0) or row[0] * row[2] > 1e-290]
+    column = add(ScoreHistogram(RowSet(0)).identity(), rows, True, way)
+    assert column.dropped_bits == 0
+    assert read(column) == naive(rows, 0)
+
+
+@given(weighted_rows, specs)
+def test_the_fewest_bits_are_dropped_at_which_buckets_fit(rows: list[Row], spec: ScoreHistogram) -> None:
+    rows = [(float(label > 0.5), *others) for label, *others in rows]
+    column = add(spec.identity(), rows, True)
+    cell_bytes = 16 + 8 * column.fields()["masses"].shape[1]
+    levels = [0, *range(FIRST_DROPPED_BITS, MOST_DROPPED_BITS)]
+    limits = [(spec.bucket_bytes if level else spec.score_bytes) // cell_bytes for level in levels]
+    fits = [level for level, limit in zip(levels, limits, strict=True) if len(naive(rows, level)) <= limit]
+    assert column.dropped_bits == min([*fits, MOST_DROPPED_BITS])
+    assert read(column) == naive(rows, column.dropped_bits)
+
+
+@given(st.booleans(), st.data(), specs, st.integers(1, 5), st.randoms(use_true_random=False))
+def test_order_and_partition_change_nothing(
+    weighted: bool, data: st.DataObject, spec: ScoreHistogram, n_parts: int, generator: random.Random
+) -> None:
+    rows = data.draw(weighted_rows if weighted else plain_rows)
+    whole = add(spec.identity(), rows, weighted)
+    shuffled = rows[:]
+    generator.shuffle(shuffled)
+    parts = []
+    for k in range(n_parts):
+        part = spec.identity()
+        for piece in (shuffled[k::n_parts][:3], shuffled[k::n_parts][3:]):
+            add(part, piece, weighted, generator.randrange(3))
+        parts.append(part)
+    before = [content(part) for part in parts]
+    generator.shuffle(parts)
+    merged = spec.identity()
+    merged.resize(4)
+    for part in parts:
+        merged.merge(part, np.arange(4))
+    assert content(merged) == content(whole)
+    assert sorted(map(str, before)) == sorted(str(content(part)) for part in parts)
+
+
+@pytest.mark.parametrize("bucket_bytes", [32 << 20, 1 << 20, 100_000])
+def test_many_scattered_scores_are_kept_in_any_layout(bucket_bytes: int) -> None:
+    rows = scattered_rows(7, 20_000)
+    spec = ScoreHistogram(RowSet(0), score_bytes=100_000, bucket_bytes=bucket_bytes)
+    whole = add(spec.identity(), rows, False)
+    assert read(whole) == naive(rows, whole.dropped_bits)
+    assert whole.dropped_bits > 0
+    assert whole.nbytes <= spec.most_bytes
+    merged = spec.identity()
+    merged.resize(4)
+    for k in range(7):
+        merged.merge(add(spec.identity(), rows[k::7], False), np.arange(4))
+    assert content(merged) == content(whole)
+
+
+@given(weighted_rows, specs)
+def test_merging_slices_into_one_is_their_total(rows: list[Row], spec: ScoreHistogram) -> None:
+    total = spec.identity()
+    total.resize(4)
+    total.merge(add(spec.identity(), rows, True), np.zeros(4, dtype=np.int64))
+    assert content(total) == content(add(spec.identity(), [(*row[:3], 0) for row in rows], True))
+
+
+@given(weighted_rows, specs)
+def test_fields_give_the_column_back(rows: list[Row], spec: ScoreHistogram) -> None:
+    column = add(spec.identity(), rows, True)
+    again = ScoreHistogramColumn.from_fields(column.fields())
+    assert content(again) == content(column)
+    more = [(1.0, 0.25, 3.0, 2), (0.0, 1e200, 1e-30, 0)]
+    assert content(add(again, more, True)) == content(add(column, more, True))
+
+
+@given(plain_rows, st.sampled_from([48, 52, MOST_DROPPED_BITS]))
+def test_only_rows_of_given_buckets_count(rows: list[Row], dropped_bits: int) -> None:
+    coarse = {key[1] for key in naive(rows, dropped_bits)}
+    kept = {bucket for bucket in coarse if bucket % 3}
+    bits = 0
+    for bucket in kept:
+        bits |= 1 << bucket + (1 << 63 - dropped_bits)
+    only = Buckets(dropped_bits, bits.to_bytes(max(8, (1 << 64 - dropped_bits) // 8), "little"))
+    column = add(ScoreHistogram(RowSet(0), only=only).identity(), rows, False)
+    assert read(column) == {key: value for key, value in naive(rows, 0).items() if key[1] >> dropped_bits in kept}
+
+
+def test_mixed_buckets_are_those_of_both_classes() -> None:
+    rows = [(1.0, 1.0, 1.0, 0), (0.0, 1.0 + 2.0**-50, 1.0, 0), (1.0, 2.0, 1.0, 0), (0.0, 2.0, 1.0, 1)]
+    column = add(ScoreHistogram(RowSet(0), score_bytes=0).identity(), rows, False)
+    found = column.evaluate().mixed_buckets()
+    assert found.dropped_bits == FIRST_DROPPED_BITS
+    bit = (ordered_bits(1.0) >> FIRST_DROPPED_BITS) + (1 << 63 - FIRST_DROPPED_BITS)
+    assert int.from_bytes(found.words, "little") == 1 << bit
+
+
+def test_no_rows_are_no_buckets() -> None:
+    column = ScoreHistogram(RowSet(0)).identity()
+    found = column.evaluate()
+    assert (found.starts.tolist(), found.buckets.tolist(), column.n_slices) == ([0], [], 0)
+    column.resize(2)
+    assert [(pairs.positive, pairs.negative) for pairs in column.evaluate().count_pairs()] == [(0, 0), (0, 0)]
