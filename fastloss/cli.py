@@ -1,8 +1,8 @@
 """The command ``fastloss``: a thin caller of the API.
 
 stdout carries the result alone; progress and warnings go to stderr. Exit status: 0 fine, 1 a ``--fail-if`` gate
-failed, 2 usage, data or I/O error (one line on stderr), 130 interrupted. Everything heavy is imported inside the
-commands, so that ``--help`` answers at once.
+failed, 2 usage, data or I/O error (one line on stderr), 130 interrupted, 143 terminated, 129 hung up. Everything heavy
+is imported inside the commands, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def atomic_file(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator
 
 
 @atexit.register
-def _remove_unfinished() -> None:
+def remove_unfinished() -> None:
     """Remove what threads were still writing when the process was told to end."""
     for part, process in list(_unfinished.items()):
         if process == os.getpid():

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -762,3 +763,62 @@ def test_an_encoding_without_the_characters_gets_escapes() -> None:
     done = start("-m", "fastloss", "losses", "ctr", env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
     assert (done.returncode, done.stderr) == (0, "")
     assert "\\u03a3w" in done.stdout
+
+
+LATE = """
+import os, signal, sys
+when, number, program = sys.argv[1], int(sys.argv[2]), "fastloss.__main__"
+import runpy, fastloss.cli, atexit, threading
+def strike(*_, **__):
+    os.kill(os.getpid(), number)
+if when == "before":
+    class Finder:
+        def find_spec(self, name, *_):
+            if name == "fastloss.cli":
+                strike()
+    sys.modules.pop("fastloss.cli")
+    sys.meta_path.insert(0, Finder())
+elif when == "in a command":
+    fastloss.cli.app = type("App", (), {"parse_args": strike})()
+elif when == "swallowed":
+    def parse_args(*_, **__):
+        try:
+            strike()
+        except KeyboardInterrupt:
+            raise ImportError from None
+    fastloss.cli.app = type("App", (), {"parse_args": parse_args})()
+elif when == "after":
+    main = fastloss.cli.main
+    fastloss.cli.main = lambda: (main(), strike())[0]
+elif when == "joining threads":
+    def wait():
+        threading.main_thread().join()
+        strike()
+    threading.Thread(target=wait).start()
+elif when == "at exit":
+    main = fastloss.cli.main
+    fastloss.cli.main = lambda: (main(), atexit.register(strike))[0]
+else:
+    class Late:
+        __del__ = strike
+    sys.late = Late()
+sys.argv[1:] = ["--version"]
+runpy.run_module("fastloss", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "when", ["before", "in a command", "swallowed", "after", "joining threads", "at exit", "in the last moments"]
+)
+def test_a_signal_gives_its_status_whenever_it_comes(when: str, number: signal.Signals) -> None:
+    done = start("-c", LATE, when, int(number))
+    # In the last moments all is done, and the status is the command's own.
+    assert done.returncode == (0 if when == "in the last moments" else 128 + number), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    assert start("-c", ignoring + LATE, "in a command", int(signal.SIGINT)).returncode == 2
+    assert start("-c", ignoring + LATE, "after", int(signal.SIGINT)).returncode == 0

@@ -234,7 +234,6 @@ def test_an_earlier_task_is_not_stopped() -> None:
 
 def test_a_thread_left_behind_merges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "PATIENCE_S", 0.01)
-    monkeypatch.setattr("fastloss.executors.threads.PATIENCE_S", 0.01)
     go_on, went_on = threading.Event(), threading.Event()
 
     def work(task: Number) -> int:
@@ -256,6 +255,32 @@ def test_a_thread_left_behind_merges_nothing(monkeypatch: pytest.MonkeyPatch) ->
         time.sleep(0.001)
     assert merged.results == {}
     assert not went_on.is_set()
+
+
+def test_an_interrupt_waits_for_work_that_can_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def work(_: Number) -> None:
+        try:
+            begun.set()
+            while True:
+                raise_if_stopped()
+                time.sleep(0.001)
+        finally:
+            time.sleep(0.05)
+            ended.set()
+
+    def start(thread: threading.Thread) -> None:
+        # The worst moment: the thread runs, and the executor does not know of it.
+        real(thread)
+        begun.wait()
+        raise KeyboardInterrupt
+
+    real = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        ThreadExecutor(1).fold(numbers(1), work, Collected())
+    assert ended.is_set()
 
 
 @pytest.mark.parametrize("n_allowed", [0, 1])

@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -520,6 +521,28 @@ def test_an_interrupted_run_leaves_whole_files(
     monkeypatch.setattr("fastloss.api.run_score", interrupted)
     assert main(["score", str(log), str(tmp_path / "out"), *OPTIONS]) == 130
     assert capsys.readouterr().err == "fastloss: interrupted\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_signal_leaves_no_hidden_file(log: Path, tmp_path: Path, number: signal.Signals, threads: int) -> None:
+    table = make_table(400_000)
+    for day in (1, 2):
+        pq.write_table(table, log / f"day={day}/large.parquet", row_group_size=20_000)
+    words = ["-m", "fastloss", "score", log, tmp_path / "out", *OPTIONS, "--keep", "user,item", "--threads", threads]
+    running = subprocess.Popen(
+        [sys.executable, *map(str, words), "--compression", "gzip"],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not any("large" in path.name for path in parts(tmp_path)):
+        assert running.poll() is None
+        time.sleep(0.001)
+    running.send_signal(number)
+    _, errors = running.communicate(timeout=60)
+    assert (running.returncode, errors) == (128 + number, "fastloss: interrupted\n")
+    assert parts(tmp_path) == []
 
 
 def test_the_error_is_that_of_the_first_file(tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ class Fold(Generic[TaskT, ResultT]):
         # Two locks: while a thread waits for a stream's next task, the others merge.
         self._taking = threading.Lock()
         self._merging = threading.Lock()
+        self._n_running = 0
+        self._running_changed = threading.Condition()
 
     def take(self) -> tuple[int, TaskT] | None:
         """Return the next task with its index; None if there is none, or if none is needed any more."""
@@ -121,14 +123,19 @@ class Fold(Generic[TaskT, ResultT]):
 
     def run(self, index: int, task: TaskT, work: Callable[[TaskT], ResultT]) -> None:
         """Do the work of a task in this thread, and merge its result."""
+        # Counted before it is asked whether the task is needed: so `abandon` waits for it, or it does nothing.
+        self._count_running(+1)
         try:
-            with self._stoppable(index):
-                result = work(task)
-            self.merge(index, task, result)
+            if self.is_needed(index):
+                with self._stoppable(index):
+                    result = work(task)
+                self.merge(index, task, result)
         except StoppedError:
             pass
         except BaseException as error:
             self.fail(index, error)
+        finally:
+            self._count_running(-1)
 
     def run_all(self, work: Callable[[TaskT], ResultT]) -> None:
         """Do the work of every task that is left, in this thread."""
@@ -138,8 +145,10 @@ class Fold(Generic[TaskT, ResultT]):
             del taken
 
     def abandon(self) -> None:
-        """Stop everything: no task is needed any more."""
+        """Stop everything, since no task is needed any more, and wait a while until no thread works on one."""
         self._last_needed = -1
+        with self._running_changed:
+            self._running_changed.wait_for(lambda: self._n_running == 0, PATIENCE_S)
 
     def raise_first_error(self) -> None:
         """Raise the error of the first task that has one, if any has."""
@@ -148,6 +157,11 @@ class Fold(Generic[TaskT, ResultT]):
                 failure for failure in self._failures if failure[0] < 0 or isinstance(failure[1], FastlossError)
             ]
             raise min(expected or self._failures, key=lambda failure: failure[0])[1]
+
+    def _count_running(self, change: int) -> None:
+        with self._running_changed:
+            self._n_running += change
+            self._running_changed.notify_all()
 
     @contextlib.contextmanager
     def _stoppable(self, index: int) -> Iterator[None]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable
 
-from fastloss.executors.base import PATIENCE_S, Fold, ResultT, TaskT
+from fastloss.executors.base import Fold, ResultT, TaskT
 
 
 class ThreadExecutor:
@@ -46,8 +45,5 @@ class ThreadExecutor:
                     worker.join(0.1)
         except BaseException:
             fold.abandon()
-            deadline = time.monotonic() + PATIENCE_S
-            for worker in workers:
-                worker.join(max(0.0, deadline - time.monotonic()))
             raise
         fold.raise_first_error()
