@@ -140,6 +140,7 @@ class ScorePlan:
     compression: str
     options: ReadOptions
     flush_bytes: int
+    others: tuple[Path, ...] = ()
 
     def asked(self) -> dict[str, Any]:
         """Return what was asked, as plain values: all that shapes an output, and nothing else."""
@@ -156,7 +157,8 @@ class Scored:
         ``read``, ``scored``, ``saturated`` (their loss was clipped or is infinite), and ``dropped``: causes, with
         the number of rows that have no loss and the place of the first. Files of an earlier run are counted in.
     files : dict
-        ``written``, ``complete`` (left as an earlier run had written them) and ``skipped``.
+        ``written``, ``complete`` (left as an earlier run had written them), ``skipped``, and with ``overwrite``
+        ``others``: outputs of other runs in the same folder, which no file of this log has replaced.
     conventions : list of str
         What the preset did.
     """
@@ -182,6 +184,11 @@ class Scored:
             lines.append(f"{_number(rows['saturated'], 'row')} whose prediction rules out what happened")
         lines += self.conventions
         lines += [f"skipped: {entry['cause']}" for entry in files["skipped"]]
+        if others := files["others"]:
+            lines.append(
+                f"{_number(len(others), 'output')} of other runs {'is' if len(others) == 1 else 'are'} left in the "
+                f"folder, the first {others[0]!r}; remove those that do not belong to this log"
+            )
         return "\n".join(lines)
 
 
@@ -238,8 +245,11 @@ def make_score_plan(
         _check_file_target(target)
         outputs = [Output(target, (), (), None, plan.source.tasks(plan.columns, options), 0, None)]
     outputs = [_look_at(output, overwrite=overwrite) for output in outputs]
+    others = _outputs_of_other_runs(target, outputs) if overwrite else ()
     (over_columns,) = plan.metrics
-    return ScorePlan(plan, _loss_metric(over_columns).loss, tuple(outputs), top, compression, options, flush_bytes)
+    return ScorePlan(
+        plan, _loss_metric(over_columns).loss, tuple(outputs), top, compression, options, flush_bytes, others
+    )
 
 
 def _prediction(given: dict[Space, Any]) -> dict[str, Prediction]:
@@ -406,7 +416,22 @@ def relative_names(listed: Sequence[tuple[str, Sequence[LogFile]]]) -> dict[str,
     if outright:
         base = os.path.commonpath([os.path.dirname(_absolute(file.origin)) for file in outright])
         names |= {file.origin: _below(_absolute(file.origin), base) for file in outright}
-    return {origin: max(name, _from_first_key(origin), key=lambda n: n.count("/")) for origin, name in names.items()}
+    return {
+        origin: _plain_keys(max(name, _from_first_key(origin), key=lambda n: n.count("/")))
+        for origin, name in names.items()
+    }
+
+
+def _plain_keys(name: str) -> str:
+    """Percent-encode partition keys that are no plain names, such as ``k=..``; readers decode them."""
+    *folders, file = name.split("/")
+    for i, folder in enumerate(folders):
+        key, equals, value = folder.partition("=")
+        if equals:
+            value = value.replace(".", "%2E") if value in (os.curdir, os.pardir) else value
+            plain = re.sub(r"[\x00-\x1f\x7f\\]", lambda found: f"%{ord(found[0]):02X}", f"{key}={value}")
+            folders[i] = plain
+    return "/".join((*folders, file))
 
 
 def _without_options(entry: str) -> str:
@@ -458,6 +483,15 @@ def _look_at(output: Output, *, overwrite: bool) -> Output:
             "choose another place, or overwrite=True."
         )
     return dataclasses.replace(output, complete=Counts.from_json(found["rows"], output.first_task))
+
+
+def _outputs_of_other_runs(target: Path, outputs: Sequence[Output]) -> tuple[Path, ...]:
+    """Return the outputs below a folder that no file of the log has now; they may be of another request."""
+    if not target.is_dir():
+        return ()
+    own = {output.path for output in outputs}
+    found = (path for path in target.rglob("*") if path.suffix.lower() in _SUFFIXES and path not in own)
+    return tuple(sorted(path for path in found if path.is_file() and read_metadata(path) is not None))
 
 
 def read_metadata(path: str | Path) -> dict[str, Any] | None:
@@ -562,6 +596,7 @@ class _Run:
         files = {
             "written": sorted(str(path) for path in self._written),
             "complete": sorted(str(output.path) for output in self._score_plan.outputs if output.complete is not None),
+            "others": [str(path) for path in self._score_plan.others],
             "skipped": [
                 {"file": s.file, "row_group": s.row_group, "rows": s.n_rows, "cause": s.cause}
                 for s in sorted(self._skipped)

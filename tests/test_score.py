@@ -22,6 +22,7 @@ import pytest
 import fastloss as fl
 from fastloss.cli import main
 from fastloss.errors import DataError, ReadError, SchemaError, UsageError
+from fastloss.sources.listing import list_files
 
 ROOT = Path(__file__).parents[1]
 BASE: dict[str, Any] = {"label": "click", "logit": "score", "loss": "log_loss"}
@@ -316,6 +317,21 @@ def test_names_of_outputs(
     assert relative_files(tmp_path / "out") == names
 
 
+def test_a_key_that_is_no_plain_name_is_encoded(tmp_path: Path) -> None:
+    keys = ["k=..", "k=.", "k=a\\b", "k=a\tb", "k=%2F..", "k=a..b"]
+    for key in keys:
+        (tmp_path / "log" / key).mkdir(parents=True)
+        pq.write_table(make_table(50), tmp_path / "log" / key / "a.parquet")
+    fl.score(tmp_path / "log", tmp_path / "out", **BASE, keep="k")
+    written = ["k=%2E%2E", "k=%2E", "k=a%5Cb", "k=a%09b", "k=%2F..", "k=a..b"]
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(written)
+    for folder, value in zip(written, ["..", ".", "a\\b", "a\tb", "/..", "a..b"], strict=True):
+        assert set(read(tmp_path / "out" / folder / "a.parquet")["k"].to_pylist()) == {value}
+    # The names say what they said: the outputs are a log with the same keys.
+    listed = {file.keys for file in list_files([str(tmp_path / "out")])}
+    assert listed == {file.keys for file in list_files([str(tmp_path / "log")])}
+
+
 def test_outputs_that_would_be_one_file(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -442,6 +458,28 @@ def test_another_request_or_input_does_not_resume(log: Path, tmp_path: Path) -> 
     assert {name: (out / name).read_bytes() for name in relative_files(out)} == before
     fl.score(log, out, **BASE, overwrite=True)
     assert len(read(out / "day=1/b.parquet")) == len(table) - 1
+
+
+def test_overwriting_names_what_stays_from_other_runs(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert fl.score(log, out, **BASE).files["others"] == []
+    (log / "day=1/b.parquet").unlink()
+    (log / "day=2/a.parquet").rename(log / "day=2/c.parquet")
+    pq.write_table(make_table(10), out / "no output.parquet")
+    options = {**BASE, "loss": "log_loss(label_smoothing=0.1)"}
+    scored = fl.score(log, out, **options, overwrite=True)
+    others = [str(out / "day=1/b.parquet"), str(out / "day=2/a.parquet")]
+    assert scored.files["others"] == others
+    assert f"2 outputs of other runs are left in the folder, the first {others[0]!r}" in str(scored)
+    assert main(["score", str(log), str(out), *OPTIONS, "--overwrite"]) == 0
+    assert "fastloss: 2 outputs of other runs are left in the folder" in capsys.readouterr().err
+    for path in others:
+        os.unlink(path)
+    scored = fl.score(log, out, **options, overwrite=True)
+    assert scored.files["others"] == []
+    assert "other runs" not in str(scored)
 
 
 def test_a_file_of_somebody_else_is_not_replaced(log: Path, tmp_path: Path) -> None:
@@ -698,7 +736,8 @@ def test_top_resumes_and_skips(log: Path, tmp_path: Path) -> None:
     request: dict[str, Any] = {**BASE, "top": 20}
     first = fl.score(log, tmp_path / "top.parquet", **request)
     again = fl.score(log, tmp_path / "top.parquet", **request)
-    assert again.files == {"written": [], "complete": [str(tmp_path / "top.parquet")], "skipped": []}
+    complete = [str(tmp_path / "top.parquet")]
+    assert again.files == {"written": [], "complete": complete, "others": [], "skipped": []}
     assert again.rows == first.rows
     damage(log / "day=1/b.parquet")
     with pytest.raises(UsageError, match="from another request"):
