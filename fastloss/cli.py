@@ -105,7 +105,7 @@ class Request:
     on_bad_file
         At an unreadable file: stop, or leave out what cannot be read and list it.
     reader
-        What decodes Parquet; polars is for trusted files alone.
+        What decodes Parquet; polars is for trusted files alone, since a malformed one may end the process.
     verify_checksums
         Verify the page checksums that files carry.
     memory
@@ -380,7 +380,7 @@ def write_scores(
     on_bad_file
         At an unreadable file: stop, or write nothing for it and list it.
     reader
-        What decodes Parquet; polars is for trusted files alone.
+        What decodes Parquet; polars is for trusted files alone, since a malformed one may end the process.
     verify_checksums
         Verify the page checksums that files carry.
     memory

@@ -136,6 +136,32 @@ def test_both_readers_give_the_same_numbers_and_keys(tmp_path, table):
 
 
 @pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("store_schema", [True, False])
+@pytest.mark.parametrize("task_bytes", [1, 128 << 20])
+def test_days_and_moments_are_written_alike_by_both_readers(tmp_path, reader, store_schema, task_bytes):
+    moment = datetime.datetime(2024, 7, 1, 12, 30, tzinfo=datetime.UTC)
+    columns = {
+        "date64": pa.array([datetime.date(2024, 7, 1), None], pa.date64()),
+        "date32": pa.array([datetime.date(2024, 7, 1), None], pa.date32()),
+        "berlin": pa.array([moment, None], pa.timestamp("us", "Europe/Berlin")),
+        "utc": pa.array([moment, None], pa.timestamp("ms", "UTC")),
+        "nowhere": pa.array([moment.replace(tzinfo=None), None], pa.timestamp("ns")),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet", store_schema=store_schema)
+    options = ReadOptions(reader=reader, task_bytes=task_bytes)
+    (task,) = open_source(tmp_path, options).tasks(list(columns), options)
+    batches = list(task.read())
+    assert {name: [key for batch in batches for key in keys_of(batch, name)] for name in columns} == {
+        "date64": ["2024-07-01", None],
+        "date32": ["2024-07-01", None],
+        # A moment that knows its zone is written in UTC, and says so.
+        "berlin": ["2024-07-01T12:30:00Z", None],
+        "utc": ["2024-07-01T12:30:00Z", None],
+        "nowhere": ["2024-07-01T12:30:00", None],
+    }
+
+
+@pytest.mark.parametrize("reader", READERS)
 def test_texts_of_every_encoding_are_read(tmp_path, reader):
     texts = [None if i % 7 == 0 else f"value {i % 50}" for i in range(1000)]
     table = pa.table({"key": texts})

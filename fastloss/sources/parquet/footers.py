@@ -21,8 +21,6 @@ from fastloss.errors import FastlossError, ReadError
 from fastloss.sources.base import ReadOptions
 from fastloss.sources.listing import LogFile, one_line
 
-# The columns of a file: the type of each, its first leaf and the number of its leaves.
-Leaves = Sequence[tuple[pa.DataType, int, int]]
 # Size in bytes and time of change in nanoseconds; None for an object in a store, which is replaced whole, if at all.
 Content = tuple[int, int] | None
 
@@ -34,6 +32,15 @@ _DICTIONARY_ENCODINGS = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "
 _PHYSICAL_BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 
 
+class StoredColumn(NamedTuple):
+    """A selected column as a file has it: its Arrow type, and where its Parquet columns, the leaves, are."""
+
+    name: str
+    type: pa.DataType
+    first_leaf: int
+    n_leaves: int
+
+
 class Footer(NamedTuple):
     """A file's footer, as long as it is needed for the plan; sizes in bytes."""
 
@@ -41,7 +48,7 @@ class Footer(NamedTuple):
     content: Content
     size: int
     metadata: pq.FileMetaData
-    leaves: Leaves
+    columns: tuple[StoredColumn, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +73,8 @@ class PlannedFile:
     source: str
     file: LogFile
     content: Content
+    columns: tuple[StoredColumn, ...]
     text_leaves: tuple[int, ...]
-    has_lists: bool
 
 
 class _FooterCache:
@@ -152,15 +159,18 @@ def plan_file(source: str, footer: Footer) -> tuple[PlannedFile, tuple[RowGroup,
     ReadError
         If the footer contradicts itself.
     """
-    metadata, leaves = footer.metadata, footer.leaves
+    metadata = footer.metadata
     row_groups: list[RowGroup] = []
     first_row = 0
     for number in range(metadata.num_row_groups):
         row_groups.append(_weigh(footer, number, first_row))
         first_row += row_groups[-1].n_rows
-    text_leaves = tuple(leaf for kind, leaf, _ in leaves if is_text(kind) and _reads_as_dictionary(metadata, leaf))
-    has_lists = any(pa.types.is_nested(kind) for kind, _, _ in leaves)
-    return PlannedFile(source, footer.file, footer.content, text_leaves, has_lists), tuple(row_groups)
+    text_leaves = tuple(
+        column.first_leaf
+        for column in footer.columns
+        if is_text(column.type) and _reads_as_dictionary(metadata, column.first_leaf)
+    )
+    return PlannedFile(source, footer.file, footer.content, footer.columns, text_leaves), tuple(row_groups)
 
 
 def _what_it_is(handle: pa.NativeFile) -> str | None:
@@ -267,7 +277,7 @@ def _weigh(footer: Footer, number: int, first_row: int) -> RowGroup:
     stored = decoded = passing = 0
     text_bytes: dict[int, int] = {}
     contradiction = f"{n_rows} rows" if n_rows < 0 else ""
-    for kind, first, count in footer.leaves:
+    for _, kind, first, count in footer.columns:
         for leaf in range(first, first + count):
             chunk, column = row_group.column(leaf), schema.column(leaf)
             chunk_bytes, page_bytes, n_values = (

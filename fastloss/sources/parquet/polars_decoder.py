@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pyarrow as pa
+
 from fastloss.columns.arrow import ArrowBatch
 from fastloss.errors import ReadError
 from fastloss.sources.base import ReadOptions
@@ -35,5 +37,11 @@ def read(file: PlannedFile, row_group: RowGroup, selection: Selection, options: 
             f"cannot read {file.file.origin!r}, row group {row_group.number}: Polars panicked ({one_line(error)}); "
             "use reader='pyarrow'."
         ) from error
-    for batch in frame.to_arrow(compat_level=pl.CompatLevel.oldest()).to_batches(max_chunksize=options.batch_rows):
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    for name, kind, *_ in file.columns:
+        position = table.schema.get_field_index(name)
+        if pa.types.is_date(kind) and pa.types.is_timestamp(table.field(position).type):
+            # Polars has no date64: it reads a day's first millisecond, which as a key would be another text.
+            table = table.set_column(position, name, table.column(position).cast(kind))
+    for batch in table.to_batches(max_chunksize=options.batch_rows):
         yield ArrowBatch(selection.of_file(batch, file.file))

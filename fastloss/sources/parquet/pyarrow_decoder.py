@@ -38,7 +38,7 @@ def read(file: PlannedFile, row_group: RowGroup, selection: Selection, options: 
             # Half for the batch that is being decoded, half for the one that the caller still holds.
             row_bytes = row_group.decoded_bytes // max(1, row_group.n_rows) + 1
             rows = options.task_bytes // (2 * row_bytes)
-            if file.has_lists:
+            if any(pa.types.is_nested(column.type) for column in file.columns):
                 rows //= _LIST_SKEW
             batches = parquet.iter_batches(
                 batch_size=max(1, min(options.batch_rows, rows)),

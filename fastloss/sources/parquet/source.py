@@ -19,9 +19,9 @@ from fastloss.sources.listing import LogFile, list_files
 from fastloss.sources.parquet.decoders import decoder_of
 from fastloss.sources.parquet.footers import (
     Footer,
-    Leaves,
     PlannedFile,
     RowGroup,
+    StoredColumn,
     content_of,
     find_damage,
     held_bytes,
@@ -37,6 +37,7 @@ _FOOTERS_AT_ONCE = 64
 _FOOTER_BYTES_AT_ONCE = 8 << 20
 
 _Plan = list[tuple[PlannedFile, tuple[RowGroup, ...]]]
+_Columns = tuple[StoredColumn, ...]
 
 
 class ParquetSource:
@@ -187,7 +188,7 @@ class ParquetSource:
         self, files: Sequence[LogFile], columns: Sequence[str], selected_keys: Sequence[str]
     ) -> Iterator[list[tuple[LogFile, Footer | ReadError | SchemaError]]]:
         """Yield the files' footers, or what is wrong with them, some at a time."""
-        leaves_of = _LastResult(functools.partial(self._column_leaves, columns=columns, selected_keys=selected_keys))
+        columns_of = _LastResult(functools.partial(self._stored_columns, columns=columns, selected_keys=selected_keys))
         some: list[tuple[LogFile, Footer | ReadError | SchemaError]] = []
         n_bytes = 0
         # A store answers each footer after some tens of milliseconds: ask for many at once. Local files gain nothing.
@@ -196,7 +197,7 @@ class ParquetSource:
         try:
             for first in range(0, len(files), at_once):
                 asked = files[first : first + at_once]
-                read = functools.partial(self._read_footer, leaves_of=leaves_of)
+                read = functools.partial(self._read_footer, columns_of=columns_of)
                 for file, footer in zip(asked, (map if pool is None else pool.map)(read, asked), strict=True):
                     some.append((file, footer))
                     n_bytes += footer.metadata.serialized_size if isinstance(footer, Footer) else 0
@@ -219,19 +220,19 @@ class ParquetSource:
                 )
 
     def _read_footer(
-        self, file: LogFile, leaves_of: Callable[[pa.Schema, LogFile], Leaves]
+        self, file: LogFile, columns_of: Callable[[pa.Schema, LogFile], _Columns]
     ) -> Footer | ReadError | SchemaError:
         try:
             with reading(file), opened(file, self._name) as (parquet, size):
-                leaves = leaves_of(parquet.schema_arrow, file)
-                return Footer(file, content_of(file), size, parquet.metadata, leaves)
+                stored = columns_of(parquet.schema_arrow, file)
+                return Footer(file, content_of(file), size, parquet.metadata, stored)
         except (ReadError, SchemaError) as error:
             return error
 
-    def _column_leaves(
+    def _stored_columns(
         self, schema: pa.Schema, file: LogFile, *, columns: Sequence[str], selected_keys: Sequence[str]
-    ) -> Leaves:
-        """Return type, first leaf and number of leaves of each column, after checking it against the log's schema."""
+    ) -> _Columns:
+        """Return what a file has of each column, after checking it against the log's schema."""
         for key in selected_keys:
             if key in schema.names:
                 raise SchemaError(
@@ -239,7 +240,7 @@ class ParquetSource:
                     "meant; from Python, give pl.scan_parquet(…, hive_partitioning=False) as the log for the column."
                 )
         leaf_counts = [_count_leaves(field.type) for field in schema]
-        leaves = []
+        stored = []
         for name in columns:
             positions = schema.get_all_field_indices(name)
             if not positions:
@@ -257,8 +258,9 @@ class ParquetSource:
                     f"column {name!r} has type {expected} in {self._first.origin!r} and {kind} in {file.origin!r}; "
                     "all files of a log must store the same kind of value."
                 )
-            leaves.append((kind, sum(leaf_counts[: positions[0]]), leaf_counts[positions[0]]))
-        return leaves
+            first_leaf = sum(leaf_counts[: positions[0]])
+            stored.append(StoredColumn(name, kind, first_leaf, leaf_counts[positions[0]]))
+        return tuple(stored)
 
     def _tasks(self, planned: _Plan, columns: tuple[str, ...], options: ReadOptions) -> Iterator[Task]:
         selection = Selection(columns, self._key_types)
@@ -279,16 +281,16 @@ class ParquetSource:
 
 
 class _LastResult:
-    """Keeps the leaves of the last schema: the files of a log mostly share one."""
+    """Keeps the columns of the last schema: the files of a log mostly share one."""
 
-    def __init__(self, leaves_of: Callable[[pa.Schema, LogFile], Leaves]) -> None:
-        self._leaves_of = leaves_of
-        self._last: tuple[pa.Schema, Leaves] | None = None
+    def __init__(self, columns_of: Callable[[pa.Schema, LogFile], _Columns]) -> None:
+        self._columns_of = columns_of
+        self._last: tuple[pa.Schema, _Columns] | None = None
 
-    def __call__(self, schema: pa.Schema, file: LogFile) -> Leaves:
+    def __call__(self, schema: pa.Schema, file: LogFile) -> _Columns:
         last = self._last
         if last is None or not schema.equals(last[0]):
-            last = self._last = (schema, self._leaves_of(schema, file))
+            last = self._last = (schema, self._columns_of(schema, file))
         return last[1]
 
 
