@@ -356,7 +356,7 @@ def make_plan(
     )
     options = _read_options(execution, len(columns), groupings)
     with suggesting_to_skip(execution.on_bad_file):
-        source = open_source(log, options)
+        source = open_source(log, options, columns)
     types = _check_columns(source.schema, numeric, keys, keep, weight)
     lists, label_is_index = _shapes(source.schema, label, models)
     if named is None:

@@ -129,6 +129,20 @@ def test_a_decimal_that_two_roundings_spoil():
     assert to_numbers(array, "x")[0][0] == float(text)
 
 
+@pytest.mark.parametrize("scale", [-2, 0, 1, 2, 9, 21, 22, 23, 37])
+def test_short_decimals_are_the_numbers_that_they_spell(scale):
+    exact = decimal.Context(prec=80)
+    integers = [0, 1, -1, 3, 12_345, -987_654_321, 2**53, -(2**53), 2**53 + 1]
+    values = [exact.scaleb(decimal.Decimal(i), -scale) for i in integers]
+    expected = [float(str(value)) for value in values]
+    # All at once, those that fit into 53 bits, and one by one: the route depends on the whole column.
+    for chosen in (range(9), range(8), *([i] for i in range(9))):
+        array = pa.array([values[i] for i in chosen] + [None], pa.decimal128(38, scale))
+        found, valid = to_numbers(array, "x")
+        assert bits(found) == bits([expected[i] for i in chosen] + [0.0])
+        assert valid.tolist() == [True] * len(chosen) + [False]
+
+
 @pytest.mark.parametrize(
     "data_type",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -152,6 +153,18 @@ def test_an_index_label_must_point_at_a_candidate() -> None:
     assert result[ignoring.full_name] == pytest.approx(crossentropy([1.0, 2.0], [1.0, 0.0]), rel=1e-15)
     dropped = fl.evaluate(table, label="i", logit="s", metrics=[ignoring], on_bad_row="drop").rows["dropped"]
     assert {d["cause"]: d["rows"] for d in dropped} == {"ignored_class": 1, "outside_domain": 1}
+
+
+@pytest.mark.parametrize("data_type", [pa.int8(), pa.int64(), pa.float64()], ids=str)
+def test_a_null_index_is_no_class(data_type: pa.DataType) -> None:
+    """Neither the class 0, which stands under a null, nor any other."""
+    scores = [[5.0, 0.0], [0.0, 1.0], [3.0, 0.0], [1.0, 2.0]]
+    table = pa.table({"y": pa.array([None, 1, None, 0], data_type), "s": scores})
+    asked: dict[str, Any] = {"label": "y", "logit": "s", "metrics": ["sparse_categorical_crossentropy"]}
+    result = fl.evaluate(table, **asked)
+    assert result["sparse_categorical_crossentropy"] == fl.evaluate(table.take([1, 3]), **asked)[asked["metrics"][0]]
+    assert result.rows["used"] == 2
+    assert [(found["cause"], found["rows"]) for found in result.rows["dropped"]] == [("null_label", 2)]
 
 
 def test_index_and_one_hot_labels_agree_to_the_bit() -> None:

@@ -24,6 +24,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from pyarrow import fs
 
+import fastloss as fl
 from fastloss.errors import ReadError, SchemaError, UsageError
 from fastloss.sources import ReadOptions, listing, open_source
 from fastloss.sources.parquet import decoders, pyarrow_decoder
@@ -657,6 +658,71 @@ def test_frames_and_streams_give_the_rows_of_the_table(table, tmp_path):
             assert read(log, columns, options) == expected
 
 
+def unreadable_frame(library):
+    """A frame of an int8, a float and a column that has no Arrow type."""
+    columns = {"x": [1.0, 2.0], "mixed": [1, "a"], "^x$": [3, 4], 'a"b`c': [5, 6]}
+    if library == "pandas":
+        return pytest.importorskip("pandas").DataFrame(columns)
+    if library == "duckdb":
+        duckdb = pytest.importorskip("duckdb")
+        return duckdb.from_arrow(pa.table({**columns, "mixed": ["1", "a"]})).project(
+            """x, error('converted') AS mixed, "^x$", "a""b`c" """
+        )
+    return pl.DataFrame({**columns, "mixed": pl.Series([object(), object()], dtype=pl.Object)})
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas", "duckdb"])
+def test_of_a_frame_only_what_is_read_is_converted(library):
+    frame = unreadable_frame(library)
+    options = ReadOptions()
+    columns = ['a"b`c', "x", "^x$"]
+    for _ in range(2):
+        source = open_source(frame, options, columns)
+        assert sorted(source.schema.names) == sorted([*columns, "mixed"])
+        assert source.schema.field("x").type == pa.float64()
+        assert source.schema.field("mixed").type == pa.null()
+        tables = [table_of(task) for task in source.tasks(columns, options)]
+        assert pa.concat_tables(tables).to_pydict() == {'a"b`c': [5, 6], "x": [1.0, 2.0], "^x$": [3, 4]}
+    assert pa.concat_tables(table_of(task) for task in source.tasks(["x"], options)).to_pydict() == {"x": [1.0, 2.0]}
+    source = open_source(frame, options, ["nowhere"])
+    with pytest.raises(SchemaError, match=r"column 'nowhere' is not in the log\. Known: "):
+        source.tasks(["nowhere"], options)
+
+
+def test_a_column_that_cannot_be_converted_says_so_and_nothing_of_files():
+    class Rows:
+        def __arrow_c_stream__(self, requested_schema=None):
+            raise TypeError("a column holds numbers\nand texts")
+
+    with pytest.raises(SchemaError, match=r"the Rows gives no Arrow stream: a column holds numbers$") as refusal:
+        fl.evaluate(Rows(), label="y", logit="x")
+    assert "on_bad_file" not in str(refusal.value)
+
+
+def test_an_index_of_pandas_can_be_read():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"x": [1.0, 2.0]}, index=pandas.Index([7, 8], name="user"))
+    source = open_source(frame, ReadOptions(), ["user", "x"])
+    (task,) = source.tasks(["user", "x"], ReadOptions())
+    assert table_of(task).to_pydict() == {"user": [7, 8], "x": [1.0, 2.0]}
+
+
+def test_spark_is_asked_for_columns_by_their_names():
+    class DataFrame:
+        columns = ("x", "a.b", "c`d")
+
+        def __arrow_c_stream__(self, requested_schema=None):
+            raise AssertionError("all columns are converted")
+
+        def select(self, *names):
+            return pa.table({name[1:-1].replace("``", "`"): [1.0] for name in names})
+
+    DataFrame.__module__ = "pyspark.sql.classic.dataframe"
+    source = open_source(DataFrame(), ReadOptions(), ["c`d", "a.b"])
+    (task,) = source.tasks(["c`d", "a.b"], ReadOptions())
+    assert table_of(task).to_pydict() == {"c`d": [1.0], "a.b": [1.0]}
+
+
 def test_long_batches_are_cut_and_short_ones_joined(monkeypatch):
     from fastloss.sources import arrow_stream
 
@@ -715,7 +781,7 @@ def test_a_query_that_fails_is_a_read_error():
     query = pl.DataFrame({"k": ["a"]}).lazy().select(pl.col("k").cast(pl.Int32))
     with pytest.raises(ReadError, match="cannot read the stream after 0 rows: conversion"):
         list(open_source(query, options).tasks(["k"], options))
-    with pytest.raises(ReadError, match="the lazy frame gives no schema"):
+    with pytest.raises(SchemaError, match="the lazy frame gives no schema"):
         open_source(pl.DataFrame({"k": ["a"]}).lazy().select("nothing"), options)
 
 

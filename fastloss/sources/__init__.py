@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from fastloss.errors import UsageError
 from fastloss.sources.base import ReadOptions, Source, SourceSummary, Task
@@ -11,7 +12,7 @@ from fastloss.sources.parquet.decoders import check_reader
 __all__ = ["ReadOptions", "Source", "SourceSummary", "Task", "open_source"]
 
 
-def open_source(log: object, options: ReadOptions) -> Source:
+def open_source(log: object, options: ReadOptions, columns: Sequence[str] | None = None) -> Source:
     """Open a log for reading; its schema is known afterwards, and no row has been read.
 
     Parameters
@@ -22,6 +23,8 @@ def open_source(log: object, options: ReadOptions) -> Source:
         a Polars lazy frame.
     options : ReadOptions
         How to read.
+    columns : sequence of str, optional
+        The columns that will be read. Of a frame of another library, no other is converted.
 
     Returns
     -------
@@ -32,7 +35,9 @@ def open_source(log: object, options: ReadOptions) -> Source:
     UsageError
         If the object is none of these, or no file matches.
     ReadError
-        If the first file cannot be opened, or a stream gives no schema.
+        If the first file cannot be opened.
+    SchemaError
+        If a frame, a stream or a query gives no schema.
     """
     check_reader(options.reader)
     for name in ("batch_rows", "task_bytes"):
@@ -56,7 +61,7 @@ def open_source(log: object, options: ReadOptions) -> Source:
     if hasattr(log, "__arrow_c_stream__") or hasattr(log, "__arrow_c_array__"):
         from fastloss.sources.arrow_stream import ArrowStreamSource
 
-        return ArrowStreamSource(log)
+        return ArrowStreamSource(log, columns)
     raise UsageError(
         f"a log of type {type(log).__name__} cannot be read; give a path, a glob, a folder, a list of paths, "
         "a Polars lazy frame, or an object with __arrow_c_stream__ (pyarrow, Polars, pandas, DuckDB)."

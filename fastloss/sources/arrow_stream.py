@@ -7,13 +7,14 @@ runs of short batches are joined, so that a stream of single rows does not cost 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
 from fastloss.columns.arrow import ArrowBatch
 from fastloss.errors import FastlossError, ReadError, SchemaError, UsageError, nearest_names
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
+from fastloss.sources.frames import as_frame
 from fastloss.sources.listing import one_line
 
 _LONGEST_TASK_ROWS = 1 << 20
@@ -30,22 +31,27 @@ class ArrowStreamSource:
     ----------
     log : object
         The table, frame or stream.
+    columns : sequence of str, optional
+        The columns that will be read. Of a frame, no other is converted.
 
     Raises
     ------
-    ReadError
-        If it gives no schema.
+    SchemaError
+        If it gives no schema, since a column cannot be converted.
     """
 
-    def __init__(self, log: object) -> None:
+    def __init__(self, log: object, columns: Sequence[str] | None = None) -> None:
         self._log = log
+        self._frame = as_frame(log)
         self._spent = False
-        self._stream: pa.RecordBatchReader | None = _open_stream(log)
-        self._schema = self._stream.schema
+        stream = self._stream = self._open(columns)
+        known = set(stream.schema.names)
+        others = [] if self._frame is None else [name for name in self._frame.names if name not in known]
+        self._schema = pa.schema([*stream.schema, *(pa.field(name, pa.null()) for name in others)])
 
     @property
     def schema(self) -> pa.Schema:
-        """The stream's own schema."""
+        """The stream's own schema; a frame's columns that will not be read come last, as if they were all null."""
         return self._schema
 
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
@@ -71,15 +77,17 @@ class ArrowStreamSource:
         ReadError
             While iterating: if the stream fails.
         """
-        positions = column_positions(self._schema, columns)
+        column_positions(self._schema, columns)
         if self._spent and not hasattr(self._log, "__len__"):
             raise UsageError(
                 f"this {type(self._log).__name__} was already read, and a stream gives its rows once; "
                 "make a new one, or pass a table."
             )
-        stream = self._stream or _open_stream(self._log)
+        stream = self._stream
+        if stream is None or not set(columns).issubset(stream.schema.names):
+            stream = self._open(columns)
         self._stream, self._spent = None, True
-        return batch_tasks(stream, list(columns), positions, options)
+        return batch_tasks(stream, list(columns), column_positions(stream.schema, columns), options)
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what a stream tells in advance: its rows, if it is a table; raises as ``tasks`` does."""
@@ -93,6 +101,17 @@ class ArrowStreamSource:
 
     def inputs(self, columns: Sequence[str]) -> None:
         """Return None: nothing tells one stream from another."""
+
+    def _open(self, columns: Sequence[str] | None) -> pa.RecordBatchReader:
+        try:
+            log: Any = self._log
+            if self._frame is not None and columns is not None:
+                log = self._frame.select([name for name in self._frame.names if name in columns])
+            if not hasattr(log, "__arrow_c_stream__"):
+                log = pa.table(pa.record_batch(log))
+            return pa.RecordBatchReader.from_stream(log)
+        except Exception as error:
+            raise SchemaError(f"the {type(self._log).__name__} gives no Arrow stream: {one_line(error)}") from error
 
 
 def column_positions(schema: pa.Schema, columns: Sequence[str]) -> list[int]:
@@ -127,15 +146,6 @@ def batch_tasks(
             read=_Slices(batch, options.batch_rows),
         )
         first_row += batch.num_rows
-
-
-def _open_stream(log: object) -> pa.RecordBatchReader:
-    try:
-        if not hasattr(log, "__arrow_c_stream__"):
-            log = pa.table(pa.record_batch(log))
-        return pa.RecordBatchReader.from_stream(log)
-    except Exception as error:
-        raise ReadError(f"the {type(log).__name__} gives no Arrow stream: {one_line(error)}") from error
 
 
 def _selected(batches: Iterator[pa.RecordBatch], names: list[str], positions: list[int]) -> Iterator[pa.RecordBatch]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from fastloss.errors import ReadError
+from fastloss.errors import ReadError, SchemaError
 from fastloss.sources.arrow_stream import batch_tasks, column_positions
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
 from fastloss.sources.listing import one_line
@@ -28,7 +28,7 @@ class PolarsLazySource:
 
     Raises
     ------
-    ReadError
+    SchemaError
         If Polars cannot tell the query's schema.
     """
 
@@ -39,7 +39,7 @@ class PolarsLazySource:
         try:
             schema = frame.collect_schema()
         except Exception as error:
-            raise ReadError(f"the lazy frame gives no schema: {one_line(error)}") from error
+            raise SchemaError(f"the lazy frame gives no schema: {one_line(error)}") from error
         self._schema = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
 
     @property
