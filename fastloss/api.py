@@ -122,6 +122,9 @@ def evaluate(
     -----
     Every sum is exact and rounded once, so that the result is the same to the last bit for any number of threads,
     batch size, order of files and layout of row groups.
+
+    A process that was forked while another thread evaluated cannot evaluate, and one that was forked after Polars was
+    used cannot use `reader` "polars": start processes by the method "spawn".
     """
     plan = make_plan(
         log,

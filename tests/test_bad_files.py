@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from fastloss.columns.arrow import check_numeric_type
-from fastloss.errors import DataError, FastlossError, ReadError, SchemaError
+from fastloss.errors import DataError, FastlossError, ReadError, SchemaError, UsageError
 from fastloss.sources import ReadOptions, open_source
+from fastloss.sources.listing import list_files
+from fastloss.sources.parquet.footers import reading
 
 
 def read_all(path, options):
@@ -387,3 +389,14 @@ def zigzag(number):
         out.append(number & 0x7F | 0x80)
         number >>= 7
     return bytes([*out, number])
+
+
+def test_a_thread_that_arrow_cannot_start_says_nothing_of_the_file(log):
+    (file,) = list_files([str(log)])
+
+    def fail():
+        with reading(file):
+            raise pa.ArrowException("Unknown error: Failed to launch worker thread: Resource temporarily unavailable")
+
+    with pytest.raises(UsageError, match="ulimit -u"):
+        fail()

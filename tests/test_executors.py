@@ -443,6 +443,49 @@ def test_ctrl_c_ends_every_worker(kind: str, tmp_path: Path) -> None:
             os.kill(int(process), 0)
 
 
+FORKED = """
+import os, sys, threading
+from fastloss.errors import UsageError
+from fastloss.executors import ThreadExecutor
+class Task:
+    origin = "x"
+def in_child():
+    child = os.fork()
+    if child == 0:
+        try:
+            ThreadExecutor(2).fold([Task()], lambda task: None, lambda task, result: None)
+        except UsageError as error:
+            assert "was forked while its parent evaluated" in str(error)
+            os._exit(3)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+begun, go_on = threading.Event(), threading.Event()
+def work(task):
+    begun.set()
+    go_on.wait()
+evaluation = threading.Thread(target=ThreadExecutor(1).fold, args=([Task()], work, lambda task, result: None))
+before = in_child()
+evaluation.start()
+begun.wait()
+amid = in_child()
+go_on.set()
+evaluation.join()
+print(before, amid, in_child())
+"""
+
+
+def test_a_process_forked_amid_an_evaluation_says_so_and_does_not_hang(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("0 3 0\n", "")
+
+
 def test_a_script_without_its_guard_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(INTERRUPTED.replace('if __name__ == "__main__":', "if True:"))
     (tmp_path / "seen").mkdir()

@@ -8,11 +8,12 @@ error that is raised does not depend on timing.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
-from fastloss.errors import FastlossError
+from fastloss.errors import FastlossError, UsageError
 
 # How long an interrupted fold waits for work that is under way. A worker that takes longer, as where a stream's
 # producer is silent, is left behind: it merges nothing any more.
@@ -64,6 +65,36 @@ class StoppedError(Exception):
 
 
 _thread = threading.local()
+
+_FORKED = (
+    "This process was forked while its parent evaluated in other threads, whose locks are left locked here; fork at "
+    "another time, or start processes by multiprocessing.set_start_method('spawn')."
+)
+# A set, since its methods take no lock that a fork could leave locked.
+_under_way: set[object] = set()
+_was_forked_amid = False
+
+
+def _note_fork() -> None:
+    global _was_forked_amid
+    _was_forked_amid = _was_forked_amid or bool(_under_way)
+    _under_way.clear()
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+@contextlib.contextmanager
+def under_way() -> Iterator[None]:
+    """Note a fold in threads; a UsageError in a process that was forked during one, where it could wait for ever."""
+    if _was_forked_amid:
+        raise UsageError(_FORKED)
+    fold = object()
+    _under_way.add(fold)
+    try:
+        yield
+    finally:
+        _under_way.discard(fold)
 
 
 def raise_if_stopped() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-from fastloss.executors.base import Fold, ResultT, TaskT
+from fastloss.executors.base import Fold, ResultT, TaskT, under_way
 
 
 class ThreadExecutor:
@@ -27,7 +27,10 @@ class ThreadExecutor:
         self, tasks: Iterable[TaskT], work: Callable[[TaskT], ResultT], merge: Callable[[TaskT, ResultT], None]
     ) -> None:
         """Do `work` for each task and merge the results: see `Executor`."""
-        fold = Fold(tasks, merge)
+        with under_way():
+            self._fold(Fold(tasks, merge), work)
+
+    def _fold(self, fold: Fold[TaskT, ResultT], work: Callable[[TaskT], ResultT]) -> None:
         workers: list[threading.Thread] = []
         try:
             for number in range(self._n_threads):

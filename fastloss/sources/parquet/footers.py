@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastloss.errors import FastlossError, ReadError
+from fastloss.errors import FastlossError, ReadError, UsageError
 from fastloss.sources.base import ReadOptions
 from fastloss.sources.listing import LogFile, one_line
 
@@ -139,6 +139,11 @@ def reading(file: LogFile, row_group: int | None = None) -> Iterator[None]:
         # Memory that is short says nothing of the file.
         raise
     except Exception as error:
+        if "Failed to launch worker thread" in str(error):
+            raise UsageError(
+                "Arrow cannot start the thread that it reads with: this user's limit on processes is reached; "
+                "raise it (ulimit -u), or end other processes."
+            ) from error
         where = "" if row_group is None else f", row group {row_group}"
         raise ReadError(f"cannot read {file.origin!r}{where}: {one_line(error)}") from error
 
