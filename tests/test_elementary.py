@@ -225,6 +225,33 @@ def test_the_error_is_counted_in_units_in_the_last_place(computed: float, exact:
     assert ulp_error(computed, exact) == error
 
 
+def test_numbers_of_two_parts_lose_nothing() -> None:
+    random = np.random.default_rng(8)
+    x = np.concatenate(
+        [-random.exponential(3.0, 4000), -random.uniform(0.0, 740.0, 1000), -(2.0 ** random.uniform(-60, 0, 500))]
+    )
+    # As much as the difference of two larger numbers loses.
+    small = x * random.uniform(-1.0, 1.0, len(x)) * 2.0**-52
+    t, t_small = np.exp(x), np.exp(x) * random.uniform(-1.0, 1.0, len(x)) * 2.0**-54
+    with mpmath.workdps(60):
+        exponentials = [
+            ulp_error(elementary.exp_of_parts(a, b), mpmath.exp(mpmath.mpf(a) + b))
+            for a, b in zip(x.tolist(), small.tolist(), strict=True)
+        ]
+        logarithms = [
+            ulp_error(elementary.log1p_of_parts(a, b), mpmath.log1p(mpmath.mpf(a) + b))
+            for a, b in zip((100.0 * t).tolist(), (100.0 * t_small).tolist(), strict=True)
+        ]
+        sigmoids = []
+        for e in t[t > 1e-300].tolist():
+            likely, unlikely = elementary.sigmoids(e)
+            sigmoids.append(ulp_error(likely, 1 / (1 + mpmath.mpf(e))))
+            assert unlikely == e * likely
+    assert max(exponentials) <= 1.0
+    assert max(logarithms) <= elementary.ULP_BOUNDS["log1p"]
+    assert max(sigmoids) <= 0.51
+
+
 def test_the_script_derives_the_coefficients_that_are_used() -> None:
     with mpmath.workdps(derive_coefficients.DIGITS):
         for polynomial in derive_coefficients.polynomials():

@@ -23,6 +23,8 @@ from fastloss_kernels.losses import (
     ApproxNDCG,
     CategoricalCrossentropy,
     CategoricalFocalCrossentropy,
+    Dice,
+    KLDivergence,
     LambdaRank,
     ListMLE,
     ListwiseLoss,
@@ -394,6 +396,37 @@ def test_against_the_oracle(loss: ListwiseLoss, space: str) -> None:
     assert len(cases) > 10
     with mpmath.workdps(PRECISION_DIGITS):
         assert_near_the_oracle(loss, space, cases)
+
+
+# Lists at which roundings have added up to more than the bounds; a search of millions of lists found them.
+PLACES = [
+    (CategoricalCrossentropy(), "logit", [0.7384267786042887, 5.588239774662278], [0.0, 1.0]),
+    (CategoricalCrossentropy(), "logit", [-0.18023650212701425, -0.21097985321063337, -4.0511027967591415], [0, 1, 0]),
+    (SparseCategoricalCrossentropy(), "logit", [0.7384267786042887, 5.588239774662278], [1.0]),
+    (SparseCategoricalCrossentropy(), "logit", [-7.538120722883719, 2.253023963877419, -0.4451955086993221], [0.0]),
+    (SparseCategoricalCrossentropy(), "logit", [-3.65350159573293, 4.572628344364708, -2.9197708574502035], [1.0]),
+    (KLDivergence(), "logit", [-0.18023650212701425, -0.21097985321063337, -4.0511027967591415], [0, 1, 0]),
+    (MultiPositiveCrossentropy(), "logit", [-0.18023650212701425, -0.21293001933586675, -3.9231964459], [0, 1, 0]),
+    (
+        PairwiseLogistic(),
+        "logit",
+        [1.1317860260089116, -3.4399802885596102, -3.3402689805943298, -1.8008993967783082],
+        [1, 0, 0, 0],
+    ),
+    (Dice(), "prob", [0.9922193271720748, 0.007784696630858602], [0.0, 1.0]),
+    (Tversky(), "prob", [0.9922193271720748, 0.007792690883429322], [0.0, 1.0]),
+]
+
+
+@pytest.mark.parametrize(("loss", "space", "score", "label"), PLACES, ids=lambda part: getattr(part, "name", ""))
+def test_places_where_roundings_add_up(loss: ListwiseLoss, space: str, score: list[float], label: list[float]) -> None:
+    random = np.random.default_rng(16)
+    kind = "index" if loss.label_kind == "index" else "one-hot"
+    near = [
+        Case(kind, [x * (1.0 + random.normal(0.0, 1e-9)) for x in score], list(map(float, label))) for _ in range(150)
+    ]
+    with mpmath.workdps(LONG_DIGITS):
+        assert_near_the_oracle(loss, space, [Case(kind, score, list(map(float, label))), *near])
 
 
 @pytest.mark.parametrize(("loss", "space"), FORMULAS)

@@ -220,6 +220,38 @@ def test_against_the_oracle(loss: Loss, space: str) -> None:
         assert error <= bound, f"{output}, {kind} label: {error} ULP at {space} {x!r}, label {y!r}"
 
 
+# Hard labels at which roundings have added up to more than these bounds; a search of millions of rows found them.
+PLACES = [
+    (BrierScore(), "logit", -2.687538364789501, 0.0),
+    (BrierScore(), "logit", 1.8687972152425103, 1.0),
+    (HalfSquaredSigmoid(), "logit", -2.687538364789501, 0.0),
+    (HalfSquaredSigmoid(), "logit", 1.8687972152425103, 1.0),
+    (BinaryCrossentropy(), "logit", 2.6588281085663774, 0.0),
+    # A weight of positives below 1, of which 1 + y·(q − 1) would leave few digits.
+    *((BinaryCrossentropy(pos_weight=q), "logit", 0.7, 1.0) for q in (0.01, 1e-4, 1e-6, 1e-17, 1e-300)),
+    (LogCosh(), "value", 3.1181825548407858, 0.0),
+    *((Poisson(full=True), "value", x, y) for x, y in ((1e308, 1.5e308), (1.7e308, 1.7e308), (1e308, 1e-300))),
+    *((Poisson(full=True), "value", x, 1.7e308) for x in (1e-300, 5.0, 1.6e308)),
+]
+
+
+@pytest.mark.parametrize(("loss", "space", "x", "y"), PLACES, ids=lambda part: getattr(part, "name", repr(part)))
+def test_places_where_roundings_add_up(loss: Loss, space: str, x: float, y: float) -> None:
+    oracle = ORACLES[type(loss).__name__][space]
+    near = [x * (1 + k * 2.0**-40) for k in range(-100, 101)]
+    found = evaluate(loss, space, near, [y] * len(near))
+    with mpmath.workdps(PRECISION_DIGITS):
+        for place, column in zip(near, found.T, strict=True):
+            exact = oracle(mpf(place), mpf(y), loss)
+            scales = movement(oracle, mpf(place), mpf(y), loss, exact)
+            for i, (output, bound) in enumerate(
+                zip(OUTPUTS, (VALUE_ULP["hard"], DERIVATIVE_ULP, DERIVATIVE_ULP), strict=True)
+            ):
+                cancels = (type(loss).__name__, space, output) in CANCELLING
+                error = ulp_error(float(column[i]), exact[i], scales[i] if cancels else None)
+                assert error <= (PARTS_ULP if cancels else bound), (output, place)
+
+
 @pytest.mark.parametrize(("loss", "space"), CASES)
 def test_soft_labels_stay_within_the_rounding_of_their_parts(loss: Loss, space: str) -> None:
     if not isinstance(loss, BinaryLoss):

@@ -178,6 +178,22 @@ def exp(x: float) -> float:
 
 
 @formula
+def exp_of_parts(x: float, x_small: float) -> float:
+    """Compute exp(x + x_small) for x ≤ 709 and what its rounding lost, to 1 ULP; the method is `exp`'s."""
+    x = -746.0 if x < -746.0 else x
+    rounded = fma(x, INVERSE_LOG2, ROUND)
+    k = rounded - ROUND
+    high = fma(k, -LOG2_HIGH, x)
+    low = fma(k, -LOG2_LOW, x_small)
+    r = high + low
+    large = 1.0 + high
+    p = large + ((1.0 - large) + high + fma(r * r, exp_tail(r), low))
+    lower = float64_from_bits((float64_bits(rounded + 2046.0) & -2) << 51)
+    upper = float64_from_bits((float64_bits(rounded + 2047.0) & -2) << 51)
+    return p * lower * upper
+
+
+@formula
 def expm1_parts(x: float) -> tuple[float, float]:
     """Compute (eˣ − 1)/2 for −40 ≤ x ≤ 710 as a sum large + small, rounded nowhere but in small.
 
@@ -305,6 +321,26 @@ def log1p(x: float) -> float:
 
 
 @formula
+def log1p_of_parts(x: float, x_small: float) -> float:
+    """Compute log(1 + x + x_small) for x ≥ 0 and what its rounding lost, to 0.9 ULP; the method is `log1p`'s."""
+    u = 1.0 + x
+    greater = x if x > 1.0 else 1.0
+    lesser = 1.0 if x > 1.0 else x
+    lost = (lesser - (u - greater)) + x_small
+    finite = u < INFINITY
+    bits = float64_bits(u if finite else 1.0) + ONE_LESS_SQRT_HALF_BITS
+    exponent = bits & EXPONENT_BITS
+    k = float64_from_bits((exponent >> 52) | TWO_52_BITS) - (TWO_52 + 1023.0)
+    f = float64_from_bits((bits & SIGNIFICAND_BITS) + SQRT_HALF_BITS) - 1.0
+    s = divide(f, 2.0 + f)
+    scale = float64_from_bits(0x7FF0_0000_0000_0000 - exponent)
+    rest = (lost * scale) * fma(s, fma(s, 0.5, -1.0), 0.5)
+    large, small = log_parts(k, f, s, log_tail(s * s), rest)
+    value = large + small if finite else x
+    return x if x < TINY else value
+
+
+@formula
 def log1p_unit_tail(z: float) -> float:
     """Compute (2·atanh(s) − 2s)/s for z = s² ≤ 1/25."""
     q = fma(LOG1P_UNIT[7], z, LOG1P_UNIT[6])
@@ -353,6 +389,16 @@ def sigmoid(x: float) -> float:
     quotient = divide(1.0 if x >= 0.0 else e, denominator)
     remainder = fma(-quotient, denominator, 1.0 if x >= 0.0 else e)
     return quotient + fma(-quotient, lost, remainder)
+
+
+@formula
+def sigmoids(e: float) -> tuple[float, float]:
+    """Compute 1/(1 + e) rounded once and e/(1 + e), for e = exp(−|x|): σ(|x|) and σ(−|x|), whose product is σ′(x)."""
+    total = 1.0 + e
+    lost = (1.0 - total) + e
+    likely = divide(1.0, total)
+    likely = fma(likely, fma(-likely, lost, fma(-likely, total, 1.0)), likely)
+    return likely, e * likely
 
 
 @formula

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from fastloss_kernels.domain import ListRow
 from fastloss_kernels.double_double import multiply_parts, two_sum
-from fastloss_kernels.elementary import log, log1p
+from fastloss_kernels.elementary import log, log1p_of_parts
 from fastloss_kernels.jit import divide, fma, formula
 from fastloss_kernels.listwise.sums import exponentials, first_position, highest_score, sum_parts
 
@@ -102,8 +102,10 @@ def make_logit_row(label_at: LabelAt) -> ListRow:
         others += others_small
         labels = at_top + others
         unlikely = rest + rest_small
-        likely = divide(1.0, 1.0 + unlikely)
-        log_total = fma(rest_small, likely, log1p(rest))
+        total, lost = two_sum(1.0, rest)
+        likely = divide(1.0, total)
+        likely_small = likely * fma(-likely, lost + rest_small, fma(-likely, total, 1.0))
+        log_total = log1p_of_parts(rest, rest_small)
         # What an infinite distance lost is no number.
         distance_small = distance_small if distance < float("inf") else 0.0
         value = distance + fma(labels, log_total, distance_small)
@@ -116,16 +118,19 @@ def make_logit_row(label_at: LabelAt) -> ListRow:
             others = divide(others, labels)
             labels = 1.0
         if derivatives:
+            # Each rounded once: what is left has several roundings of its own.
+            scaled = labels * fma(likely, likely, 2.0 * likely * likely_small)
+            likely += likely_small
             for j in range(score.shape[0]):
                 e = gradient[j]
                 p = e * likely
                 slope = fma(p, labels, -fma(label_at(label, j), scale, shift))
-                curvature = labels * (p * ((1.0 + (unlikely - e)) * likely))
+                curvature = scaled * (e * (1.0 + (unlikely - e)))
                 masked = not float(score[j]) > float("-inf")
                 gradient[j] = 0.0 if masked else slope
                 hessian[j] = 0.0 if masked else curvature
             gradient[top] = likely * fma(-at_top, unlikely, others)
-            hessian[top] = labels * (likely * (unlikely * likely))
+            hessian[top] = scaled * unlikely
         return value
 
     return row

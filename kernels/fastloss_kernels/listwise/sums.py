@@ -7,7 +7,7 @@ candidate; so does −∞ in spaces where it stands for the probability 0.
 from __future__ import annotations
 
 from fastloss_kernels.double_double import exp_parts, two_sum
-from fastloss_kernels.elementary import exp
+from fastloss_kernels.elementary import exp_of_parts
 from fastloss_kernels.jit import exact_add, float64_bits, float64_from_bits, fma, formula
 
 LOWEST_KEY = -(2**63)
@@ -116,13 +116,12 @@ def exponentials(score, highest: float, top: int, out) -> tuple[float, float]:
     """Fill `out` with e^(s − highest), 0 at `top` and where masked; return their sum as large + small.
 
     The highest candidate stays out of the sum, so that log1p of it keeps a tail's digits; its exponential is 1. What
-    the difference loses in rounding is multiplied on: far from the highest score it would be many units.
+    the difference loses in rounding goes on with it: far from the highest score it would be many units.
     """
     for j in range(score.shape[0]):
         x = float(score[j])
         difference, lost = two_sum(x, -highest)
-        e = exp(difference)
-        better = fma(e, lost, e)
-        e = better if difference > -800.0 else 0.0
+        e = exp_of_parts(difference, lost)
+        e = e if difference > -800.0 else 0.0
         out[j] = 0.0 if j == top else e
     return sum_parts(out)

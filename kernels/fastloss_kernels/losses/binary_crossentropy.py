@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastloss_kernels.domain import SATURATION_EPSILON, Interval
-from fastloss_kernels.elementary import exp, expm1, log, log1p, log1p_unit
+from fastloss_kernels.elementary import exp, expm1, log, log1p, log1p_unit, sigmoids
 from fastloss_kernels.jit import divide, fma, formula
 from fastloss_kernels.losses.base import BinaryLoss
 
@@ -23,14 +23,13 @@ def row_logit(score: float, label: float, parameters: tuple[float, ...]) -> tupl
     e = exp(-abs(score))
     rest = fma(1.0 - label, smoothing_scale, smoothing_shift)
     q = pos_weight * y
-    shared = fma(y, pos_weight - 1.0, 1.0)
+    shared = q + rest
     linear = rest if score > 0.0 else q
     curved = shared * log1p_unit(e)
     both = fma(abs(score), linear, curved)
     # A label that agrees with an infinite logit costs nothing: 0·∞ must not become NaN.
     value = curved if linear == 0.0 else both
-    likely = divide(1.0, 1.0 + e)
-    unlikely = e * likely
+    likely, unlikely = sigmoids(e)
     positive = likely if score > 0.0 else unlikely
     negative = unlikely if score > 0.0 else likely
     return value, fma(rest, positive, -(q * negative)), shared * (unlikely * likely)

@@ -14,7 +14,7 @@ from fastloss_kernels.double_double import (
     power_parts,
     two_sum,
 )
-from fastloss_kernels.elementary import exp, log, log1p
+from fastloss_kernels.elementary import exp, log, log1p, sigmoids
 from fastloss_kernels.jit import divide, fma, formula
 from fastloss_kernels.losses import binary_crossentropy
 from fastloss_kernels.losses.base import BinaryLoss
@@ -35,8 +35,7 @@ def row_logit(score: float, label: float, parameters: tuple[float, ...]) -> tupl
     right = score > 0.0
     e, e_small = exp_parts(-distance)
     log_one, log_one_small = log1p_unit_parts(e, e_small)
-    likely = divide(1.0, 1.0 + e)
-    unlikely = e * likely
+    likely, unlikely = sigmoids(e)
     positive = likely if right else unlikely
     negative = unlikely if right else likely
     kept = rest if right else label

@@ -21,9 +21,13 @@ def row_logit(score: float, label: float, parameters: tuple[float, ...]) -> tupl
     product = label * negative
     residual = fma(1.0 - label, positive, -product)
     lost = fma(1.0 - label, positive_small, -fma(label, negative_small, fma(label, negative, -product)))
-    slope = positive * negative
-    curvature = fma(residual, negative - positive, slope)
-    return square(residual, lost), 2.0 * residual * slope, 2.0 * slope * curvature
+    # Rounded once each, since the derivatives multiply three of them.
+    likely = positive + positive_small
+    unlikely = negative + negative_small
+    slope = likely * unlikely
+    missed = residual + lost
+    curvature = fma(missed, unlikely - likely, slope)
+    return square(residual, lost), 2.0 * missed * slope, 2.0 * slope * curvature
 
 
 @formula

@@ -59,12 +59,12 @@ def focal_of_candidate(x, highest, at_top, rest, rest_small, total, total_small,
     value = factor * cost
     value_small = fma(factor, cost, -value) + fma(factor, cost_small, factor_small * cost)
     value_small = value_small if value < float("inf") else 0.0
-    ratio = divide(p * cost, q)
-    ratio = 1.0 if nothing else ratio
-    ratio = 0.0 if p == 0.0 else ratio
     factor += factor_small
     p += p_small
     q += q_small
+    ratio = divide(p * (cost + cost_small), q)
+    ratio = 1.0 if nothing else ratio
+    ratio = 0.0 if p == 0.0 else ratio
     empty = p == 0.0
     bend = gamma * p * (cost - fma(gamma - 1.0, ratio, 2.0))
     exponent, exponent_small = multiply_parts(gamma - 1.0, log_q, log_q_small)

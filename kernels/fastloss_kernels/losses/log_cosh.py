@@ -37,23 +37,28 @@ def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[floa
     half_square = half * half
     half_square_small = fma(half, half, -half_square) + 2.0 * half * half_small
     rounded_p = p + p_small
-    p_square = rounded_p * rounded_p
+    p_square = p * p
+    p_square_small = fma(2.0 * p, p_small, fma(p, p, -p_square))
 
     near = distance < 1.0
     near_p = p if near else 1.0
     near_p_small = p_small if near else 0.0
     u, u_small = divide_parts(2.0 * half_square, 2.0 * half_square_small, near_p, near_p_small)
     t = u if near else p_square
-    t_small = u_small if near else 0.0
+    t_small = u_small if near else p_square_small
     large, small = log1p_unit_parts(t, t_small)
 
     denominator = 1.0 + p_square
+    # Rounded once, since the second derivative squares it.
+    inverse = divide(1.0, denominator)
+    denominator_lost = ((1.0 - denominator) + p_square) + p_square_small
+    inverse = fma(inverse, fma(-inverse, denominator_lost, fma(-inverse, denominator, 1.0)), inverse)
     # 1 − p² = (1 − p)·(1 + p), and 1 − p = −expm1(−a) keeps its digits near 0.
     near_sine = -2.0 * (half + half_small) * (1.0 + rounded_p)
     far_sine = 1.0 - p_square
     sine = near_sine if near else far_sine
-    slope = divide(sine, denominator)
-    secant = divide(2.0 * rounded_p, denominator)
+    slope = sine * inverse
+    secant = 2.0 * fma(p, inverse, p_small * inverse)
 
     linear, linear_lost = two_sum(distance, -LOG2_HIGH)
     far, far_lost = two_sum(linear, large)

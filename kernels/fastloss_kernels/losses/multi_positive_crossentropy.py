@@ -15,7 +15,7 @@ from fastloss_kernels.double_double import (
     scaled_exp_parts,
     two_sum,
 )
-from fastloss_kernels.elementary import exp, log, log1p
+from fastloss_kernels.elementary import exp_of_parts, log, log1p_of_parts
 from fastloss_kernels.jit import divide, exact_add, float64_bits, float64_from_bits, fma, formula
 from fastloss_kernels.listwise.softmax import (
     LOWEST,
@@ -59,7 +59,7 @@ def log1p_of_scaled(a: float, a_small: float, x: float, x_small: float) -> tuple
     lost += t_small
     share, share_small = divide_parts(t, t_small, total, lost)
     rest, rest_small = divide_parts(1.0, 0.0, total, lost)
-    value = fma(t_small, rest, log1p(t))
+    value = log1p_of_parts(t, t_small)
     far_value = x + (log(a) + x_small)
     return (
         value if within else far_value,
@@ -81,9 +81,8 @@ def exponentials_of_both(score, label, highest, top, negative_highest, negative_
     for j in range(score.shape[0]):
         reference = highest if float(label[j]) > 0.0 else negative_highest
         difference, lost = two_sum(float(score[j]), -reference)
-        e = exp(difference)
-        better = fma(e, lost, e)
-        e = better if difference > -800.0 else 0.0
+        e = exp_of_parts(difference, lost)
+        e = e if difference > -800.0 else 0.0
         out[j] = 0.0 if (j == top) | (j == negative_top) else e
 
 
@@ -282,7 +281,7 @@ def each_row_prob(score, label, parameters, gradient, hessian, derivatives):
             p = x if x >= epsilon else epsilon
             odds, odds_small = divide_parts(negatives, small, p, 0.0)
             odds_small = odds_small if odds < float("inf") and odds_small == odds_small else 0.0
-            term = fma(odds_small, divide(1.0, 1.0 + odds), log1p(odds))
+            term = log1p_of_parts(odds, odds_small)
             term = 0.0 if negatives == 0.0 else term
             large, lost = multiply_parts(y, term, 0.0)
             value, value_lost = two_sum(value, large)

@@ -5,21 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastloss_kernels.elementary import exp, log1p_unit
-from fastloss_kernels.jit import divide, fma, formula
+from fastloss_kernels.elementary import exp_of_parts, log1p_unit, sigmoids
+from fastloss_kernels.jit import formula
 from fastloss_kernels.listwise.pairs import loses_to_infinity, make_pairwise_row
 from fastloss_kernels.losses.base import PairwiseLoss
 
 
 @formula
 def pair(difference: float, lost: float, parameters: tuple[float, ...]) -> tuple[float, float, float, float]:
-    """Evaluate log(1 + e^d), its slope σ(d) and its curvature, from e^−|d|; what d lost is multiplied on."""
+    """Evaluate log(1 + e^d), its slope σ(d) and its curvature, from e^−|d|; what d lost goes on with it."""
     above = difference > 0.0
-    e = exp(-abs(difference))
-    e = fma(e, -lost if above else lost, e)
+    e = exp_of_parts(-abs(difference), -lost if above else lost)
     curved = log1p_unit(e)
-    likely = divide(1.0, 1.0 + e)
-    unlikely = e * likely
+    likely, unlikely = sigmoids(e)
     value = difference + (curved + lost)
     # σ(d) = 1 − σ(−d).
     return value if above else curved, 1.0 if above else 0.0, -unlikely if above else unlikely, unlikely * likely

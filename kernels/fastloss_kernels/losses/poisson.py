@@ -27,6 +27,8 @@ from fastloss_kernels.jit import divide, fma, formula
 from fastloss_kernels.losses.base import Loss
 
 HALF_LOG_2PI = 0.9189385332046727
+# Beyond it, sums and products are scaled down.
+LARGE = 2.0**1000
 
 
 @formula
@@ -100,6 +102,14 @@ def value_with_constant(rate: float, log_large: float, log_small: float, label: 
     below_value = value_without_constant(rate, log_large, log_small, small_label) + log_factorial(small_label)
 
     y = 3.0 if below else label
+    large, small = log_of_positive_parts(y, 0.0)
+    inverse = divide(1.0, y)
+    # The deviance is as much smaller for both numbers shrunk, and their sum does not overflow.
+    huge = (rate > LARGE) | (y > LARGE)
+    shrink = 2.0**-16 if huge else 1.0
+    rate_given = rate
+    rate *= shrink
+    y *= shrink
     difference, lost = two_sum(rate, -y)
     total, total_lost = two_sum(rate, y)
     s, s_small = divide_parts(difference, lost, total, total_lost)
@@ -109,15 +119,14 @@ def value_with_constant(rate: float, log_large: float, log_small: float, label: 
     bent_lost += lost
     near_deviance = fma(s, bent, fma(s, bent_lost, s_small * bent))
 
-    large, small = log_of_positive_parts(y, 0.0)
     ratio, ratio_lost = two_sum(log_large, -large)
     ratio_small = ratio_lost + (log_small - small)
     product, product_small = multiply_parts(y, ratio, ratio_small)
     far, far_lost = two_sum(difference, -product)
     far_deviance = rounded_sum(far, far_lost + (lost - product_small))
     deviance = near_deviance if near else far_deviance
+    deviance *= 2.0**16 if huge else 1.0
 
-    inverse = divide(1.0, y)
     x = inverse * inverse
     q = stirling_tail(x)
     constant = fma(0.5, large, HALF_LOG_2PI) + fma(inverse, q, 0.5 * small)
@@ -125,8 +134,8 @@ def value_with_constant(rate: float, log_large: float, log_small: float, label: 
     value = below_value if below else above_value
     # A label that is no number is not below, and its logarithm has lost that.
     value = value if label == label else label
-    endless = (rate == float("inf")) & (label == label)
-    return rate if endless else value
+    endless = (rate_given == float("inf")) & (label == label)
+    return rate_given if endless else value
 
 
 @formula

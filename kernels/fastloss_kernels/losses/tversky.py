@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastloss_kernels.domain import SATURATION_EPSILON, Interval
+from fastloss_kernels.double_double import two_sum
 from fastloss_kernels.jit import divide, fma, formula
 from fastloss_kernels.listwise.sums import sum_parts
+from fastloss_kernels.listwise.vectors import power_of_two_of
 from fastloss_kernels.losses.base import ListwiseLoss
 
 
@@ -16,6 +18,7 @@ def row(score, label, parameters, gradient, hessian, derivatives):
     """Evaluate N/D with N = α·Σp(1 − t) + β·Σ(1 − p)t and D = Σpt + s + N, never as 1 − (Σpt + s)/D.
 
     With N′ and D′ for what a probability adds, the gradient is (N′·(D − N) − N·t)/D², and the hessian −2·D′/D of it.
+    Of derivatives, all sums are large + small, and are scaled until D lies in [1, 2), so that its powers are numbers.
     """
     alpha, beta, smooth = parameters
     for j in range(score.shape[0]):
@@ -23,26 +26,43 @@ def row(score, label, parameters, gradient, hessian, derivatives):
         term = p * float(label[j])
         gradient[j] = term if p >= 0.0 else 0.0
     overlap, overlap_small = sum_parts(gradient)
-    overlap = (overlap + overlap_small) + smooth
     for j in range(score.shape[0]):
         p = float(score[j])
         t = float(label[j])
         term = fma(alpha * p, 1.0 - t, beta * t * (1.0 - p))
         gradient[j] = term if p >= 0.0 else 0.0
     missed, missed_small = sum_parts(gradient)
-    missed += missed_small
-    total = overlap + missed
+    all_missed = missed + missed_small
+    all_total = ((overlap + overlap_small) + smooth) + all_missed
     if derivatives:
+        overlap, lost = two_sum(overlap, smooth)
+        overlap_small += lost
+        total, lost = two_sum(overlap, missed)
+        total_small = lost + (overlap_small + missed_small)
+        scale = power_of_two_of(total)
+        overlap *= scale
+        overlap_small *= scale
+        missed *= scale
+        missed_small *= scale
+        total *= scale
+        inverse = divide(1.0, total)
+        lost = fma(-inverse, total_small * scale, fma(-inverse, total, 1.0))
+        square = inverse * inverse
+        cube = square * inverse
+        square_lost = fma(inverse, inverse, -square)
+        cube_lost = fma(square, inverse, -cube)
+        by_square = (square + fma(2.0 * square, lost, square_lost)) * scale
+        by_cube = (cube + fma(3.0 * cube, lost, fma(square_lost, inverse, cube_lost))) * (-2.0 * scale)
         for j in range(score.shape[0]):
             p = float(score[j])
             t = float(label[j])
             rise = fma(alpha, 1.0 - t, -(beta * t))
-            slope = divide(divide(fma(rise, overlap, -(missed * t)), total), total)
-            curvature = -2.0 * divide(fma(alpha, 1.0 - t, (1.0 - beta) * t), total) * slope
-            here = (p >= 0.0) & (total > 0.0)
-            gradient[j] = slope if here else 0.0
-            hessian[j] = curvature if here else 0.0
-    return divide(missed, total) if total > 0.0 else 0.0
+            bend = fma(alpha, 1.0 - t, (1.0 - beta) * t)
+            numerator = fma(rise, overlap, -(missed * t)) + fma(rise, overlap_small, -(missed_small * t))
+            here = (p >= 0.0) & (all_total > 0.0)
+            gradient[j] = numerator * by_square if here else 0.0
+            hessian[j] = (numerator * bend) * by_cube * scale if here else 0.0
+    return divide(all_missed, all_total) if all_total > 0.0 else 0.0
 
 
 @dataclass(frozen=True)
