@@ -279,17 +279,17 @@ def _compare(title: str, tool: str, found: Sequence[Any], expected: Sequence[Any
 
 
 def _make_fastloss(loss: Any, data: Ragged) -> tuple[Callable[[], None], Callable[[], None], tuple[np.ndarray, ...]]:
-    from fastloss_kernels.cpu.lists import make_list_value, make_list_value_gradient_hessian
+    from fastloss_kernels.cpu.lists import make_list_value, make_list_value_gradient_hessian, make_scratch
 
     given = (data.score, data.offsets, data.label, _label_offsets(data), np.arange(data.n_lists))
     outputs = (np.empty(data.n_lists), np.empty(len(data.score)), np.empty(len(data.score)))
-    value, scratch = np.empty(data.n_lists), np.empty((2, LONGEST))
+    value, scratch = np.empty(data.n_lists), make_scratch(loss.n_scratch, LONGEST)
     parameters = loss.parameters("logit")
     all_kernel = make_list_value_gradient_hessian(loss.formulas["logit"])
     value_kernel = make_list_value(loss.formulas["logit"])
 
     def run() -> None:
-        all_kernel(*given, parameters, *outputs)
+        all_kernel(*given, parameters, scratch, *outputs)
 
     def run_value() -> None:
         value_kernel(*given, parameters, scratch, value)

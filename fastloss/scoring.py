@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -44,7 +45,7 @@ from fastloss.scan import Progress, SkippedTask
 from fastloss.sources.base import ReadOptions, Task
 from fastloss.sources.listing import LogFile, list_files
 from fastloss.states.ledger import Cause, Ledger, Location
-from fastloss_kernels.losses import Loss
+from fastloss_kernels.losses import ListwiseLoss, Loss
 
 if TYPE_CHECKING:
     from fastloss.columns.base import Batch
@@ -721,7 +722,7 @@ class _RowScorer:
 
     def __init__(self, score_plan: ScorePlan) -> None:
         from fastloss.engine.cpu import CpuEngine, saturation_error
-        from fastloss_kernels.cpu.lists import make_list_flag, make_list_value_gradient_hessian
+        from fastloss_kernels.cpu.lists import make_list_flag, make_list_value_gradient_hessian, make_scratch
         from fastloss_kernels.cpu.pointwise import make_flag, make_value_gradient_hessian
 
         plan, loss = score_plan.plan, score_plan.loss
@@ -741,6 +742,8 @@ class _RowScorer:
         self._kernel: Callable[..., None] = (
             make_list_value_gradient_hessian if plan.lists else make_value_gradient_hessian
         )(row)
+        n_scratch = form.n_scratch if isinstance(form, ListwiseLoss) else 0
+        self._make_scratch = functools.partial(make_scratch, n_scratch)
         self._saturated: Callable[..., None] | None = None
         if test is not None:
             self._saturated = (make_list_flag if plan.lists else make_flag)(test)
@@ -808,7 +811,8 @@ class _RowScorer:
             lists = ListBatch(*self._engine.prepare(self._reads, self._model, lists, lists))
         of_used = np.empty(len(used))
         derivatives = [np.zeros(len(lists.score)) for _ in LOSS_COLUMNS[1:]]
-        self._kernel(*lists, used, self._parameters, of_used, *derivatives)
+        scratch = self._make_scratch(lists.longest)
+        self._kernel(*lists, used, self._parameters, scratch, of_used, *derivatives)
         self._in_unit([of_used, *derivatives])
         values = of_used
         mask = None

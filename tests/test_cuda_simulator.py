@@ -93,10 +93,11 @@ def run_list_kernels(lists: Any, launch: Callable[..., Any], name: str) -> dict[
     cases = lists_of(name)
     arrays = (*test_list_losses.arrays_of(cases), np.arange(len(cases)), loss.parameters(space))
     value, alone = np.full((2, len(cases)), -7.0)
-    gradient, hessian, *scratch = np.full((4, len(arrays[0])), -7.0)
+    gradient, hessian = np.full((2, len(arrays[0])), -7.0)
+    scratch = np.full((loss.n_scratch + 2, len(arrays[0])), -7.0)
     row = loss.formulas[space]
-    launch(lists.make_list_value_gradient_hessian(row))(*arrays, gradient, hessian, value)
-    launch(lists.make_list_value(row))(*arrays, *scratch, alone)
+    launch(lists.make_list_value_gradient_hessian(row))(*arrays, scratch, value, gradient, hessian)
+    launch(lists.make_list_value(row))(*arrays, scratch, alone)
     results = {"value": value, "gradient": gradient, "hessian": hessian, "value alone": alone}
     if space in loss.saturated:
         results["flag"] = np.zeros(len(cases), dtype=np.bool_)

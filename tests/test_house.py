@@ -207,9 +207,7 @@ def loops_of(device: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("maker", loops_of("cuda"))
-def test_twins_take_the_same_arguments(maker: str, request: pytest.FixtureRequest) -> None:
-    if maker.startswith("lists.py:make_list_value"):
-        request.applymarker(pytest.mark.xfail(strict=True, reason="lists have an order of arguments on each device"))
+def test_twins_take_the_same_arguments(maker: str) -> None:
     assert loops_of("cuda")[maker] == loops_of("cpu")[maker] != []
 
 

@@ -212,21 +212,27 @@ class Found(NamedTuple):
     hessian: list[np.ndarray]
 
 
+def scratch_of(loss: ListwiseLoss, cases: Sequence[Case]) -> np.ndarray:
+    scratch = cpu_lists.make_scratch(loss.n_scratch, max(len(case.score) for case in cases))
+    scratch[:] = NAN
+    return scratch
+
+
 def evaluate(loss: ListwiseLoss, space: str, cases: Sequence[Case], parallel: bool = False) -> Found:
     score, offsets, label, label_offsets = arrays_of(cases)
     value, gradient, hessian = np.empty(len(cases)), np.full(len(score), -7.0), np.full(len(score), -7.0)
     kernel = cpu_lists.make_list_value_gradient_hessian(loss.formulas[space], parallel)
     arrays = (score, offsets, label, label_offsets, np.arange(len(cases)), loss.parameters(space))
-    kernel(*arrays, value, gradient, hessian)
+    kernel(*arrays, scratch_of(loss, cases), value, gradient, hessian)
     return Found(value, np.split(gradient, offsets[1:-1]), np.split(hessian, offsets[1:-1]))
 
 
 def evaluate_values(loss: ListwiseLoss, space: str, cases: Sequence[Case]) -> np.ndarray:
     score, offsets, label, label_offsets = arrays_of(cases)
     value = np.empty(len(cases))
-    scratch = np.full((2, max(len(case.score) for case in cases)), NAN)
     kernel = cpu_lists.make_list_value(loss.formulas[space])
-    kernel(score, offsets, label, label_offsets, np.arange(len(cases)), loss.parameters(space), scratch, value)
+    arrays = (score, offsets, label, label_offsets, np.arange(len(cases)), loss.parameters(space))
+    kernel(*arrays, scratch_of(loss, cases), value)
     return value
 
 
@@ -487,7 +493,8 @@ def test_plain_python_gives_the_same_bits(loss: ListwiseLoss, space: str) -> Non
     with np.errstate(all="ignore"):
         for i, case in enumerate(cases):
             gradient, hessian = np.full((2, len(case.score)), -7.0)
-            arrays = (np.array(case.score), np.array(case.label), loss.parameters(space), gradient, hessian)
+            given = (np.array(case.score), np.array(case.label), loss.parameters(space))
+            arrays = (*given, scratch_of(loss, [case]), gradient, hessian)
             value = loss.formulas[space](*arrays, True)
             assert same_bits(value, compiled.value[i]), case
             assert same_bits(gradient, compiled.gradient[i]), case
@@ -629,7 +636,8 @@ def test_saturation_is_where_clipping_changes_the_loss(loss: ListwiseLoss, space
     unclipped = []
     for case in cases:
         gradient, hessian = np.empty((2, len(case.score)))
-        arrays = (np.array(case.score), np.array(case.label), loss.parameters(space, 0.0), gradient, hessian)
+        given = (np.array(case.score), np.array(case.label), loss.parameters(space, 0.0))
+        arrays = (*given, scratch_of(loss, [case]), gradient, hessian)
         with np.errstate(all="ignore"):
             unclipped.append(loss.formulas[space](*arrays, False))
     # A sum of finite numbers that is too large for a float64 rules nothing out.

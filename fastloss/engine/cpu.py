@@ -34,7 +34,7 @@ from fastloss_kernels.cpu import pointwise, sums
 from fastloss_kernels.domain import Interval, Row
 from fastloss_kernels.exact_sum import ADDITIONS_BEFORE_CARRY
 from fastloss_kernels.inverse_links import INVERSE_LINKS
-from fastloss_kernels.losses import Loss
+from fastloss_kernels.losses import ListwiseLoss, Loss
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -128,6 +128,8 @@ class CpuEngine:
             label_range = Interval(low, high, *label_range[2:4], without_zero=True)
         self._label_range = label_range
         self._counts_weightless = any(term.quantity.startswith("zero_weight") for _, term in plan.counts)
+        losses = [plan.form(term.loss) for _, term in plan.terms if term.loss is not None]
+        self._n_scratch = max((loss.n_scratch for loss in losses if isinstance(loss, ListwiseLoss)), default=0)
         self._list_checks = ListChecks(plan, label_range, self._count_outside) if plan.lists else None
 
     def _term_works(self, index: int, model: Model) -> list[_TermWork]:
@@ -321,7 +323,8 @@ class CpuEngine:
                 inputs: Inputs = (cells.arrange(scores[index], "used score"), used_label)
             else:
                 longest = lists[index].longest
-                scratch = self.buffer("scratch", 2 * longest).reshape(2, longest)
+                n_scratch = 2 + self._n_scratch
+                scratch = self.buffer("scratch", n_scratch * longest).reshape(n_scratch, longest)
                 inputs = (*lists[index], cells.rows, scratch)
                 self._count_candidates(cells, index, USED_CANDIDATES, lists[index])
             of_model = None if lists is None else lists[index]

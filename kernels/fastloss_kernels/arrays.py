@@ -128,6 +128,7 @@ def evaluate_lists(
     needs: str,
     label_is_index: bool,
     ignored_index: int | None = None,
+    n_scratch: int = 0,
     derivatives: bool,
 ) -> tuple[Any, ...]:
     """Evaluate a listwise formula: values float64 ``(n_lists,)`` and, if asked, gradients and hessians.
@@ -153,6 +154,8 @@ def evaluate_lists(
         Whether a label is the index of the right candidate.
     ignored_index : int, optional
         An index whose list has no loss.
+    n_scratch : int
+        How many arrays of scratch the formula needs.
     derivatives : bool
         Whether gradients and hessians are asked for.
 
@@ -193,14 +196,14 @@ def evaluate_lists(
     lists = lists[classes == list_loops.USABLE]
     values = np.full(scores.n_lists, np.nan)
     found = np.empty(len(lists))
+    scratch = list_loops.make_scratch(n_scratch, int(np.diff(scores.offsets).max(initial=0)))
     if not derivatives:
-        longest = int(np.diff(scores.offsets).max(initial=0))
-        list_loops.make_list_value(row)(*arrays, lists, parameters, np.empty((2, longest)), found)
+        list_loops.make_list_value(row)(*arrays, lists, parameters, scratch, found)
         values[lists] = found
         return (values,)
     gradient, hessian = np.full(len(scores.values), np.nan), np.full(len(scores.values), np.nan)
     kernel = list_loops.make_list_value_gradient_hessian(row, may_run_parallel(len(scores.values)))
-    kernel(*arrays, lists, parameters, found, gradient, hessian)
+    kernel(*arrays, lists, parameters, scratch, found, gradient, hessian)
     values[lists] = found
     return values, scores.like(gradient), scores.like(hessian)
 

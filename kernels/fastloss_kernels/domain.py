@@ -10,8 +10,9 @@ from typing import NamedTuple
 # Pointwise: row(score, label, parameters) -> (value, gradient, hessian), and test(score, label, parameters) -> bool.
 Row = Callable[..., tuple[float, float, float]]
 RowTest = Callable[..., bool]
-# Listwise: list_row(score, label, parameters, gradient, hessian, derivatives) -> value. Score and label are float64
-# slices of one list. Gradient and hessian are as long: they are scratch, and hold results only if derivatives is true.
+# Listwise: list_row(score, label, parameters, scratch, gradient, hessian, derivatives) -> value. Score and label are
+# float64 slices of one list of n candidates. Gradient and hessian have the shape (n,): they are scratch, and hold
+# results only if derivatives is true. Scratch has the loss's `n_scratch` rows or more, each of n elements or more.
 ListRow = Callable[..., float]
 # list_test(score, label, parameters) -> bool.
 ListTest = Callable[..., bool]

@@ -18,7 +18,7 @@ def make_list_row(row: Row, mean: bool) -> ListRow:
     """Make the mean or the sum of a row formula over the unmasked candidates of a list."""
 
     @formula
-    def list_row(score, label, parameters, gradient, hessian, derivatives):
+    def list_row(score, label, parameters, scratch, gradient, hessian, derivatives):
         count = 0
         for j in range(score.shape[0]):
             x = float(score[j])

@@ -149,7 +149,7 @@ def floored_norm(square: float, floor: float) -> float:
 
 
 @formula
-def cosine_row(score, label, parameters, gradient, hessian, derivatives):
+def cosine_row(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate −Σt·s/(max(‖t‖, floor)·max(‖s‖, floor)); the norms count as constants in the derivatives."""
     floor = parameters[0]
     for j in range(score.shape[0]):

@@ -98,7 +98,7 @@ class Kernel:
         for argument in arguments:
             if isinstance(argument, np.ndarray):
                 # Numba's array: owner, parent, items, bytes of an item, data, shape, strides.
-                given += [0, 0, argument.size, argument.itemsize, address, argument.size, argument.itemsize]
+                given += [0, 0, argument.size, argument.itemsize, address, *argument.shape, *argument.strides]
                 address += argument.nbytes
             else:
                 given += [float64_bits(number) for number in argument]
@@ -109,7 +109,7 @@ class Kernel:
                 self._run({**special, **parameters}, memory)
         offset = 0
         for array in arrays:
-            array[:] = np.frombuffer(memory, array.dtype, array.size, offset)
+            array[:] = np.frombuffer(memory, array.dtype, array.size, offset).reshape(array.shape)
             offset += array.nbytes
 
     def _run(self, known: dict[str, Any], memory: bytearray) -> None:

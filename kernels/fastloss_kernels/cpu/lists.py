@@ -19,12 +19,21 @@ from fastloss_kernels.jit import compile_cpu, formula
 _PARALLEL_BLOCKS_PER_ARRAY = 64
 
 
+def make_scratch(n_scratch: int, longest: int) -> np.ndarray:
+    """Make the scratch of every loop here, float64 ``(n_scratch + 2, longest)``.
+
+    `n_scratch` is the loss's, or the largest of several; `longest` is the length of the longest list. The last two
+    rows stand for gradient and hessian where only the value is asked for.
+    """
+    return np.empty((n_scratch + 2, longest))
+
+
 @functools.cache
 def make_list_value(row: ListRow) -> Callable[..., None]:
     """Make ``value(score, score_offsets, label, label_offsets, lists, parameters, scratch, value_out)``.
 
     Scores and labels float64 of all candidates; `lists` int64 ``(n,)`` the numbers of the lists to evaluate, and
-    `value_out` float64 ``(n,)`` their values, in that order; `scratch` float64 ``(2, longest list)``.
+    `value_out` float64 ``(n,)`` their values, in that order; `scratch` as `make_scratch` makes it.
     """
 
     def value(score, score_offsets, label, label_offsets, lists, parameters, scratch, value_out):
@@ -35,8 +44,9 @@ def make_list_value(row: ListRow) -> Callable[..., None]:
                 score[start:stop],
                 label[label_offsets[k] : label_offsets[k + 1]],
                 parameters,
-                scratch[0, : stop - start],
-                scratch[1, : stop - start],
+                scratch,
+                scratch[-2, : stop - start],
+                scratch[-1, : stop - start],
                 False,
             )
 
@@ -45,14 +55,16 @@ def make_list_value(row: ListRow) -> Callable[..., None]:
 
 @functools.cache
 def make_list_value_gradient_hessian(row: ListRow, parallel: bool = False) -> Callable[..., None]:
-    """Make ``value_gradient_hessian(…, lists, parameters, value_out, gradient_out, hessian_out)``.
+    """Make ``value_gradient_hessian(…, lists, parameters, scratch, value_out, gradient_out, hessian_out)``.
 
     As `make_list_value`; `gradient_out` and `hessian_out` are float64 of all candidates, and those of lists that are
-    not evaluated stay as they are.
+    not evaluated stay as they are. The parallel loop makes scratch of the same shape for each of its blocks.
     """
 
     @formula
-    def block(score, score_offsets, label, label_offsets, lists, parameters, value_out, gradient_out, hessian_out):
+    def block(
+        score, score_offsets, label, label_offsets, lists, parameters, scratch, value_out, gradient_out, hessian_out
+    ):
         for i in range(lists.shape[0]):
             k = lists[i]
             start, stop = score_offsets[k], score_offsets[k + 1]
@@ -60,18 +72,30 @@ def make_list_value_gradient_hessian(row: ListRow, parallel: bool = False) -> Ca
                 score[start:stop],
                 label[label_offsets[k] : label_offsets[k + 1]],
                 parameters,
+                scratch,
                 gradient_out[start:stop],
                 hessian_out[start:stop],
                 True,
             )
 
     def value_gradient_hessian(
-        score, score_offsets, label, label_offsets, lists, parameters, value_out, gradient_out, hessian_out
+        score, score_offsets, label, label_offsets, lists, parameters, scratch, value_out, gradient_out, hessian_out
     ):
-        block(score, score_offsets, label, label_offsets, lists, parameters, value_out, gradient_out, hessian_out)
+        block(
+            score,
+            score_offsets,
+            label,
+            label_offsets,
+            lists,
+            parameters,
+            scratch,
+            value_out,
+            gradient_out,
+            hessian_out,
+        )
 
     def value_gradient_hessian_parallel(
-        score, score_offsets, label, label_offsets, lists, parameters, value_out, gradient_out, hessian_out
+        score, score_offsets, label, label_offsets, lists, parameters, scratch, value_out, gradient_out, hessian_out
     ):
         n_lists = lists.shape[0]
         for b in prange(_PARALLEL_BLOCKS_PER_ARRAY):
@@ -84,6 +108,7 @@ def make_list_value_gradient_hessian(row: ListRow, parallel: bool = False) -> Ca
                 label_offsets,
                 lists[first:last],
                 parameters,
+                np.empty_like(scratch),
                 value_out[first:last],
                 gradient_out,
                 hessian_out,

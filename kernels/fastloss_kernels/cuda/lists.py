@@ -17,24 +17,13 @@ from fastloss_kernels.jit import compile_cuda
 
 @functools.cache
 def make_list_value(row: ListRow) -> Any:
-    """Make ``value(score, score_offsets, label, label_offsets, lists, parameters, gradient, hessian, value_out)``.
+    """Make ``value(score, score_offsets, label, label_offsets, lists, parameters, scratch, value_out)``.
 
-    As `make_list_value_gradient_hessian`; what `gradient` and `hessian` hold afterwards is of no use.
+    Arrays as in `cpu.lists.make_list_value`, on the device. But `scratch` is float64 ``(n_scratch + 2,
+    n_candidates)``, since lists run at the same time: each has the columns of its candidates.
     """
-    return _make(row, False)
 
-
-@functools.cache
-def make_list_value_gradient_hessian(row: ListRow) -> Any:
-    """Make ``value_gradient_hessian(…, lists, parameters, gradient_out, hessian_out, value_out)``.
-
-    Arrays as in `cpu.lists.make_list_value_gradient_hessian`, on the device.
-    """
-    return _make(row, True)
-
-
-def _make(row: ListRow, derivatives: bool) -> Any:
-    def evaluate(score, score_offsets, label, label_offsets, lists, parameters, gradient, hessian, value_out):
+    def value(score, score_offsets, label, label_offsets, lists, parameters, scratch, value_out):
         for i in range(cuda.grid(1), lists.shape[0], cuda.gridsize(1)):
             k = lists[i]
             start, stop = score_offsets[k], score_offsets[k + 1]
@@ -42,12 +31,40 @@ def _make(row: ListRow, derivatives: bool) -> Any:
                 score[start:stop],
                 label[label_offsets[k] : label_offsets[k + 1]],
                 parameters,
-                gradient[start:stop],
-                hessian[start:stop],
-                derivatives,
+                scratch[:, start:stop],
+                scratch[-2, start:stop],
+                scratch[-1, start:stop],
+                False,
             )
 
-    return compile_cuda(evaluate)
+    return compile_cuda(value)
+
+
+@functools.cache
+def make_list_value_gradient_hessian(row: ListRow) -> Any:
+    """Make ``value_gradient_hessian(…, lists, parameters, scratch, value_out, gradient_out, hessian_out)``.
+
+    Arrays as in `cpu.lists.make_list_value_gradient_hessian`, on the device; `scratch` as in `make_list_value`, of
+    which only the first `n_scratch` rows are used.
+    """
+
+    def value_gradient_hessian(
+        score, score_offsets, label, label_offsets, lists, parameters, scratch, value_out, gradient_out, hessian_out
+    ):
+        for i in range(cuda.grid(1), lists.shape[0], cuda.gridsize(1)):
+            k = lists[i]
+            start, stop = score_offsets[k], score_offsets[k + 1]
+            value_out[i] = row(
+                score[start:stop],
+                label[label_offsets[k] : label_offsets[k + 1]],
+                parameters,
+                scratch[:, start:stop],
+                gradient_out[start:stop],
+                hessian_out[start:stop],
+                True,
+            )
+
+    return compile_cuda(value_gradient_hessian)
 
 
 @functools.cache

@@ -87,15 +87,15 @@ def difference_parts(a: float, b: float) -> tuple[float, float]:
 
 
 @functools.cache
-def make_side(pair: Pair, wins: bool) -> Callable[..., tuple[float, float, float, float, float]]:
-    """Make ``side(score, label, k, factor, parameters)``: sums over the pairs that candidate k wins, or loses.
+def make_wins(pair: Pair) -> Callable[..., tuple[float, float, float, float, float]]:
+    """Make ``wins(score, label, k, factor, parameters)``: sums over the pairs that candidate k wins.
 
-    Returns the number of pairs, the sum of values, times the factor, that of derivatives as large + small, and that of
-    curvatures.
+    Returns the number of pairs, the sum of values, times the factor, that of derivatives by the losers as large +
+    small, and that of curvatures.
     """
 
     @formula
-    def side(score, label, k, factor, parameters):
+    def wins(score, label, k, factor, parameters):
         own = float(score[k])
         own_label = float(label[k])
         worst_key = LOWEST_KEY
@@ -104,8 +104,8 @@ def make_side(pair: Pair, wins: bool) -> Callable[..., tuple[float, float, float
         for j in range(score.shape[0]):
             x = float(score[j])
             y = float(label[j])
-            difference = x - own if wins else own - x
-            met = (y < own_label if wins else y > own_label) & (x > float("-inf"))
+            difference = x - own
+            met = (y < own_label) & (x > float("-inf"))
             bits = float64_bits(difference)
             key = bits ^ ((bits >> 63) & MAGNITUDE_BITS)
             worst_key = max(worst_key, key if met else LOWEST_KEY)
@@ -132,8 +132,8 @@ def make_side(pair: Pair, wins: bool) -> Callable[..., tuple[float, float, float
         for j in range(score.shape[0]):
             x = float(score[j])
             y = float(label[j])
-            met = (y < own_label if wins else y > own_label) & (x > float("-inf"))
-            difference, lost = difference_parts(x if wins else own, own if wins else x)
+            met = (y < own_label) & (x > float("-inf"))
+            difference, lost = difference_parts(x, own)
             v, step, g, h = pair(difference, lost, parameters)
             large, small = cut(v * factor if met else 0.0, value_scale)
             value = exact_add(value, large)
@@ -150,7 +150,7 @@ def make_side(pair: Pair, wins: bool) -> Callable[..., tuple[float, float, float
         steps, slope = two_sum(steps, slope)
         return float(count), total, steps, slope + lost, curvature + curvature_small
 
-    return side
+    return wins
 
 
 @functools.cache
@@ -184,78 +184,54 @@ def make_pairwise_row(pair: Pair) -> ListRow:
     Notes
     -----
     A winner's derivatives are sums over its losers, and a loser's over its winners. The second are gathered for all
-    losers at once, winner by winner, with what each addition lost kept in the part of the array that is still free:
-    first the lower half of the candidates, then the half of what remains, and so on. So lists of few winners, which
+    losers at once, winner by winner, with what each addition loses kept beside them. So lists of few winners, which
     are most lists, cost no more than those.
     """
-    winning = make_side(pair, True)
-    losing = make_side(pair, False)
+    wins = make_wins(pair)
     gather = make_gather(pair)
 
     @formula
-    def row(score, label, parameters, gradient, hessian, derivatives):
+    def row(score, label, parameters, scratch, gradient, hessian, derivatives):
         n = score.shape[0]
         if n > parameters[0]:
             return no_number(gradient, hessian, derivatives)
         lowest, factor = lowest_label(score, label)
+        gradient_lost = scratch[0, :n]
+        hessian_lost = scratch[1, :n]
         total = 0.0
         total_small = 0.0
         pairs = 0.0
-        if not derivatives:
+        for k in range(n):
+            slope = 0.0
+            slope_small = 0.0
+            curvature = 0.0
+            if (float(label[k]) > lowest) & (float(score[k]) > float("-inf")):
+                count, value, slope, slope_small, curvature = wins(score, label, k, factor, parameters)
+                pairs += count
+                total, lost = two_sum(total, value)
+                total_small += lost
+            if derivatives:
+                gradient[k] = -slope
+                gradient_lost[k] = -slope_small
+                hessian[k] = curvature
+                hessian_lost[k] = 0.0
+        if derivatives:
             for i in range(n):
                 if (float(label[i]) > lowest) & (float(score[i]) > float("-inf")):
-                    count, value, _, _, _ = winning(score, label, i, factor, parameters)
-                    pairs += count
-                    total, lost = two_sum(total, value)
-                    total_small += lost
-        else:
-            start = 0
-            while start < n:
-                size = max((n - start) // 2, 1)
-                alone = start + size == n
-                stop = start + size
-                for k in range(start, stop):
-                    here = float(score[k]) > float("-inf")
-                    slope = 0.0
-                    slope_small = 0.0
-                    curvature = 0.0
-                    if here & (float(label[k]) > lowest):
-                        count, value, slope, slope_small, curvature = winning(score, label, k, factor, parameters)
-                        pairs += count
-                        total, lost = two_sum(total, value)
-                        total_small += lost
-                    if alone:
-                        if here:
-                            _, _, large, small, other = losing(score, label, k, factor, parameters)
-                            large, lost = two_sum(large, -slope)
-                            slope = -(large + (lost + (small - slope_small)))
-                            curvature += other
-                    else:
-                        gradient[k + size] = -slope_small
-                        hessian[k + size] = 0.0
-                    gradient[k] = -slope
-                    hessian[k] = curvature
-                if not alone:
-                    for i in range(n):
-                        if (float(label[i]) > lowest) & (float(score[i]) > float("-inf")):
-                            gather(
-                                float(score[i]),
-                                float(label[i]),
-                                score[start:stop],
-                                label[start:stop],
-                                parameters,
-                                gradient[start:stop],
-                                gradient[stop : stop + size],
-                                hessian[start:stop],
-                                hessian[stop : stop + size],
-                            )
-                    for k in range(start, stop):
-                        gradient[k] = float(gradient[k]) + float(gradient[k + size])
-                        hessian[k] = float(hessian[k]) + float(hessian[k + size])
-                start = stop
-            for j in range(n):
-                gradient[j] = divide(float(gradient[j]), pairs)
-                hessian[j] = divide(float(hessian[j]), pairs)
+                    gather(
+                        float(score[i]),
+                        float(label[i]),
+                        score,
+                        label,
+                        parameters,
+                        gradient,
+                        gradient_lost,
+                        hessian,
+                        hessian_lost,
+                    )
+            for k in range(n):
+                gradient[k] = divide(float(gradient[k]) + float(gradient_lost[k]), pairs)
+                hessian[k] = divide(float(hessian[k]) + float(hessian_lost[k]), pairs)
         return divide(divide(rounded_sum(total, total_small), pairs), factor)
 
     return row

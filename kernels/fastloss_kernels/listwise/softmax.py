@@ -66,7 +66,7 @@ def make_logit_row(label_at: LabelAt) -> ListRow:
     labelled = LABELLED[label_at]
 
     @formula
-    def row(score, label, parameters, gradient, hessian, derivatives):
+    def row(score, label, parameters, scratch, gradient, hessian, derivatives):
         scale, smoothing, normalized = parameters
         highest = highest_score(score)
         top = first_position(score, highest)
@@ -144,7 +144,7 @@ def make_probability_row(label_at: LabelAt, logarithmic: bool) -> ListRow:
     """
 
     @formula
-    def row(score, label, parameters, gradient, hessian, derivatives):
+    def row(score, label, parameters, scratch, gradient, hessian, derivatives):
         scale, smoothing, normalized, epsilon, ceiling = parameters
         lowest = LOWEST if logarithmic else 0.0
         shift = 0.0

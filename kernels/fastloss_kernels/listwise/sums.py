@@ -94,6 +94,14 @@ def sum_parts(terms) -> tuple[float, float]:
 
 
 @formula
+def accumulate(totals, lost, k: int, term: float) -> None:
+    """Add a term to one of many running sums, and what the addition loses to its place in `lost`."""
+    total, low = two_sum(float(totals[k]), term)
+    totals[k] = total
+    lost[k] = float(lost[k]) + low
+
+
+@formula
 def exponential_parts(score, highest: float, top: int, out, out_small) -> tuple[float, float]:
     """Fill `out` and `out_small` with e^(s − highest) as large + small, 0 at `top` and where masked.
 

@@ -19,7 +19,7 @@ from fastloss_kernels.elementary import tanh
 from fastloss_kernels.jit import divide, exact_add, formula
 from fastloss_kernels.listwise.ndcg import GAINS, Gain, label_range_of, make_ideal
 from fastloss_kernels.listwise.pairs import difference_parts, no_number
-from fastloss_kernels.listwise.sums import cut, sum_parts
+from fastloss_kernels.listwise.sums import accumulate, cut, sum_parts
 from fastloss_kernels.losses.base import PairwiseLoss
 
 # Beyond, a sigmoid is 0 or 1.
@@ -72,23 +72,16 @@ def make_row(gain: Gain) -> ListRow:
     Notes
     -----
     With G the share of a candidate's gain in the ideal gain, r its smooth rank and f(r) = 1/log(1 + r), the loss is
-    −Σ G·f(r). With a = −G·f′(r), b = G·f″(r) and the sigmoid's derivatives at (s_k − s_j)/T, T²·hessian_k is
-    Σ_j (σ″·(a_j − a_k) − σ′²·b_j) − b_k·(Σ_j σ′)², and T·gradient_k is Σ_j σ′·(a_j − a_k). The sums of a candidate,
-    its a and its b are eight numbers, in the room of four candidates. So a quarter of those that are left is finished
-    at a time, and the last three one by one.
+    −Σ G·f(r). With a = −G·f′(r), b = G·f″(r) and the sigmoid's derivatives at (s_k − s_j)/T, T·gradient_k is
+    Σ_j σ′·(a_j − a_k), and T²·hessian_k is Σ_j (σ″·(a_j − a_k) − σ′²·b_j) − b_k·(Σ_j σ′)². The sums run in the order
+    of the candidates j, each with what its additions lost beside it.
     """
     ideal_of = make_ideal(gain)
 
     @formula
-    def pulls(score, label, k, temperature, ideal, ideal_small):
-        """Return a and b of a candidate."""
-        y = float(label[k])
-        if not ((y > 0.0) & (float(score[k]) > float("-inf"))):
-            return 0.0, 0.0
-        gained, gained_small = gain(y)
+    def derivatives_by_rank(gained, gained_small, after, after_small, log, log_small, ideal, ideal_small):
+        """Return a and b of a candidate from its gain, 1 + rank and the logarithm of that."""
         share, share_small = divide_parts(gained, gained_small, ideal, ideal_small)
-        after, after_small = smooth_rank_after(score, k, temperature)
-        log, log_small = log_of_positive_parts(after, after_small)
         scale, scale_small = product_parts(after, after_small, log, log_small)
         square, square_small = product_parts(scale, scale_small, log, log_small)
         large, small = divide_parts(share, share_small, square, square_small)
@@ -96,30 +89,7 @@ def make_row(gain: Gain) -> ListRow:
         return first, divide(first * (log + 2.0), scale)
 
     @formula
-    def gather(
-        x, own, first, second, temperature, score, firsts, slopes, slopes_small, bends, bends_small, sums, sums_small
-    ):
-        """Add one candidate's part to the sums of others; `own` is its place among them."""
-        for k in range(score.shape[0]):
-            other = float(score[k])
-            met = (other > float("-inf")) & (k != own)
-            u, u_small = scaled_difference(other, x, temperature)
-            slope, bend = curve(u, u_small)
-            pull = first - float(firsts[k])
-            step = slope * pull
-            turn = bend * pull - slope * slope * second
-            total, lost = two_sum(float(slopes[k]), step if met else 0.0)
-            slopes[k] = total
-            slopes_small[k] = float(slopes_small[k]) + lost
-            total, lost = two_sum(float(bends[k]), turn if met else 0.0)
-            bends[k] = total
-            bends_small[k] = float(bends_small[k]) + lost
-            total, lost = two_sum(float(sums[k]), slope if met else 0.0)
-            sums[k] = total
-            sums_small[k] = float(sums_small[k]) + lost
-
-    @formula
-    def row(score, label, parameters, gradient, hessian, derivatives):
+    def row(score, label, parameters, scratch, gradient, hessian, derivatives):
         longest, temperature = parameters
         n = score.shape[0]
         if n > longest:
@@ -132,10 +102,14 @@ def make_row(gain: Gain) -> ListRow:
                     gradient[j] = 0.0
                     hessian[j] = 0.0
             return 0.0
+        first = scratch[0, :n]
+        second = scratch[1, :n]
         for k in range(n):
             y = float(label[k])
             gradient[k] = 0.0
             hessian[k] = 0.0
+            first[k] = 0.0
+            second[k] = 0.0
             if (y > 0.0) & (float(score[k]) > float("-inf")):
                 gained, gained_small = gain(y)
                 after, after_small = smooth_rank_after(score, k, temperature)
@@ -143,79 +117,44 @@ def make_row(gain: Gain) -> ListRow:
                 part, part_small = divide_parts(gained, gained_small, log, log_small)
                 gradient[k] = part
                 hessian[k] = part_small
+                first[k], second[k] = derivatives_by_rank(
+                    gained, gained_small, after, after_small, log, log_small, ideal, ideal_small
+                )
         found, found_small = sum_parts(gradient)
         rest, _ = sum_parts(hessian)
         value, value_small = divide_parts(found, found_small + rest, ideal, ideal_small)
         if derivatives:
-            start = 0
-            while start < n:
-                size = (n - start) // 4
-                alone = size == 0
-                size = 1 if alone else size
-                stop = start + size
-                own_score = float(score[start])
-                own_first, own_second = pulls(score, label, start, temperature, ideal, ideal_small)
-                slopes = 0.0
-                slopes_small = 0.0
-                bends = 0.0
-                bends_small = 0.0
-                sums = 0.0
-                sums_small = 0.0
-                if not alone:
-                    for k in range(start, stop):
-                        first, second = pulls(score, label, k, temperature, ideal, ideal_small)
-                        gradient[k] = 0.0
-                        gradient[k + size] = 0.0
-                        gradient[k + 2 * size] = 0.0
-                        gradient[k + 3 * size] = first
-                        hessian[k] = 0.0
-                        hessian[k + size] = 0.0
-                        hessian[k + 2 * size] = 0.0
-                        hessian[k + 3 * size] = second
-                for j in range(n):
-                    x = float(score[j])
-                    if x > float("-inf"):
-                        first, second = pulls(score, label, j, temperature, ideal, ideal_small)
-                        if not alone:
-                            gather(
-                                x,
-                                j - start,
-                                first,
-                                second,
-                                temperature,
-                                score[start:stop],
-                                gradient[stop + 2 * size : stop + 3 * size],
-                                gradient[start:stop],
-                                gradient[stop : stop + size],
-                                hessian[start:stop],
-                                hessian[stop : stop + size],
-                                gradient[stop + size : stop + 2 * size],
-                                hessian[stop + size : stop + 2 * size],
-                            )
-                        elif (j != start) & (own_score > float("-inf")):
-                            u, u_small = scaled_difference(own_score, x, temperature)
-                            slope, bend = curve(u, u_small)
-                            pull = first - own_first
-                            slopes, lost = two_sum(slopes, slope * pull)
-                            slopes_small += lost
-                            bends, lost = two_sum(bends, bend * pull - slope * slope * second)
-                            bends_small += lost
-                            sums, lost = two_sum(sums, slope)
-                            sums_small += lost
-                if alone:
-                    total = sums + sums_small
-                    gradient[start] = divide(slopes + slopes_small, temperature)
-                    bend = (bends + bends_small) - own_second * total * total
-                    hessian[start] = divide(divide(bend, temperature), temperature)
-                else:
-                    for k in range(start, stop):
-                        total = float(gradient[k + 2 * size]) + float(hessian[k + 2 * size])
-                        slope = float(gradient[k]) + float(gradient[k + size])
-                        bend = float(hessian[k]) + float(hessian[k + size])
-                        bend -= float(hessian[k + 3 * size]) * total * total
-                        gradient[k] = divide(slope, temperature)
-                        hessian[k] = divide(divide(bend, temperature), temperature)
-                start = stop
+            gradient_lost = scratch[2, :n]
+            hessian_lost = scratch[3, :n]
+            slopes = scratch[4, :n]
+            slopes_lost = scratch[5, :n]
+            for k in range(n):
+                gradient[k] = 0.0
+                gradient_lost[k] = 0.0
+                hessian[k] = 0.0
+                hessian_lost[k] = 0.0
+                slopes[k] = 0.0
+                slopes_lost[k] = 0.0
+            for j in range(n):
+                x = float(score[j])
+                if x > float("-inf"):
+                    for k in range(n):
+                        other = float(score[k])
+                        met = (other > float("-inf")) & (k != j)
+                        u, u_small = scaled_difference(other, x, temperature)
+                        slope, curvature = curve(u, u_small)
+                        change = float(first[j]) - float(first[k])
+                        bend = curvature * change - slope * slope * float(second[j])
+                        accumulate(gradient, gradient_lost, k, slope * change if met else 0.0)
+                        accumulate(hessian, hessian_lost, k, bend if met else 0.0)
+                        accumulate(slopes, slopes_lost, k, slope if met else 0.0)
+            for k in range(n):
+                total = float(slopes[k]) + float(slopes_lost[k])
+                slope = float(gradient[k]) + float(gradient_lost[k])
+                curvature = float(hessian[k]) + float(hessian_lost[k])
+                curvature -= float(second[k]) * total * total
+                gradient[k] = divide(slope, temperature)
+                hessian[k] = divide(divide(curvature, temperature), temperature)
         return -(value + value_small)
 
     return row
@@ -245,6 +184,7 @@ class ApproxNDCG(PairwiseLoss):
 
     name: ClassVar[str] = "approx_ndcg"
     aliases: ClassVar[tuple[str, ...]] = ("approx_ndcg_loss",)
+    n_scratch: ClassVar[int] = 6
     ranges = {**PairwiseLoss.ranges, "temperature": Interval(0.0, 1e100, low_open=True)}
     choices = {"gain": ("exp2", "linear")}
     definition = "−Σ G_i/log2(1 + rank_i)/ideal DCG, rank_i = 1 + Σ σ((s_j − s_i)/temperature) over j ≠ i"

@@ -183,12 +183,15 @@ class ListwiseLoss(Loss):
     ----------
     label_kind : {"list", "index"}
         Whether the label is a list with one number for each candidate, or the index of the right one.
+    n_scratch : int
+        How many arrays as long as the list the formulas need besides gradient and hessian.
     counts_no_positive : bool
         Whether the formula has the value that other systems count for a list without a positive label.
     """
 
     listwise: ClassVar[bool] = True
     label_kind: ClassVar[str] = "list"
+    n_scratch: ClassVar[int] = 0
     counts_no_positive: ClassVar[bool] = False
 
     @property
@@ -248,6 +251,7 @@ class ListwiseLoss(Loss):
             needs=self.needs,
             label_is_index=self.label_kind == "index",
             ignored_index=self.ignore_class,
+            n_scratch=self.n_scratch,
             derivatives=derivatives,
         )
 

@@ -83,7 +83,7 @@ def focal_of_candidate(x, highest, at_top, rest, rest_small, total, total_small,
 
 
 @formula
-def row_logit(score, label, parameters, gradient, hessian, derivatives):
+def row_logit(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate α·Σ y·q^γ·c over candidates, p the softmax of logits, q = 1 − p and c = −log p.
 
     With a = α·y·q^γ·(1 + γ·p·c/q), S = Σa, b = p·∂a/∂p and T = Σb, the gradient is p·S − a = p·(S − a) − a·q and the
@@ -174,7 +174,7 @@ def row_logit(score, label, parameters, gradient, hessian, derivatives):
 
 
 @formula
-def row_prob(score, label, parameters, gradient, hessian, derivatives):
+def row_prob(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate Σ y·α·(1 − p)^γ·(−log p) of probabilities, each logarithm clipped at log ε."""
     scale, smoothing, gamma, epsilon, ceiling, alpha = parameters
     shift = 0.0

@@ -12,7 +12,7 @@ from fastloss_kernels.losses.base import ListwiseLoss
 
 
 @formula
-def row(score, label, parameters, gradient, hessian, derivatives):
+def row(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate max(0, 1 + max (1 − y)·s − Σ y·s); the parameter tells whether a masked right candidate is −∞ or 0.
 
     Differences and products keep what rounding loses, so that the slack has all digits.

@@ -16,7 +16,7 @@ NOISE = 2.0**-60
 
 
 @formula
-def row(score, label, parameters, gradient, hessian, derivatives):
+def row(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate −Σt·s/(‖t‖·‖s‖), every sum in two parts, on vectors scaled to a largest element of about 1.
 
     With a = Σt·s, n = Σs² and r = ‖t‖·‖s‖ the gradient is (a·s − n·t)/(n·r), and the hessian, with v for that

@@ -14,7 +14,7 @@ from fastloss_kernels.losses.base import ListwiseLoss
 
 
 @formula
-def row_logit(score, label, parameters, gradient, hessian, derivatives):
+def row_logit(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate from logits: log Σe^(s − m) + Σ p·(m − s), m the highest, both at least 0.
 
     With D for the second sum and a = m − s, the gradient is p·(a − D), the hessian p·((1 − 2p)·(a − D) − (1 − p)).
@@ -47,7 +47,7 @@ def row_logit(score, label, parameters, gradient, hessian, derivatives):
 
 
 @formula
-def row_prob(score, label, parameters, gradient, hessian, derivatives):
+def row_prob(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate from probabilities: −Σ q·log q; gradient −1 − log q and hessian −1/q, infinite at 0."""
     for j in range(score.shape[0]):
         q = float(score[j])
@@ -68,7 +68,7 @@ def row_prob(score, label, parameters, gradient, hessian, derivatives):
 
 
 @formula
-def row_logprob(score, label, parameters, gradient, hessian, derivatives):
+def row_logprob(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate from log-probabilities: −Σ l·e^l."""
     for j in range(score.shape[0]):
         logarithm = float(score[j])

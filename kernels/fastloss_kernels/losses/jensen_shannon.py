@@ -60,7 +60,7 @@ def candidate_divergence(t: float, p: float, p_small: float) -> float:
 
 
 @formula
-def row_prob(score, label, parameters, gradient, hessian, derivatives):
+def row_prob(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate from probabilities: gradient log(q/m)/2, hessian t/(2q·(t + q))."""
     for j in range(score.shape[0]):
         q = float(score[j])
@@ -97,7 +97,7 @@ def harmonic(t: float, p: float) -> float:
 
 
 @formula
-def row_logit(score, label, parameters, gradient, hessian, derivatives):
+def row_logit(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate from logits, by the derivatives g and h by the probabilities p.
 
     The gradient is p·(g − Σp·g), the hessian, with u = p²·h and v = p·(g − Σp·g), (1 − 2p)·v + (1 − p)²·u + p²·Σ′u, Σ′

@@ -20,19 +20,19 @@ logprob_crossentropy = CategoricalCrossentropy.formulas["logprob"]
 
 
 @formula
-def row_logit(score, label, parameters, gradient, hessian, derivatives):
+def row_logit(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate from logits: the cross-entropy less the label's entropy, which is a constant to the derivatives."""
     for j in range(label.shape[0]):
         t = float(label[j])
         term = t * log(t)
         gradient[j] = 0.0 if t == 0.0 else term
     constant, small = sum_parts(gradient)
-    value = logit_crossentropy(score, label, parameters, gradient, hessian, derivatives)
+    value = logit_crossentropy(score, label, parameters, scratch, gradient, hessian, derivatives)
     return value + (constant + small)
 
 
 @formula
-def row_prob(score, label, parameters, gradient, hessian, derivatives):
+def row_prob(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate from probabilities: Σ t·log(t/max(q, ε)), the quotient's logarithm from the difference of near ones."""
     epsilon = parameters[3]
     for j in range(score.shape[0]):
@@ -47,12 +47,12 @@ def row_prob(score, label, parameters, gradient, hessian, derivatives):
     large, large_small = sum_parts(gradient)
     small, smaller = sum_parts(hessian)
     if derivatives:
-        prob_crossentropy(score, label, parameters, gradient, hessian, True)
+        prob_crossentropy(score, label, parameters, scratch, gradient, hessian, True)
     return large + (small + (large_small + smaller)) if large < float("inf") else large
 
 
 @formula
-def row_logprob(score, label, parameters, gradient, hessian, derivatives):
+def row_logprob(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate from log-probabilities l: Σ t·(log t − max(l, log ε))."""
     ceiling = parameters[4]
     for j in range(score.shape[0]):
@@ -70,7 +70,7 @@ def row_logprob(score, label, parameters, gradient, hessian, derivatives):
     large, large_small = sum_parts(gradient)
     small, smaller = sum_parts(hessian)
     if derivatives:
-        logprob_crossentropy(score, label, parameters, gradient, hessian, True)
+        logprob_crossentropy(score, label, parameters, scratch, gradient, hessian, True)
     return large + (small + (large_small + smaller)) if large < float("inf") else large
 
 

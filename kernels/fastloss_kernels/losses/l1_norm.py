@@ -12,7 +12,7 @@ from fastloss_kernels.losses.base import ListwiseLoss
 
 
 @formula
-def row(score, label, parameters, gradient, hessian, derivatives):
+def row(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate Σ|s − t|; where two elements are equal the subgradient is 0."""
     for j in range(score.shape[0]):
         distance = abs(float(score[j]) - float(label[j]))

@@ -14,7 +14,7 @@ from fastloss_kernels.losses.base import ListwiseLoss
 
 
 @formula
-def row(score, label, parameters, gradient, hessian, derivatives):
+def row(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate √Σd² with d = s − t, scaled to a largest element of about 1; gradient d/‖d‖, hessian (‖d‖² − d²)/‖d‖³.
 
     The largest square stays out of the sum, so that at its element the hessian's difference is a sum of squares too.

@@ -24,7 +24,7 @@ from fastloss_kernels.elementary import log
 from fastloss_kernels.jit import fma, formula
 from fastloss_kernels.listwise.ndcg import GAINS, Gain, label_range_of, make_ideal, rank_of
 from fastloss_kernels.listwise.pairs import difference_parts, loses_to_infinity, lowest_label, no_number
-from fastloss_kernels.listwise.sums import sum_parts
+from fastloss_kernels.listwise.sums import accumulate, sum_parts
 from fastloss_kernels.losses.base import PairwiseLoss
 
 # Beyond, e^−|d| is 0.
@@ -96,8 +96,8 @@ def make_row(gain: Gain) -> ListRow:
 
     Notes
     -----
-    Derivatives of a candidate are sums over its pairs, kept as large + small beside its rank: five numbers, in the
-    room of three candidates. So a third of those that are left is finished at a time, and the last two one by one.
+    Derivatives of a candidate are sums over its pairs in the order of the other candidates, each with what its
+    additions lost beside it.
     """
     ideal_of = make_ideal(gain)
 
@@ -116,31 +116,16 @@ def make_row(gain: Gain) -> ListRow:
         return slope if met else 0.0, curvature if met else 0.0
 
     @formula
-    def gather(
-        own, own_label, rank, scale, scale_small, sigma, score, label, ranks, slopes, slopes_small, bends, bends_small
-    ):
-        """Add the pairs of one candidate to the derivatives of others."""
-        for k in range(score.shape[0]):
-            x = float(score[k])
-            y = float(label[k])
-            step, turn = derivatives_of_pair(own, own_label, rank, scale, scale_small, sigma, x, y, float(ranks[k]))
-            slope, slope_lost = two_sum(float(slopes[k]), step)
-            bend, bend_lost = two_sum(float(bends[k]), turn)
-            slopes[k] = slope
-            slopes_small[k] = float(slopes_small[k]) + slope_lost
-            bends[k] = bend
-            bends_small[k] = float(bends_small[k]) + bend_lost
-
-    @formula
-    def row(score, label, parameters, gradient, hessian, derivatives):
+    def row(score, label, parameters, scratch, gradient, hessian, derivatives):
         longest, sigma = parameters
         n = score.shape[0]
         if n > longest:
             return no_number(gradient, hessian, derivatives)
+        ranks = scratch[0, :n]
         ideal, ideal_small = ideal_of(score, label, gradient, hessian)
         lowest, _ = lowest_label(score, label)
         for k in range(n):
-            gradient[k] = rank_of(score, k)
+            ranks[k] = rank_of(score, k)
         total = 0.0
         total_small = 0.0
         infinite = False
@@ -148,7 +133,7 @@ def make_row(gain: Gain) -> ListRow:
             winner = float(score[i])
             own_label = float(label[i])
             if (own_label > lowest) & (winner > float("-inf")):
-                rank = float(gradient[i])
+                rank = float(ranks[i])
                 own_gain, own_gain_small = gain(own_label)
                 own_log, own_log_small = log_of_positive_parts(1.0 + rank, 0.0)
                 scale, scale_small = product_parts(ideal, ideal_small, own_log, own_log_small)
@@ -160,7 +145,7 @@ def make_row(gain: Gain) -> ListRow:
                     other_gain, other_gain_small = gain(y)
                     weight, weight_small = weight_parts(
                         rank,
-                        float(gradient[j]),
+                        float(ranks[j]),
                         own_gain,
                         own_gain_small,
                         other_gain,
@@ -174,71 +159,37 @@ def make_row(gain: Gain) -> ListRow:
                 total, lost = two_sum(total, value)
                 total_small += lost + value_small
         if derivatives:
-            start = 0
-            while start < n:
-                size = max((n - start) // 3, 1)
-                stop = start + size
-                last = stop + size
-                alone = n - start < 3
-                slope = 0.0
-                slope_small = 0.0
-                bend = 0.0
-                bend_small = 0.0
-                own_rank = rank_of(score, start)
-                if not alone:
-                    for k in range(start, stop):
-                        gradient[k] = 0.0
-                        gradient[k + size] = 0.0
-                        gradient[k + 2 * size] = rank_of(score, k)
-                        hessian[k] = 0.0
-                        hessian[k + size] = 0.0
-                for j in range(n):
-                    x = float(score[j])
-                    y = float(label[j])
-                    if x > float("-inf"):
-                        rank = rank_of(score, j)
-                        log, log_small = log_of_positive_parts(1.0 + rank, 0.0)
-                        scale, scale_small = product_parts(ideal, ideal_small, log, log_small)
-                        if alone:
-                            step, turn = derivatives_of_pair(
-                                x,
-                                y,
-                                rank,
-                                scale,
-                                scale_small,
-                                sigma,
-                                float(score[start]),
-                                float(label[start]),
-                                own_rank,
-                            )
-                            slope, lost = two_sum(slope, step)
-                            slope_small += lost
-                            bend, lost = two_sum(bend, turn)
-                            bend_small += lost
-                        else:
-                            gather(
-                                x,
-                                y,
-                                rank,
-                                scale,
-                                scale_small,
-                                sigma,
-                                score[start:stop],
-                                label[start:stop],
-                                gradient[last : last + size],
-                                gradient[start:stop],
-                                gradient[stop:last],
-                                hessian[start:stop],
-                                hessian[stop:last],
-                            )
-                if alone:
-                    gradient[start] = slope + slope_small
-                    hessian[start] = bend + bend_small
-                else:
-                    for k in range(start, stop):
-                        gradient[k] = float(gradient[k]) + float(gradient[k + size])
-                        hessian[k] = float(hessian[k]) + float(hessian[k + size])
-                start = stop
+            gradient_lost = scratch[1, :n]
+            hessian_lost = scratch[2, :n]
+            for k in range(n):
+                gradient[k] = 0.0
+                gradient_lost[k] = 0.0
+                hessian[k] = 0.0
+                hessian_lost[k] = 0.0
+            for i in range(n):
+                own = float(score[i])
+                own_label = float(label[i])
+                if own > float("-inf"):
+                    rank = float(ranks[i])
+                    own_log, own_log_small = log_of_positive_parts(1.0 + rank, 0.0)
+                    scale, scale_small = product_parts(ideal, ideal_small, own_log, own_log_small)
+                    for k in range(n):
+                        slope, curvature = derivatives_of_pair(
+                            own,
+                            own_label,
+                            rank,
+                            scale,
+                            scale_small,
+                            sigma,
+                            float(score[k]),
+                            float(label[k]),
+                            float(ranks[k]),
+                        )
+                        accumulate(gradient, gradient_lost, k, slope)
+                        accumulate(hessian, hessian_lost, k, curvature)
+            for k in range(n):
+                gradient[k] = float(gradient[k]) + float(gradient_lost[k])
+                hessian[k] = float(hessian[k]) + float(hessian_lost[k])
         return float("inf") if infinite else rounded_sum(total, total_small)
 
     return row
@@ -273,6 +224,7 @@ class LambdaRank(PairwiseLoss):
     name: ClassVar[str] = "lambda_rank"
     aliases: ClassVar[tuple[str, ...]] = ("lambdarank",)
     hessian = "approximate"
+    n_scratch: ClassVar[int] = 3
     saturated = dict.fromkeys(("logit", "margin"), loses_to_infinity)
     ranges = {**PairwiseLoss.ranges, "sigma": Interval(0.0, 1e100, low_open=True)}
     choices = {"gain": ("exp2", "linear")}

@@ -120,7 +120,7 @@ def derivatives_by_position(score, count, gradient, hessian):
 
 
 @formula
-def row(score, label, parameters, gradient, hessian, derivatives):
+def row(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate Σ (m − s) + log(1 + Σ′e^(s − m)) over positions, m the highest score from there on, Σ′ over all others.
 
     Scores are added from the last position to the first, relative to the highest so far.

@@ -13,7 +13,7 @@ from fastloss_kernels.losses.base import ListwiseLoss
 
 
 @formula
-def row(score, label, parameters, gradient, hessian, derivatives):
+def row(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate Σ t·(m − s) + log Σe^(s − m), m the highest score and t the softmax of the labels.
 
     The gradient is p − t. Where one candidate leads in both, it is (Σ′e^(y − y_m) − Σ′e^(s − m)) times both its

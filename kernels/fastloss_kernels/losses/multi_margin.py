@@ -13,7 +13,7 @@ from fastloss_kernels.losses.base import ListwiseLoss
 
 
 @formula
-def row(score, label, parameters, gradient, hessian, derivatives):
+def row(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate Σ max(0, margin − s_y + s)^p/K over wrong candidates; at the kink the subgradient is 0."""
     margin, squared = parameters
     right = int(label[0])

@@ -87,7 +87,7 @@ def exponentials_of_both(score, label, highest, top, negative_highest, negative_
 
 
 @formula
-def mass_row_logit(score, label, parameters, gradient, hessian, derivatives):
+def mass_row_logit(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate log(1 + N/P), P and N the sums of e^s over positives and negatives, each relative to its own highest.
 
     With w = e/P of a positive, v = e/N of a negative, n = N/(P + N) and m = 1 − n, gradients are −w·n and v·n, and
@@ -139,7 +139,7 @@ def mass_row_logit(score, label, parameters, gradient, hessian, derivatives):
 
 
 @formula
-def each_row_logit(score, label, parameters, gradient, hessian, derivatives):
+def each_row_logit(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate Σ y·log(1 + r) over positives, r = N·e^−s, N the sum of e^s over negatives relative to its highest.
 
     With g = r/(1 + r), the gradient of a positive is −y·g and that of a negative v·Σ y·g, v = e/N; second derivatives
@@ -239,7 +239,7 @@ def mass_of_positives(score, label) -> tuple[float, float]:
 
 
 @formula
-def mass_row_prob(score, label, parameters, gradient, hessian, derivatives):
+def mass_row_prob(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate −log Σ p over positives, the sum clipped at ε; derivatives −1/Σ and 1/Σ² at positives."""
     epsilon, ceiling = parameters
     total, small = mass_of_positives(score, label)
@@ -258,7 +258,7 @@ def mass_row_prob(score, label, parameters, gradient, hessian, derivatives):
 
 
 @formula
-def each_row_prob(score, label, parameters, gradient, hessian, derivatives):
+def each_row_prob(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate Σ y·log(1 + N/p) over positives, N the sum of p over negatives, p clipped at ε.
 
     Derivatives of a positive are −y·N/(p·(p + N)) and y·N·(2p + N)/(p·(p + N))², those of a negative the sums of

@@ -40,6 +40,7 @@ class PairwiseHinge(PairwiseLoss):
     aliases: ClassVar[tuple[str, ...]] = ("pairwise_hinge_loss", "margin_ranking_loss")
     formulas = dict.fromkeys(("logit", "margin", "value"), make_pairwise_row(pair))
     hessian = "zero"
+    n_scratch: ClassVar[int] = 2
     saturated = dict.fromkeys(("logit", "margin"), loses_to_infinity)
     ranges = {**PairwiseLoss.ranges, "margin": Interval(0.0, 1e100)}
     definition = "mean over y_i > y_j of max(0, margin − (s_i − s_j)); subgradient 0 at the kink"

@@ -37,6 +37,7 @@ class PairwiseLogistic(PairwiseLoss):
     aliases: ClassVar[tuple[str, ...]] = ("pairwise_logistic_loss", "bpr", "ranknet")
     unit: ClassVar[str] = "nats"
     formulas = dict.fromkeys(("logit", "margin", "value"), make_pairwise_row(pair))
+    n_scratch: ClassVar[int] = 2
     saturated = dict.fromkeys(("logit", "margin"), loses_to_infinity)
     definition = "mean over y_i > y_j of log(1 + e^−(s_i − s_j))"
     source = (

@@ -14,7 +14,7 @@ from fastloss_kernels.losses.base import ListwiseLoss
 
 
 @formula
-def row(score, label, parameters, gradient, hessian, derivatives):
+def row(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate N/D with N = α·Σp(1 − t) + β·Σ(1 − p)t and D = Σpt + s + N, never as 1 − (Σpt + s)/D.
 
     With N′ and D′ for what a probability adds, the gradient is (N′·(D − N) − N·t)/D², and the hessian −2·D′/D of it.
