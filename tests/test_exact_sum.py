@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fastloss_kernels.cpu import sums
 from fastloss_kernels.exact_sum import (
     ACCUMULATOR_WORDS,
+    COMPARED_WORDS,
     LIMBS,
     ExactSum,
     ExactSums,
@@ -22,6 +23,7 @@ from fastloss_kernels.exact_sum import (
     add_term,
     carry_digits,
     limbs_of,
+    make_divide_rows,
 )
 from fastloss_kernels.exact_sum import rounded as round_in_python
 from fastloss_kernels.exact_sum import rounded_quotient as divide_in_python
@@ -297,6 +299,26 @@ def test_many_sums_of_many_rows() -> None:
     assert np.array_equal(top / bottom, np.array(expected), equal_nan=True)
 
 
+def test_quotients_in_the_middle_of_two_floats() -> None:
+    random = np.random.default_rng(11)
+    tops, bottoms = [], []
+    for _ in range(4000):
+        # numerator = denominator · (odd integer of 54 bits), off by one unit of the last place or by nothing.
+        denominator = int(random.integers(1, 1 << int(random.integers(1, 53))))
+        middle = 2 * int(random.integers(1 << 52, 1 << 53)) + 1
+        numerator = denominator * middle + int(random.integers(-1, 2))
+        high = float(numerator)
+        low = float(numerator - int(high))
+        scale = 2.0 ** int(random.integers(-200, 200))
+        tops.append([high * scale, low * scale, float(numerator - int(high) - int(low)) * scale])
+        bottoms.append([float(denominator)])
+    top, bottom = many(tops, True, 1), many(bottoms, True, 1)
+    out, certain = np.empty(4000), np.empty(4000, dtype=np.bool_)
+    make_divide_rows()(top.words, top.low, bottom.words, bottom.low, out, certain)
+    assert certain.all()
+    assert (top / bottom).tolist() == [rounded(exact(t) / exact(b)) for t, b in zip(tops, bottoms, strict=True)]
+
+
 @pytest.mark.parametrize("n", [3, 5000])
 def test_counts_as_sums(n: int) -> None:
     counts = np.resize(np.array([0, 7, 1 << 40, -3, (1 << 62) + 1]), n).astype(np.int64)
@@ -311,9 +333,10 @@ def test_rounding_in_plain_python_is_the_compiled_one(top: list[float], bottom: 
     tops, bottoms = many([top], True, 3000), many([bottom], True, 3000)
     # Python's integers, for the plain formula to compute with.
     one, other = tops.words[0].astype(object), bottoms.words[0].astype(object)
+    scratch = np.zeros(COMPARED_WORDS, dtype=object)
     for plain, compiled in (
         (round_in_python(one, tops.low), tops.to_float()[0]),
-        (divide_in_python(one, tops.low, other, bottoms.low), (tops / bottoms)[0]),
+        (divide_in_python(one, tops.low, other, bottoms.low, scratch), (tops / bottoms)[0]),
     ):
         value, certain = plain
         finite_input = bool(tops.is_finite[0] and bottoms.is_finite[0])

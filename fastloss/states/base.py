@@ -114,7 +114,7 @@ def grown(array: NDArray[Any], n_used: int, n_wanted: int) -> NDArray[Any]:
 
     A row of 64 bytes starts at a multiple of 64, so that it lies in one cache line.
     """
-    capacity = max(n_wanted, len(array) + len(array) // 2, 8)
+    capacity = max(n_wanted, len(array) + len(array) // 4, 8)
     row_bytes = array.itemsize * int(np.prod(array.shape[1:]))
     memory = np.zeros(capacity * row_bytes + 64, dtype=np.uint8)
     first = -memory.ctypes.data % 64

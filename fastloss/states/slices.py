@@ -27,6 +27,8 @@ from fastloss_kernels.cpu import slices as kernels
 Key = None | bool | int | str
 IntegerKeys = NDArray[np.int64] | NDArray[np.uint64]
 _LOW_HALF = 0xFFFF_FFFF
+# Keys looked up at a time, each of which may be new: there is never room for many more than there are.
+_MOST_NEW = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,11 @@ class _Integers:
         """Return the number of each value, new ones included; the value at the position `null` is none."""
         bits = np.ascontiguousarray(values).view(np.int64)
         numbers = np.empty(len(bits), dtype=np.int64)
-        _make_room(self, len(bits))
-        self.n = kernels.make_find_integers()(bits, null, self._slots, self._keys, self.n, numbers)
+        find = kernels.make_find_integers()
+        for first in range(0, len(bits), _MOST_NEW):
+            part = slice(first, first + _MOST_NEW)
+            _make_room(self, len(bits[part]))
+            self.n = find(bits[part], null - first, self._slots, self._keys, self.n, numbers[part])
         if null >= 0:
             numbers[null] = self.number_of_null()
         return numbers
@@ -172,11 +177,9 @@ class _Integers:
     def column(self, numbers: Integers) -> KeyColumn:
         return KeyColumn(self.values[numbers], None if self.null < 0 else numbers == self.null)
 
-    def ranks(self) -> Integers:
-        """Return the place of each number in the order of the values, null last."""
-        # Stable, so that null, whose value means nothing, is moved to the end alone.
-        order = np.argsort(self.values, kind="stable")
-        return _ranks(order, self.null)
+    def order(self) -> Integers:
+        """Return the numbers in the order of their values, null last."""
+        return _null_last(np.argsort(self.values), self.null)
 
 
 class _Texts:
@@ -197,13 +200,16 @@ class _Texts:
     def numbers_of(self, values: Texts, null: int) -> Integers:
         """Return the number of each text, new ones included; the text at the position `null` is none."""
         numbers = np.empty(len(values.offsets) - 1, dtype=np.int64)
-        _make_room(self, len(numbers))
-        used = int(self._offsets[self.n])
-        if used + len(values.data) > len(self._data):
-            self._data = grown(self._data, used, used + len(values.data))
-        self.n = kernels.make_find_texts()(
-            values.data, values.offsets, null, self._slots, self._hash_of, self._data, self._offsets, self.n, numbers
-        )
+        find = kernels.make_find_texts()
+        for first in range(0, len(numbers), _MOST_NEW):
+            part = slice(first, first + _MOST_NEW)
+            offsets = values.offsets[first : first + _MOST_NEW + 1]
+            _make_room(self, len(offsets) - 1)
+            used, added = int(self._offsets[self.n]), int(offsets[-1] - offsets[0])
+            if used + added > len(self._data):
+                self._data = grown(self._data, used, used + added)
+            known = (self._slots, self._hash_of, self._data, self._offsets)
+            self.n = find(values.data, offsets, null - first, *known, self.n, numbers[part])
         if null >= 0:
             numbers[null] = self.number_of_null()
         return numbers
@@ -238,11 +244,11 @@ class _Texts:
     def column(self, numbers: Integers) -> KeyColumn:
         return KeyColumn(self.values.take(numbers), None if self.null < 0 else numbers == self.null)
 
-    def ranks(self) -> Integers:
+    def order(self) -> Integers:
         # The order of UTF-8 bytes is that of code points, which is the order of Python's texts.
         texts = self.values.to_list()
         order = sorted(range(self.n), key=lambda number: texts[number])
-        return _ranks(np.array(order, dtype=np.int64), self.null)
+        return _null_last(np.array(order, dtype=np.int64), self.null)
 
 
 class _Objects:
@@ -279,19 +285,15 @@ class _Objects:
         missing = np.array([value is None for value in taken], dtype=np.bool_)
         return KeyColumn(taken, missing if missing.any() else None)
 
-    def ranks(self) -> Integers:
+    def order(self) -> Integers:
         # Booleans, integers, texts; each by value; null last.
         keys: list[tuple[str, Any]] = list(self._numbers)
         order = sorted(range(len(keys)), key=lambda i: (keys[i][1] is None, *keys[i]))
-        return _ranks(np.array(order, dtype=np.int64), -1)
+        return np.array(order, dtype=np.int64)
 
 
-def _ranks(order: Integers, null: int) -> Integers:
-    ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = np.arange(len(order))
-    if null >= 0:
-        ranks[null] = len(order)
-    return ranks
+def _null_last(order: Integers, null: int) -> Integers:
+    return order if null < 0 else np.append(order[order != null], null)
 
 
 Table = TypeVar("Table", _Integers, _Texts)
@@ -383,12 +385,19 @@ class _KeyIndex:
     def column(self, numbers: Integers) -> KeyColumn:
         return KeyColumn([], None) if self.table is None else self.table.column(numbers)
 
+    def order(self) -> Integers:
+        return np.empty(0, dtype=np.int64) if self.table is None else self.table.order()
+
     def ranks(self) -> Integers:
-        return np.empty(0, dtype=np.int64) if self.table is None else self.table.ranks()
+        """Return the place of each number in `order`."""
+        order = self.order()
+        ranks = np.empty(len(order), dtype=np.int64)
+        ranks[order] = np.arange(len(order))
+        return ranks
 
 
 def _counts_up(codes: NDArray[Any]) -> bool:
-    return len(codes) > 0 and codes[0] == 0 and bool((np.diff(codes) == 1).all())
+    return codes[0] == 0 and codes[-1] == len(codes) - 1 and bool((np.diff(codes) == 1).all())
 
 
 def _typed(values: Values, null: int) -> tuple[Values, int]:
@@ -543,7 +552,9 @@ class SliceTable:
 
         Booleans come before integers, these before texts, and null last.
         """
-        ranks = [index.ranks()[number] for index, number in zip(self._indexes, self._numbers(), strict=True)]
-        if not ranks:
+        if not self.keys:
             return np.zeros(1, dtype=np.int64)
+        if len(self.keys) == 1:
+            return self._indexes[0].order()
+        ranks = [index.ranks()[number] for index, number in zip(self._indexes, self._numbers(), strict=True)]
         return np.asarray(np.lexsort(ranks[::-1]), dtype=np.int64)

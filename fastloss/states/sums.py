@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,10 @@ def _grown(array: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
 _TYPICAL_WORDS = 10
 # The window of terms of about 1; a window is never shorter.
 _UNIT_WINDOW = (32, 35)
+# Terms wait while there are this many a slice: at 12 bytes each, they take less than accumulators.
+_MOST_WAITING = 2
+# With three counts, eight words.
+_LINE_LIMBS = 5
 _NO_ORDER: Integers = np.empty(0, dtype=np.int64)
 
 
@@ -118,10 +122,14 @@ class Sum:
 class SumColumn:
     """Exact sums of many slices, all in one window of limbs that widens as terms ask for it.
 
+    While there are few terms a slice, terms wait beside their positions and no accumulators are made: the state of a
+    task whose rows nearly all belong to different slices is smaller than its accumulators would be, and each of its
+    terms is added once, to the accumulators that it is merged into.
+
     Attributes
     ----------
     words : numpy.ndarray of int64, shape (capacity, n_limbs + 3)
-        Accumulators (`fastloss_kernels.exact_sum`), the first `n_slices` of them in use.
+        Accumulators (`fastloss_kernels.exact_sum`). Some of the `n_slices` may have none yet; their sum is 0.
     low : int
         The first limb of the window.
     """
@@ -132,6 +140,8 @@ class SumColumn:
         self.n_slices = 0
         # How often something below 2^33 may have been added to digits since they were normalized, all slices together.
         self._additions = 0
+        self._waiting: list[_Waiting] = []
+        self._n_waiting = 0
 
     @property
     def n_limbs(self) -> int:
@@ -140,28 +150,29 @@ class SumColumn:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes the accumulators take."""
-        return self.words.nbytes
+        """How many bytes accumulators and waiting terms take."""
+        return self.words.nbytes + sum(part.terms.nbytes + part.positions.nbytes for part in self._waiting)
 
     def resize(self, n_slices: int) -> None:
         """Have at least `n_slices` slices."""
-        if n_slices > len(self.words):
-            self.words = grown(self.words, self.n_slices, n_slices)
         self.n_slices = max(self.n_slices, n_slices)
 
     def add(self, terms: NDArray[np.float64], runs: SliceRuns) -> None:
-        """Add each term, float64 ``(n_rows,)``, to the slice of its row."""
+        """Add each term, float64 ``(n_rows,)``, to the slice of its row; neither array is kept."""
         low, stop = slices.make_limbs_of()(terms)
-        if stop == 0:
-            # Zeros, NaN and infinities fit any window, but for one without limbs.
-            low, stop = (self.low, self.low + self.n_limbs) if self.n_limbs else _UNIT_WINDOW
-        self._widen(low, stop)
-        self._count_additions(len(terms))
-        if runs.starts is None:
-            slices.make_add_by_row()(terms, runs.positions, self.words, self.low)
-        else:
+        if runs.starts is not None:
+            self._have(low, stop)
+            self._count_additions(len(terms))
             order = _NO_ORDER if runs.order is None else runs.order
             slices.make_add_by_run()(terms, order, runs.starts, runs.positions, self.words, self.low)
+            return
+        part = _Waiting(terms, runs.positions.astype(np.int32), low, stop)
+        if self._n_waiting + len(terms) <= _MOST_WAITING * self.n_slices:
+            self._waiting.append(part._replace(terms=terms.copy()))
+            self._n_waiting += len(terms)
+            return
+        self._add_waiting()
+        self._add_part(part, None)
 
     def only_accumulator(self) -> Integers:
         """Return the full accumulator of the only slice, for a loop that sums terms as it computes them.
@@ -169,25 +180,26 @@ class SumColumn:
         Whoever adds to it calls `normalize` at least once in 2^28 terms.
         """
         assert self.n_slices == 1
-        self._widen(0, LIMBS)
+        self._have(0, LIMBS)
         self._count_additions(1)
         return np.asarray(self.words[0])
 
     def merge(self, other: SumColumn, positions: Integers) -> None:
         """Add slice i of another column to the slice ``positions[i]``."""
-        if not other.n_slices:
-            return
-        if other.n_limbs:
-            self._widen(other.low, other.low + other.n_limbs)
-        self._count_additions(other._additions + other.n_slices)
-        shift = other.low - self.low if other.n_limbs else 0
-        slices.make_merge_words()(self.words, other.words[: other.n_slices], positions, shift)
+        self._add_waiting()
+        words = other.words[: other.n_slices]
+        if len(words) and other.n_limbs:
+            self._have(other.low, other.low + other.n_limbs)
+            self._count_additions(other._additions + len(words))
+            slices.make_merge_words()(self.words, words, positions[: len(words)], other.low - self.low)
+        for part in other._waiting:
+            self._add_part(part, positions)
 
     def normalize(self) -> None:
-        """Carry every digit but the last into [0, 2^32)."""
-        if self._additions:
-            normalize_words(self.words[: self.n_slices])
-            self._additions = 0
+        """Have an accumulator for every slice, and carry every digit but the last into [0, 2^32)."""
+        self._add_waiting()
+        self._have(LIMBS, 0)
+        self._carry()
 
     def evaluate(self) -> ExactSums:
         """Return the sums, `n_slices` of them; they share the column's memory."""
@@ -209,22 +221,61 @@ class SumColumn:
         column.n_slices = len(words)
         return column
 
-    def _widen(self, low: int, stop: int) -> None:
-        if self.n_limbs:
-            low, stop = min(low, self.low), max(stop, self.low + self.n_limbs)
-        if (low, stop - low) == (self.low, self.n_limbs):
+    def _add_waiting(self) -> None:
+        waiting, self._waiting, self._n_waiting = self._waiting, [], 0
+        for part in waiting:
+            self._add_part(part, None)
+
+    def _add_part(self, part: _Waiting, positions: Integers | None) -> None:
+        """Add terms to the slices at their positions, or at ``positions`` of these."""
+        self._have(part.low, part.stop)
+        self._count_additions(len(part.terms))
+        taken = part.positions if positions is None else positions.astype(np.int32)[part.positions]
+        slices.make_add_by_row()(part.terms, taken, self.words, self.low)
+
+    def _have(self, low: int, stop: int) -> None:
+        """Have an accumulator for every slice, with at least the limbs [low, stop)."""
+        old = self.n_limbs
+        if stop == 0 and not old:
+            # Zeros, NaN and infinities fit any window that has limbs.
+            low, stop = _UNIT_WINDOW
+        elif stop == 0:
+            low, stop = self.low, self.low + old
+        elif old:
+            low, stop = min(low, self.low), max(stop, self.low + old)
+        if stop - low == _LINE_LIMBS - 1 and low:
+            # One limb more makes an accumulator a cache line of 64 bytes, and room for smaller terms.
+            low -= 1
+        if (low, stop - low) == (self.low, old):
+            if self.n_slices > len(self.words):
+                self.words = grown(self.words, len(self.words), self.n_slices)
             return
-        words = grown(np.zeros((0, stop - low + 3), dtype=np.int64), 0, len(self.words))
-        used, old = words[: self.n_slices], self.n_limbs
+        self._carry()
+        n_used = min(self.n_slices, len(self.words))
+        n_wanted = max(self.n_slices, len(self.words))
+        words = grown(np.zeros((0, stop - low + 3), dtype=np.int64), 0, n_wanted)
         if old:
-            used[:, self.low - low : self.low - low + old] = self.words[: self.n_slices, :old]
-        used[:, stop - low :] = self.words[: self.n_slices, old:]
+            words[:n_used, self.low - low : self.low - low + old] = self.words[:n_used, :old]
+            words[:n_used, stop - low :] = self.words[:n_used, old:]
+            # The last digit of the old window may be longer than one inside a window.
+            normalize_words(words[:n_used])
         self.words, self.low = words, low
-        # The last digit of the old window may be longer than one inside a window.
-        normalize_words(used)
-        self._additions = 0
+
+    def _carry(self) -> None:
+        if self._additions:
+            normalize_words(self.words[: self.n_slices])
+            self._additions = 0
 
     def _count_additions(self, count: int) -> None:
         if self._additions + count > ADDITIONS_BEFORE_CARRY:
-            self.normalize()
+            self._carry()
         self._additions += count
+
+
+class _Waiting(NamedTuple):
+    """Terms that are yet to be added to the slices at `positions`, int32, and the limbs that they need."""
+
+    terms: NDArray[np.float64]
+    positions: NDArray[np.int32]
+    low: int
+    stop: int

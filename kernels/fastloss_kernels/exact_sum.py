@@ -359,17 +359,55 @@ def rounded(words, low):
     return (magnitude if sign > 0 else -magnitude), True
 
 
+# The window in which `_is_beyond` compares two products of 106 by 54 bits.
+_COMPARED_LOW = 30
+COMPARED_WORDS = 8 + 3
+
+
 @formula
-def rounded_quotient(numerator, numerator_low, denominator, denominator_low):
+def _is_beyond(top, top_low, bottom, bottom_low, middle_high, middle_low, words):
+    """Return the sign of (top + top_low) - (bottom + bottom_low)·(middle_high + middle_low), exactly.
+
+    All are integers of at most 53 bits times 2^-53 or more and the products below 2^110; `words` is scratch, int64
+    ``(COMPARED_WORDS,)``.
+    """
+    for i in range(COMPARED_WORDS):
+        words[i] = 0
+    add_term(words, top, _COMPARED_LOW)
+    add_term(words, top_low, _COMPARED_LOW)
+    product = bottom * middle_high
+    add_term(words, -product, _COMPARED_LOW)
+    add_term(words, -fma(bottom, middle_high, -product), _COMPARED_LOW)
+    product = bottom_low * middle_high
+    add_term(words, -product, _COMPARED_LOW)
+    add_term(words, -fma(bottom_low, middle_high, -product), _COMPARED_LOW)
+    add_term(words, -(bottom * middle_low), _COMPARED_LOW)
+    add_term(words, -(bottom_low * middle_low), _COMPARED_LOW)
+    carry_digits(words)
+    last = COMPARED_WORDS - 4
+    if words[last] < 0:
+        return -1
+    for i in range(last + 1):
+        if words[i] != 0:
+            return 1
+    return 0
+
+
+@formula
+def rounded_quotient(numerator, numerator_low, denominator, denominator_low, words):
     """Divide two normalized accumulators; return the quotient rounded once and whether it is certain.
+
+    `words` is scratch, int64 ``(COMPARED_WORDS,)``.
 
     Notes
     -----
     The quotient of two double-double numbers (hi + lo) is within 2^-100 of its size. Where that does not decide the
-    rounding, or the result is outside the normal numbers, it is not certain.
+    rounding, the numerator is compared with the denominator times the middle between the two neighbouring floats, in
+    exact arithmetic. It is not certain where a sum has more than 106 bits and that would be needed, nor where the
+    result is not a normal number.
     """
-    sign, high, following, _, exponent = leading_digits(numerator, numerator_low)
-    other_sign, other_high, other_following, _, other_exponent = leading_digits(denominator, denominator_low)
+    sign, high, following, rest, exponent = leading_digits(numerator, numerator_low)
+    other_sign, other_high, other_following, other_rest, other_exponent = leading_digits(denominator, denominator_low)
     if sign == 0 or other_sign == 0:
         return 0.0, other_sign > 0
     top = float(high)
@@ -383,9 +421,19 @@ def rounded_quotient(numerator, numerator_low, denominator, denominator_low):
     lost -= quotient - likely
     error = quotient * 2.0**-98
     bits = float64_bits(quotient)
+    if not (quotient + (lost + error) == quotient and quotient + (lost - error) == quotient):
+        if (rest | other_rest) != 0:
+            return 0.0, False
+        # The middle is half a unit above the float below it, whose 53 bits are `fraction`.
+        if lost < 0.0:
+            bits -= 1
+        fraction = (bits & _FRACTION_MASK) | _HIDDEN_BIT
+        scale = float64_from_bits((1023 + 1076 - (bits >> 52)) << 52)
+        beyond = _is_beyond(top * scale, top_low * scale, bottom, bottom_low, 2.0 * float(fraction), 1.0, words)
+        if beyond > 0 or (beyond == 0 and fraction & 1 == 1):
+            bits += 1
     field = (bits >> 52) + exponent - other_exponent
-    certain = quotient + (lost + error) == quotient and quotient + (lost - error) == quotient
-    if not certain or field < 1 or field > 2046:
+    if field < 1 or field > 2046:
         return 0.0, False
     magnitude = float64_from_bits((field << 52) | (bits & _FRACTION_MASK))
     return (magnitude if sign == other_sign else -magnitude), True
@@ -416,10 +464,12 @@ def make_round_rows() -> Callable[..., None]:
 @functools.cache
 def make_divide_rows() -> Callable[..., None]:
     """Make ``divide_rows(numerators, low, denominators, other_low, out, certain)``: `rounded_quotient` by row."""
+    import numpy as np
 
     def divide_rows(numerators, low, denominators, other_low, out, certain):
+        scratch = np.empty(COMPARED_WORDS, dtype=np.int64)
         for i in range(numerators.shape[0]):
-            out[i], certain[i] = rounded_quotient(numerators[i], low, denominators[i], other_low)
+            out[i], certain[i] = rounded_quotient(numerators[i], low, denominators[i], other_low, scratch)
 
     return compile_cpu(divide_rows)
 
@@ -493,9 +543,15 @@ class ExactSums:
         out = np.empty(len(self))
         certain = np.empty(len(self), dtype=np.bool_)
         make_divide_rows()(self.words, self.low, other.words, other.low, out, certain)
-        doubtful = ~(certain & self.is_finite & other.is_finite)
-        out[other.is_zero] = np.nan
-        for i in np.flatnonzero(doubtful & ~other.is_zero).tolist():
+        doubtful = ~certain
+        for sums in (self, other):
+            if sums.words[:, -3:].any():
+                doubtful |= ~sums.is_finite
+        zero = np.zeros(len(self), dtype=np.bool_)
+        # A denominator of 0 is among the doubtful.
+        zero[doubtful] = other.take(doubtful).is_zero
+        out[zero] = np.nan
+        for i in np.flatnonzero(doubtful & ~zero).tolist():
             out[i] = self[i] / other[i]
         return out
 
@@ -517,7 +573,9 @@ class ExactSums:
         out = np.empty(len(self))
         certain = np.empty(len(self), dtype=np.bool_)
         make_round_rows()(self.words, self.low, out, certain)
-        for i in np.flatnonzero(~(certain & self.is_finite)).tolist():
+        if self.words[:, -3:].any():
+            certain &= self.is_finite
+        for i in np.flatnonzero(~certain).tolist():
             out[i] = float(self[i])
         return out
 

@@ -92,6 +92,10 @@ def exact_add(a: float, b: float) -> float:
     return a + b
 
 
+def prefetch(array: Any, position: int) -> None:
+    """Ask for the memory of ``array[position]`` ahead of its use, on a CPU; plain Python has nothing to ask."""
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Numba
 
@@ -124,6 +128,28 @@ def _register_primitives() -> None:
     @overload(exact_add, jit_options={"forceinline": True})
     def exact_add_overload(a, b):
         return lambda a, b: reassociable_add(np.float64(a), np.float64(b))
+
+    @intrinsic
+    def prefetch_instruction(typingctx: Any, array: Any, position: Any) -> Any:
+        from llvmlite import ir
+
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            view = context.make_array(signature.args[0])(context, builder, arguments[0])
+            offset = builder.mul(arguments[1], builder.extract_value(view.strides, 0))
+            address = builder.add(builder.ptrtoint(view.data, offset.type), offset)
+            of_kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+            instruction = builder.module.declare_intrinsic("llvm.prefetch", [byte], of_kind)
+            # To be written, to all caches, data: the arguments of the instruction.
+            builder.call(instruction, [builder.inttoptr(address, byte), word(1), word(3), word(1)])
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64), codegen
+
+    @overload(prefetch, jit_options={"forceinline": True})
+    def prefetch_overload(array, position):
+        return lambda array, position: prefetch_instruction(array, np.int64(position))
 
     @overload(float64_bits, jit_options={"forceinline": True})
     def float64_bits_overload(x):

@@ -15,10 +15,13 @@ from collections.abc import Callable
 import numpy as np
 
 from fastloss_kernels.exact_sum import BLOCK_ROWS, add_block, add_term, carry_digits, limbs_of
-from fastloss_kernels.jit import compile_cpu, formula
+from fastloss_kernels.jit import compile_cpu, formula, prefetch
 
 # Below this length of a run, adding term by term is shorter than splitting.
 _SHORT_RUN = 16
+# How many rows ahead the memory of a slice is asked for. That of a million slices in random order comes from outside
+# of the caches: 20 ns a term with it, 35 ns without (AMD EPYC, both cores busy).
+_AHEAD = 16
 
 
 @functools.cache
@@ -40,7 +43,9 @@ def make_add_by_row() -> Callable[..., None]:
     """
 
     def add_by_row(terms, positions, words, low):
-        for i in range(terms.shape[0]):
+        last = terms.shape[0] - 1
+        for i in range(last + 1):
+            prefetch(words, positions[min(i + _AHEAD, last)])
             add_term(words[positions[i]], terms[i], low)
 
     return compile_cpu(add_by_row)
@@ -99,7 +104,9 @@ def make_merge_words() -> Callable[..., None]:
         n_limbs = words.shape[1] - 3
         n_other = other.shape[1] - 3
         inside = shift + n_other < n_limbs
-        for i in range(other.shape[0]):
+        end = other.shape[0] - 1
+        for i in range(end + 1):
+            prefetch(words, positions[min(i + _AHEAD, end)])
             accumulator = words[positions[i]]
             for limb in range(n_other):
                 accumulator[shift + limb] += other[i, limb]
@@ -160,7 +167,10 @@ def make_find_integers() -> Callable[..., int]:
 
     def find_integers(wanted, skipped, slots, keys, n_keys, numbers):
         mask = slots.shape[0] - 1
-        for i in range(wanted.shape[0]):
+        last = wanted.shape[0] - 1
+        for i in range(last + 1):
+            prefetch(slots, mix_bits(wanted[min(i + 2 * _AHEAD, last)]) & mask)
+            prefetch(keys, max(slots[mix_bits(wanted[min(i + _AHEAD, last)]) & mask] - 1, 0))
             if i == skipped:
                 continue
             key = wanted[i]
