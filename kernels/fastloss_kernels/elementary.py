@@ -7,8 +7,8 @@ compiled code (NaN stays NaN; its payload is not promised). Each docstring state
 last place (ULP; below 2⁻¹⁰²² one ULP is 2⁻¹⁰⁷⁴); `tests/test_elementary.py` holds it against a 50-digit oracle and
 `docs/elementary.md` lists what was measured.
 
-How the errors stay near half an ULP: a result is `large + small`, where `small` holds the rounding error of `large`,
-and the polynomial with its roundings enters only through `small`. A product that feeds a sum is written as `fma`, so
+How the errors stay near half an ULP: a result is `hi + lo`, where `lo` holds the rounding error of `hi`,
+and the polynomial with its roundings enters only through `lo`. A product that feeds a sum is written as `fma`, so
 no compiler has anything left to contract.
 
 Integer work stays within what AVX2 has: no conversion between float64 and int64 and no arithmetic shift. An integer
@@ -169,8 +169,8 @@ def exp(x: float) -> float:
     k = rounded - ROUND
     high = fma(k, -LOG2_HIGH, x)
     r = fma(k, -LOG2_LOW, high)
-    large = 1.0 + high
-    p = large + ((1.0 - large) + high + fma(k, -LOG2_LOW, (r * r) * exp_tail(r)))
+    hi = 1.0 + high
+    p = hi + ((1.0 - hi) + high + fma(k, -LOG2_LOW, (r * r) * exp_tail(r)))
     # k + 2046 in the low bits is the sum of the exponent fields of both factors, ⌊·/2⌋ and ⌈·/2⌉ the fields.
     lower = float64_from_bits((float64_bits(rounded + 2046.0) & -2) << 51)
     upper = float64_from_bits((float64_bits(rounded + 2047.0) & -2) << 51)
@@ -178,16 +178,16 @@ def exp(x: float) -> float:
 
 
 @formula
-def exp_of_parts(x: float, x_small: float) -> float:
-    """Compute exp(x + x_small) for x ≤ 709 and what its rounding lost, to 1 ULP; the method is `exp`'s."""
+def exp_of_parts(x: float, x_lo: float) -> float:
+    """Compute exp(x + x_lo) for x ≤ 709 and what its rounding lost, to 1 ULP; the method is `exp`'s."""
     x = -746.0 if x < -746.0 else x
     rounded = fma(x, INVERSE_LOG2, ROUND)
     k = rounded - ROUND
     high = fma(k, -LOG2_HIGH, x)
-    low = fma(k, -LOG2_LOW, x_small)
+    low = fma(k, -LOG2_LOW, x_lo)
     r = high + low
-    large = 1.0 + high
-    p = large + ((1.0 - large) + high + fma(r * r, exp_tail(r), low))
+    hi = 1.0 + high
+    p = hi + ((1.0 - hi) + high + fma(r * r, exp_tail(r), low))
     lower = float64_from_bits((float64_bits(rounded + 2046.0) & -2) << 51)
     upper = float64_from_bits((float64_bits(rounded + 2047.0) & -2) << 51)
     return p * lower * upper
@@ -195,7 +195,7 @@ def exp_of_parts(x: float, x_small: float) -> float:
 
 @formula
 def expm1_parts(x: float) -> tuple[float, float]:
-    """Compute (eˣ − 1)/2 for −40 ≤ x ≤ 710 as a sum large + small, rounded nowhere but in small.
+    """Compute (eˣ − 1)/2 for −40 ≤ x ≤ 710 as a sum hi + lo, rounded nowhere but in lo.
 
     Half of it, because its double overflows only where the result does.
     """
@@ -206,8 +206,8 @@ def expm1_parts(x: float) -> tuple[float, float]:
     tail = fma(k, -LOG2_LOW, (r * r) * exp_tail(r))
     scale = float64_from_bits(float64_bits(rounded + 1022.0) << 52)
     shift = scale - 0.5
-    large = fma(scale, high, shift)
-    return large, fma(scale, tail, fma(scale, high, shift - large))
+    hi = fma(scale, high, shift)
+    return hi, fma(scale, tail, fma(scale, high, shift - hi))
 
 
 @formula
@@ -215,8 +215,8 @@ def expm1(x: float) -> float:
     """Compute eˣ − 1 for every x, to 1.3 ULP; relative accuracy and the sign of zero hold for tiny x."""
     bounded = -40.0 if x < -40.0 else x
     bounded = 710.0 if bounded > 710.0 else bounded
-    large, small = expm1_parts(bounded)
-    return x if abs(x) < TINY else (large + small) * 2.0
+    hi, lo = expm1_parts(bounded)
+    return x if abs(x) < TINY else (hi + lo) * 2.0
 
 
 @formula
@@ -228,13 +228,13 @@ def tanh(x: float) -> float:
     tanh |x| = −m/(2 + m) with m = exp(−2|x|) − 1, which is accurate where |x| is small.
     """
     exponent = -2.0 * abs(x)
-    large, small = expm1_parts(-40.0 if exponent < -40.0 else exponent)
-    half = large + small
+    hi, lo = expm1_parts(-40.0 if exponent < -40.0 else exponent)
+    half = hi + lo
     denominator = 1.0 + half
     quotient = divide(half, denominator)
     # Both sums lost something, and one part in 1/denominator = 1 − quotient gives it back.
-    half_lost = (large - half) + small
-    denominator_lost = ((1.0 - denominator) + large) + small
+    half_lost = (hi - half) + lo
+    denominator_lost = ((1.0 - denominator) + hi) + lo
     magnitude = abs(fma(fma(-quotient, denominator_lost, half_lost), 1.0 - quotient, quotient))
     magnitude = abs(x) if abs(x) < TINY else magnitude
     return float64_from_bits(float64_bits(magnitude) | (float64_bits(x) & SIGN_BIT))
@@ -242,14 +242,14 @@ def tanh(x: float) -> float:
 
 @formula
 def log_parts(k: float, f: float, s: float, tail: float, rest: float) -> tuple[float, float]:
-    """Compute k·log 2 + log(1 + f) + rest as a sum large + small, rounded nowhere but in small.
+    """Compute k·log 2 + log(1 + f) + rest as a sum hi + lo, rounded nowhere but in lo.
 
     Here s = f/(2 + f) and s·tail = 2·atanh(s) − 2s, so log(1 + f) = f − f²/2 + s·(f²/2 + tail).
     """
     half = 0.5 * f
-    large = fma(k, LOG2_HIGH, f)
-    lost = fma(k, LOG2_HIGH, -large) + f
-    return large, lost + fma(-half, f, fma(s, fma(half, f, tail), fma(k, LOG2_LOW, rest)))
+    hi = fma(k, LOG2_HIGH, f)
+    lost = fma(k, LOG2_HIGH, -hi) + f
+    return hi, lost + fma(-half, f, fma(s, fma(half, f, tail), fma(k, LOG2_LOW, rest)))
 
 
 @formula
@@ -265,7 +265,7 @@ def log_tail(z: float) -> float:
 
 @formula
 def positive_log_parts(x: float) -> tuple[float, float]:
-    """Compute log x for 0 < x < ∞ as a sum large + small, rounded nowhere but in small."""
+    """Compute log x for 0 < x < ∞ as a sum hi + lo, rounded nowhere but in lo."""
     subnormal = x < SMALLEST_NORMAL
     scaled = x * TWO_54 if subnormal else x
     bits = float64_bits(scaled) + ONE_LESS_SQRT_HALF_BITS
@@ -286,8 +286,8 @@ def log(x: float) -> float:
     x = 2ᵏ·(1 + f) with 1 + f in [√½, √2], subnormal x scaled up first.
     """
     finite = x < INFINITY
-    large, small = positive_log_parts(x if finite else 1.0)
-    value = large + small if finite else x
+    hi, lo = positive_log_parts(x if finite else 1.0)
+    value = hi + lo if finite else x
     value = value if x != 0.0 else -INFINITY
     return NAN if x < 0.0 else value
 
@@ -313,20 +313,20 @@ def log1p(x: float) -> float:
     # 2¹⁻ᵏ, which exists for the largest k, and (1 − s)²/2, which is 1/(2 + 2f) to within 3 %.
     scale = float64_from_bits(0x7FF0_0000_0000_0000 - exponent)
     rest = (lost * scale) * fma(s, fma(s, 0.5, -1.0), 0.5)
-    large, small = log_parts(k, f, s, log_tail(s * s), rest)
-    value = large + small if finite else x
+    hi, lo = log_parts(k, f, s, log_tail(s * s), rest)
+    value = hi + lo if finite else x
     value = value if u != 0.0 else -INFINITY
     value = NAN if u < 0.0 else value
     return x if abs(x) < TINY else value
 
 
 @formula
-def log1p_of_parts(x: float, x_small: float) -> float:
-    """Compute log(1 + x + x_small) for x ≥ 0 and what its rounding lost, to 0.9 ULP; the method is `log1p`'s."""
+def log1p_of_parts(x: float, x_lo: float) -> float:
+    """Compute log(1 + x + x_lo) for x ≥ 0 and what its rounding lost, to 0.9 ULP; the method is `log1p`'s."""
     u = 1.0 + x
     greater = x if x > 1.0 else 1.0
     lesser = 1.0 if x > 1.0 else x
-    lost = (lesser - (u - greater)) + x_small
+    lost = (lesser - (u - greater)) + x_lo
     finite = u < INFINITY
     bits = float64_bits(u if finite else 1.0) + ONE_LESS_SQRT_HALF_BITS
     exponent = bits & EXPONENT_BITS
@@ -335,8 +335,8 @@ def log1p_of_parts(x: float, x_small: float) -> float:
     s = divide(f, 2.0 + f)
     scale = float64_from_bits(0x7FF0_0000_0000_0000 - exponent)
     rest = (lost * scale) * fma(s, fma(s, 0.5, -1.0), 0.5)
-    large, small = log_parts(k, f, s, log_tail(s * s), rest)
-    value = large + small if finite else x
+    hi, lo = log_parts(k, f, s, log_tail(s * s), rest)
+    value = hi + lo if finite else x
     return x if x < TINY else value
 
 
@@ -364,8 +364,8 @@ def log1p_unit(t: float) -> float:
     f = fma(t, 0.5, -0.5) if upper else t
     k = 1.0 if upper else 0.0
     s = divide(f, 2.0 + f)
-    large, small = log_parts(k, f, s, log1p_unit_tail(s * s), 0.0)
-    return large + small
+    hi, lo = log_parts(k, f, s, log1p_unit_tail(s * s), 0.0)
+    return hi + lo
 
 
 @formula
@@ -454,21 +454,21 @@ def lgamma(x: float) -> float:
     argument = magnitude if magnitude > 0.5 else fma(magnitude, magnitude, magnitude)
     argument = 1.0 if magnitude > 1.5 else argument
     argument = magnitude if above else argument
-    large, small = positive_log_parts(argument if finite else 1.0)
+    hi, lo = positive_log_parts(argument if finite else 1.0)
 
     w = magnitude - 1.0 if magnitude > 0.5 else magnitude
     w = magnitude - 2.0 if magnitude > 1.5 else w
     w = 0.0 if above else w
     q = lgamma_2_tail(w)
-    near = fma(w, ONE_MINUS_EULER_HIGH, -large) + fma(w * w, q, fma(w, ONE_MINUS_EULER_LOW, -small))
+    near = fma(w, ONE_MINUS_EULER_HIGH, -hi) + fma(w * w, q, fma(w, ONE_MINUS_EULER_LOW, -lo))
 
     far_x = magnitude if above else 2.5
     inverse = divide(1.0, far_x)
     y = inverse * inverse
     q = stirling_tail(y)
     half_less = far_x - 0.5
-    rest = fma(inverse, q, fma(half_less, small, STIRLING_CONSTANT_LOW))
-    far = fma(half_less, large - 1.0, STIRLING_CONSTANT_HIGH + rest)
+    rest = fma(inverse, q, fma(half_less, lo, STIRLING_CONSTANT_LOW))
+    far = fma(half_less, hi - 1.0, STIRLING_CONSTANT_HIGH + rest)
 
     value = far if above else near
     value = value if finite else x + INFINITY

@@ -1,4 +1,4 @@
-"""From a prediction's space to the mean of the label that it predicts."""
+"""Inverse link functions: the predicted mean of the label from a logit or a log-probability."""
 
 from __future__ import annotations
 

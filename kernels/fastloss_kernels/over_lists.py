@@ -25,7 +25,7 @@ def make_list_row(row: Row, mean: bool) -> ListRow:
             value = row(x, float(label[j]), parameters)[0]
             gradient[j] = value if x == x else 0.0
             count += x == x
-        total, small = sum_parts(gradient)
+        total, lo = sum_parts(gradient)
         divisor = float(count) if mean else 1.0
         if derivatives:
             for j in range(score.shape[0]):
@@ -33,7 +33,7 @@ def make_list_row(row: Row, mean: bool) -> ListRow:
                 _, slope, curvature = row(x, float(label[j]), parameters)
                 gradient[j] = divide(slope, divisor) if x == x else 0.0
                 hessian[j] = divide(curvature, divisor) if x == x else 0.0
-        return divide(total + small, divisor)
+        return divide(total + lo, divisor)
 
     return list_row
 
@@ -72,7 +72,7 @@ class OverLists(ListwiseLoss):
     choices = {"list_reduction": ("row", "element")}
 
     def __post_init__(self) -> None:
-        """Check that the loss is one of single rows."""
+        """Check that the loss is pointwise."""
         if not isinstance(self.loss, Loss) or self.loss.listwise:
             raise ValueError(f"OverLists: loss is {self.loss!r}; allowed: a pointwise loss, such as Hinge().")
         super().__post_init__()

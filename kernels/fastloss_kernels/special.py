@@ -1,4 +1,4 @@
-"""Elementary functions that the shipped losses do without and own losses may need; made as those of `elementary`."""
+"""Elementary functions that only custom losses need, made as those of `elementary`."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def power(x: float, y: float) -> float:
 
     Notes
     -----
-    exp(y·log |x|) with the logarithm and its product with y as large + small. A negative x takes integers y alone,
+    exp(y·log |x|) with the logarithm and its product with y as hi + lo. A negative x takes integers y alone,
     whose parity is the sign.
     """
     magnitude = abs(x)
     regular = (magnitude > 0.0) & (magnitude < INFINITY)
-    log_large, log_small = positive_log_parts(magnitude if regular else 1.0)
-    log_large, log_small = two_sum(log_large, log_small)
-    large, small = multiply_parts(y, log_large, log_small)
-    within = abs(large) < 800.0
-    bound = 800.0 if large > 0.0 else -800.0
-    root, root_small = exp_parts(large if within else bound)
-    value = rounded_sum(root, fma(root, small if within else 0.0, root_small))
+    log_hi, log_lo = positive_log_parts(magnitude if regular else 1.0)
+    log_hi, log_lo = two_sum(log_hi, log_lo)
+    hi, lo = multiply_parts(y, log_hi, log_lo)
+    within = abs(hi) < 800.0
+    bound = 800.0 if hi > 0.0 else -800.0
+    root, root_lo = exp_parts(hi if within else bound)
+    value = rounded_sum(root, fma(root, lo if within else 0.0, root_lo))
     at_zero = 0.0 if y > 0.0 else INFINITY
     at_infinity = INFINITY if y > 0.0 else 0.0
     at_end = at_zero if magnitude == 0.0 else at_infinity

@@ -1,4 +1,4 @@
-"""Losses as other systems compute them, where their formulas differ from the definition near its singular points.
+"""Losses as other systems compute them near singular points, where they differ from the definition.
 
 They stand in for the losses of the same name under a preset, and are not listed by themselves.
 """
@@ -156,15 +156,15 @@ def cosine_row(score, label, parameters, scratch, gradient, hessian, derivatives
         x = float(score[j])
         gradient[j] = x * x if x == x else 0.0
         hessian[j] = float(label[j]) * float(label[j]) if x == x else 0.0
-    square, small = sum_parts(gradient)
-    label_square, label_small = sum_parts(hessian)
+    square, lo = sum_parts(gradient)
+    label_square, label_lo = sum_parts(hessian)
     for j in range(score.shape[0]):
         x = float(score[j])
         gradient[j] = x * float(label[j]) if x == x else 0.0
-    dot, dot_small = sum_parts(gradient)
-    norm = floored_norm(square + small, floor)
-    label_norm = floored_norm(label_square + label_small, floor)
-    cosine = divide(divide(dot + dot_small, norm), label_norm)
+    dot, dot_lo = sum_parts(gradient)
+    norm = floored_norm(square + lo, floor)
+    label_norm = floored_norm(label_square + label_lo, floor)
+    cosine = divide(divide(dot + dot_lo, norm), label_norm)
     if derivatives:
         for j in range(score.shape[0]):
             x = float(score[j])
@@ -172,9 +172,9 @@ def cosine_row(score, label, parameters, scratch, gradient, hessian, derivatives
             unit = divide(x, norm)
             along = divide(float(label[j]), label_norm)
             slope = divide(fma(cosine, unit, -along), norm) if inside else divide(-along, norm)
-            bend = divide(divide(fma(cosine, fma(-3.0 * unit, unit, 1.0), 2.0 * along * unit), norm), norm)
+            curvature = divide(divide(fma(cosine, fma(-3.0 * unit, unit, 1.0), 2.0 * along * unit), norm), norm)
             gradient[j] = slope if x == x else 0.0
-            hessian[j] = bend if (x == x) & inside else 0.0
+            hessian[j] = curvature if (x == x) & inside else 0.0
     return -cosine
 
 

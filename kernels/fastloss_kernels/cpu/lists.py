@@ -1,4 +1,4 @@
-"""Loops of a list formula over ragged lists: the value alone, or value, gradients and hessians; serial and parallel.
+"""Loops of a listwise formula over ragged lists: values alone, or values, gradients and hessians.
 
 Lists lie one after the other in arrays of candidates; ``offsets`` int64 ``(n_lists + 1,)`` says where each begins. A
 label that is an index has a list of length 1.

@@ -1,4 +1,4 @@
-"""Loops of a row formula over arrays: the value alone, or value, gradient and hessian; serial and parallel."""
+"""Loops of a pointwise formula over arrays: values alone, or values, gradients and hessians."""
 
 from __future__ import annotations
 

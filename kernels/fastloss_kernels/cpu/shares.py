@@ -24,8 +24,8 @@ def make_divide_by_sum() -> Callable[..., None]:
             given, found = values[offsets[k] : offsets[k + 1]], out[offsets[k] : offsets[k + 1]]
             for j in range(given.shape[0]):
                 found[j] = given[j] if given[j] == given[j] else 0.0
-            total, small = sum_parts(found)
-            total += small
+            total, lo = sum_parts(found)
+            total += lo
             divisor = total if total > 0.0 else 1.0
             for j in range(given.shape[0]):
                 found[j] = divide(given[j], divisor)

@@ -1,4 +1,4 @@
-"""Loops of a list formula over ragged lists on the GPU, twin of `cpu.lists`; a list is one thread's work.
+"""Loops of a listwise formula over ragged lists on the GPU, twin of `cpu.lists`. One thread evaluates one list.
 
 A kernel is launched as ``kernel[blocks, threads](...)`` with any grid. No list depends on another, and inside a list
 the order of the arithmetic is fixed, so the grid cannot change a bit.

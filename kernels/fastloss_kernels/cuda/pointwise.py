@@ -1,4 +1,4 @@
-"""Loops of a row formula over arrays on the GPU: the value alone, or value, gradient and hessian; twin of `cpu`.
+"""Loops of a pointwise formula over arrays on the GPU, twin of `cpu.pointwise`.
 
 A kernel is launched as ``kernel[blocks, threads](...)`` with any grid: each thread takes every row that lies a whole
 number of grids from its own. No row depends on another, so the grid cannot change a bit.

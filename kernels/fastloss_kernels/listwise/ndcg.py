@@ -1,4 +1,4 @@
-"""What losses after the normalised discounted cumulative gain are made of: gains, ranks, and the ideal gain.
+"""Building blocks of NDCG: gains, ranks, ideal gain.
 
 A discount is 1/log(1 + rank) here: the factor log 2 is in the ideal gain too, and cancels. Masked candidates are left
 out.
@@ -15,7 +15,7 @@ from fastloss_kernels.elementary import expm1_parts
 from fastloss_kernels.jit import fma, formula
 from fastloss_kernels.listwise.sums import sum_parts
 
-# gain(label) -> large, small
+# gain(label) -> (hi, lo)
 Gain = Callable[[float], tuple[float, float]]
 
 LOG2 = 0.6931471805599453
@@ -24,12 +24,12 @@ LOG2_SMALL = 2.3190468138462996e-17
 
 @formula
 def exp2_gain(y: float) -> tuple[float, float]:
-    """Compute 2^y − 1 for y from 0 to 1000 as large + small."""
-    x, x_small = multiply_parts(y, LOG2, LOG2_SMALL)
-    half, half_small = expm1_parts(x)
-    large, small = two_sum(half, half_small)
-    small = fma(large + 0.5, x_small, small)
-    return 2.0 * large, 2.0 * small
+    """Compute 2^y − 1 for y from 0 to 1000 as hi + lo."""
+    x, x_lo = multiply_parts(y, LOG2, LOG2_SMALL)
+    half, half_lo = expm1_parts(x)
+    hi, lo = two_sum(half, half_lo)
+    lo = fma(hi + 0.5, x_lo, lo)
+    return 2.0 * hi, 2.0 * lo
 
 
 @formula
@@ -79,13 +79,13 @@ def make_ideal(gain: Gain) -> Callable[..., tuple[float, float]]:
             other[k] = 0.0
             y = float(label[k])
             if (y > 0.0) & (float(score[k]) > float("-inf")):
-                large, small = gain(y)
-                log, log_small = log_of_positive_parts(2.0 + position_by_label(score, label, k), 0.0)
-                part, part_small = divide_parts(large, small, log, log_small)
+                hi, lo = gain(y)
+                log, log_lo = log_of_positive_parts(2.0 + position_by_label(score, label, k), 0.0)
+                part, part_lo = divide_parts(hi, lo, log, log_lo)
                 scratch[k] = part
-                other[k] = part_small
-        large, small = sum_parts(scratch)
+                other[k] = part_lo
+        hi, lo = sum_parts(scratch)
         rest, _ = sum_parts(other)
-        return two_sum(large, small + rest)
+        return two_sum(hi, lo + rest)
 
     return ideal

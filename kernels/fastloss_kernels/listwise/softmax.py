@@ -70,15 +70,15 @@ def make_logit_row(label_at: LabelAt) -> ListRow:
         scale, smoothing, normalized = parameters
         highest = highest_score(score)
         top = first_position(score, highest)
-        rest, rest_small = exponentials(score, highest, top, gradient)
+        rest, rest_lo = exponentials(score, highest, top, gradient)
         shift = 0.0
         if smoothing != 0.0:
             shift = smoothing / count_present(score, LOWEST)
         at_top = 0.0
         others = 0.0
-        others_small = 0.0
+        others_lo = 0.0
         distance = 0.0
-        distance_small = 0.0
+        distance_lo = 0.0
         first, stop = labelled(label, score.shape[0]) if shift == 0.0 else (0, score.shape[0])
         for j in range(first, stop):
             given = label_at(label, j)
@@ -94,21 +94,21 @@ def make_logit_row(label_at: LabelAt) -> ListRow:
                 at_top = y
                 continue
             others, lost = two_sum(others, y)
-            others_small += lost
-            difference, difference_small = two_sum(highest, -x)
-            term, term_small = multiply_parts(y, difference, difference_small)
+            others_lo += lost
+            difference, difference_lo = two_sum(highest, -x)
+            term, term_lo = multiply_parts(y, difference, difference_lo)
             distance, lost = two_sum(distance, term)
-            distance_small += lost + term_small
-        others += others_small
+            distance_lo += lost + term_lo
+        others += others_lo
         labels = at_top + others
-        unlikely = rest + rest_small
+        unlikely = rest + rest_lo
         total, lost = two_sum(1.0, rest)
         likely = divide(1.0, total)
-        likely_small = likely * fma(-likely, lost + rest_small, fma(-likely, total, 1.0))
-        log_total = log1p_of_parts(rest, rest_small)
-        # What an infinite distance lost is no number.
-        distance_small = distance_small if distance < float("inf") else 0.0
-        value = distance + fma(labels, log_total, distance_small)
+        likely_lo = likely * fma(-likely, lost + rest_lo, fma(-likely, total, 1.0))
+        log_total = log1p_of_parts(rest, rest_lo)
+        # The low word of an infinite distance is NaN.
+        distance_lo = distance_lo if distance < float("inf") else 0.0
+        value = distance + fma(labels, log_total, distance_lo)
         # Without a label that counts there is nothing to divide.
         if normalized != 0.0 and labels > 0.0:
             value = divide(value, labels)
@@ -119,8 +119,8 @@ def make_logit_row(label_at: LabelAt) -> ListRow:
             labels = 1.0
         if derivatives:
             # Each rounded once: what is left has several roundings of its own.
-            scaled = labels * fma(likely, likely, 2.0 * likely * likely_small)
-            likely += likely_small
+            scaled = labels * fma(likely, likely, 2.0 * likely * likely_lo)
+            likely += likely_lo
             for j in range(score.shape[0]):
                 e = gradient[j]
                 p = e * likely
@@ -154,8 +154,8 @@ def make_probability_row(label_at: LabelAt, logarithmic: bool) -> ListRow:
             for j in range(score.shape[0]):
                 masked = not float(score[j]) >= lowest
                 gradient[j] = label_at(label, j) * scale + (0.0 if masked else shift)
-            labels, labels_small = sum_parts(gradient)
-            labels += labels_small
+            labels, labels_lo = sum_parts(gradient)
+            labels += labels_lo
             labels = labels if labels > 0.0 else 1.0
             scale = divide(scale, labels)
             shift = divide(shift, labels)
@@ -168,7 +168,7 @@ def make_probability_row(label_at: LabelAt, logarithmic: bool) -> ListRow:
             cost = ceiling if cost > ceiling else cost
             term = y * cost
             hessian[j] = 0.0 if y == 0.0 else term
-        value, value_small = sum_parts(hessian)
+        value, value_lo = sum_parts(hessian)
         if derivatives:
             for j in range(score.shape[0]):
                 x = float(score[j])
@@ -181,7 +181,7 @@ def make_probability_row(label_at: LabelAt, logarithmic: bool) -> ListRow:
                 # 0/0 stands where a probability of 0 is not asked for.
                 gradient[j] = 0.0 if y == 0.0 else slope
                 hessian[j] = 0.0 if y == 0.0 else curvature
-        return value + value_small
+        return value + value_lo
 
     return row
 

@@ -1,4 +1,4 @@
-"""What formulas of lists are made of: the highest score, sums that no order can change, the exponentials of a softmax.
+"""Building blocks of listwise formulas: order-independent sums, the maximum, softmax exponentials.
 
 A list reaches a formula as slices of float64 arrays, one element a candidate. A score that is NaN marks a masked
 candidate; so does −∞ in spaces where it stands for the probability 0.
@@ -47,50 +47,50 @@ def first_position(score, x: float) -> int:
 
 
 @formula
-def cut(x: float, scale: float) -> tuple[float, float]:
+def split(x: float, scale: float) -> tuple[float, float]:
     """Split a term below twice `scale` at 2⁻³¹ and 2⁻⁶² of it, so that a sum of each part is exact."""
-    first_cut = scale * (1.5 * 2.0**21)
-    second_cut = scale * (1.5 * 2.0**-10)
-    first = (x + first_cut) - first_cut
-    return first, ((x - first) + second_cut) - second_cut
+    first_split = scale * (1.5 * 2.0**21)
+    second_split = scale * (1.5 * 2.0**-10)
+    first = (x + first_split) - first_split
+    return first, ((x - first) + second_split) - second_split
 
 
 @formula
 def sum_of_block(terms) -> tuple[float, float]:
-    """Compute the sum of at most `LONGEST_SUM` terms as large + small, in any order the same.
+    """Compute the sum of at most `LONGEST_SUM` terms as hi + lo, in any order the same.
 
-    Each term is cut at 2⁻³¹ and at 2⁻⁶² of the largest one, so that both sums are exact; what is left is dropped.
+    Each term is split at 2⁻³¹ and at 2⁻⁶² of the largest one, so that both sums are exact; what is left is dropped.
     """
     largest = 0
     for j in range(terms.shape[0]):
         largest = max(largest, float64_bits(abs(float(terms[j]))))
-    large = 0.0
-    small = 0.0
+    hi = 0.0
+    lo = 0.0
     if largest >= LARGE_EXPONENT_FIELD:
         for j in range(terms.shape[0]):
-            large += float(terms[j])
-        return large, small
+            hi += float(terms[j])
+        return hi, lo
     scale = float64_from_bits(largest & EXPONENT_FIELD)
     for j in range(terms.shape[0]):
-        first, second = cut(float(terms[j]), scale)
-        large = exact_add(large, first)
-        small = exact_add(small, second)
-    return two_sum(large, small)
+        first, second = split(float(terms[j]), scale)
+        hi = exact_add(hi, first)
+        lo = exact_add(lo, second)
+    return two_sum(hi, lo)
 
 
 @formula
 def sum_parts(terms) -> tuple[float, float]:
-    """Compute the sum of a list as large + small."""
+    """Compute the sum of a list as hi + lo."""
     n = terms.shape[0]
     if n <= LONGEST_SUM:
         return sum_of_block(terms)
-    large = 0.0
-    small = 0.0
+    hi = 0.0
+    lo = 0.0
     for start in range(0, n, LONGEST_SUM):
-        block, block_small = sum_of_block(terms[start : min(start + LONGEST_SUM, n)])
-        large, lost = two_sum(large, block)
-        small += lost + block_small
-    return large, small
+        block, block_lo = sum_of_block(terms[start : min(start + LONGEST_SUM, n)])
+        hi, lost = two_sum(hi, block)
+        lo += lost + block_lo
+    return hi, lo
 
 
 @formula
@@ -102,26 +102,26 @@ def accumulate(totals, lost, k: int, term: float) -> None:
 
 
 @formula
-def exponential_parts(score, highest: float, top: int, out, out_small) -> tuple[float, float]:
-    """Fill `out` and `out_small` with e^(s − highest) as large + small, 0 at `top` and where masked.
+def exponential_parts(score, highest: float, top: int, out, out_lo) -> tuple[float, float]:
+    """Fill `out` and `out_lo` with e^(s − highest) as hi + lo, 0 at `top` and where masked.
 
-    Returns their sum as large + small, to 2⁻⁵⁶: more digits than `exponentials` gives.
+    Returns their sum as hi + lo, to 2⁻⁵⁶: more digits than `exponentials` gives.
     """
     for j in range(score.shape[0]):
         difference, lost = two_sum(float(score[j]), -highest)
-        e, e_small = exp_parts(difference)
-        e_small = fma(e, lost, e_small)
+        e, e_lo = exp_parts(difference)
+        e_lo = fma(e, lost, e_lo)
         here = (difference > -746.0) & (j != top)
         out[j] = e if here else 0.0
-        out_small[j] = e_small if here else 0.0
-    large, small = sum_parts(out)
-    low, lower = sum_parts(out_small)
-    return two_sum(large, small + (low + lower))
+        out_lo[j] = e_lo if here else 0.0
+    hi, lo = sum_parts(out)
+    low, lower = sum_parts(out_lo)
+    return two_sum(hi, lo + (low + lower))
 
 
 @formula
 def exponentials(score, highest: float, top: int, out) -> tuple[float, float]:
-    """Fill `out` with e^(s − highest), 0 at `top` and where masked; return their sum as large + small.
+    """Fill `out` with e^(s − highest), 0 at `top` and where masked; return their sum as hi + lo.
 
     The highest candidate stays out of the sum, so that log1p of it keeps a tail's digits; its exponential is 1. What
     the difference loses in rounding goes on with it: far from the highest score it would be many units.

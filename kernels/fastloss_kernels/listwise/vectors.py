@@ -1,4 +1,4 @@
-"""Lists as vectors: scales that keep squares within range, and scalar products in two parts."""
+"""Building blocks of norms: scales that keep squares within range, and scalar products in double-double."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def power_of_two_below(vector, score) -> float:
 
 
 @formula
-def dot_parts(a, a_scale: float, b, b_scale: float, score, scratch, scratch_small) -> tuple[float, float]:
-    """Compute the scalar product of two scaled vectors over unmasked candidates as large + small, large rounded."""
+def dot_parts(a, a_scale: float, b, b_scale: float, score, scratch, scratch_lo) -> tuple[float, float]:
+    """Compute the scalar product of two scaled vectors over unmasked candidates as hi + lo, hi rounded."""
     for j in range(score.shape[0]):
         x = float(a[j]) * a_scale
         y = float(b[j]) * b_scale
@@ -40,7 +40,7 @@ def dot_parts(a, a_scale: float, b, b_scale: float, score, scratch, scratch_smal
         lost = fma(x, y, -product)
         here = score[j] == score[j]
         scratch[j] = product if here else 0.0
-        scratch_small[j] = lost if here else 0.0
-    large, small = sum_parts(scratch)
-    low, lower = sum_parts(scratch_small)
-    return two_sum(large, small + (low + lower))
+        scratch_lo[j] = lost if here else 0.0
+    hi, lo = sum_parts(scratch)
+    low, lower = sum_parts(scratch_lo)
+    return two_sum(hi, lo + (low + lower))

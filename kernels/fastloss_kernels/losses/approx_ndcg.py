@@ -18,8 +18,8 @@ from fastloss_kernels.double_double import (
 from fastloss_kernels.elementary import tanh
 from fastloss_kernels.jit import divide, exact_add, formula
 from fastloss_kernels.listwise.ndcg import GAINS, Gain, label_range_of, make_ideal
-from fastloss_kernels.listwise.pairs import difference_parts, no_number
-from fastloss_kernels.listwise.sums import accumulate, cut, sum_parts
+from fastloss_kernels.listwise.pairs import difference_parts, fill_nan
+from fastloss_kernels.listwise.sums import accumulate, split, sum_parts
 from fastloss_kernels.losses.base import PairwiseLoss
 
 # Beyond, a sigmoid is 0 or 1.
@@ -28,40 +28,40 @@ FAR = 1000.0
 
 @formula
 def scaled_difference(x: float, other: float, temperature: float) -> tuple[float, float]:
-    """Compute (x − other)/temperature as large + small, bounded where its sigmoid is 0 or 1."""
+    """Compute (x − other)/temperature as hi + lo, bounded where its sigmoid is 0 or 1."""
     difference, lost = difference_parts(x, other)
-    u, u_small = divide_parts(difference, lost, temperature, 0.0)
+    u, u_lo = divide_parts(difference, lost, temperature, 0.0)
     near = abs(u) < FAR
     bound = FAR if u > 0.0 else -FAR
-    return u if near else bound, u_small if near else 0.0
+    return u if near else bound, u_lo if near else 0.0
 
 
 @formula
 def smooth_rank_after(score, k: int, temperature: float) -> tuple[float, float]:
-    """Compute 1 + rank = 2 + Σ σ((s_j − s_k)/T) over all other candidates as large + small."""
+    """Compute 1 + rank = 2 + Σ σ((s_j − s_k)/T) over all other candidates as hi + lo."""
     own = float(score[k])
-    large = 0.0
-    small = 0.0
+    hi = 0.0
+    lo = 0.0
     for j in range(score.shape[0]):
         x = float(score[j])
-        u, u_small = scaled_difference(x, own, temperature)
-        above, above_small, below, _ = sigmoid_parts(u)
-        above += above_small + above * below * u_small
+        u, u_lo = scaled_difference(x, own, temperature)
+        above, above_lo, below, _ = sigmoid_parts(u)
+        above += above_lo + above * below * u_lo
         met = (x > float("-inf")) & (j != k)
-        first, second = cut(above if met else 0.0, 1.0)
-        large = exact_add(large, first)
-        small = exact_add(small, second)
-    total, lost = two_sum(2.0, large)
-    return two_sum(total, lost + small)
+        first, second = split(above if met else 0.0, 1.0)
+        hi = exact_add(hi, first)
+        lo = exact_add(lo, second)
+    total, lost = two_sum(2.0, hi)
+    return two_sum(total, lost + lo)
 
 
 @formula
-def curve(u: float, u_small: float) -> tuple[float, float]:
+def curve(u: float, u_lo: float) -> tuple[float, float]:
     """Compute the first and the second derivative of the sigmoid."""
-    p, p_small, q, q_small = sigmoid_parts(u)
-    moved = p * q * u_small
-    large, small = product_parts(p, p_small + moved, q, q_small - moved)
-    slope = large + small
+    p, p_lo, q, q_lo = sigmoid_parts(u)
+    moved = p * q * u_lo
+    hi, lo = product_parts(p, p_lo + moved, q, q_lo - moved)
+    slope = hi + lo
     return slope, -(slope * tanh(0.5 * u))
 
 
@@ -79,13 +79,13 @@ def make_row(gain: Gain) -> ListRow:
     ideal_of = make_ideal(gain)
 
     @formula
-    def derivatives_by_rank(gained, gained_small, after, after_small, log, log_small, ideal, ideal_small):
+    def derivatives_by_rank(gained, gained_lo, after, after_lo, log, log_lo, ideal, ideal_lo):
         """Return a and b of a candidate from its gain, 1 + rank and the logarithm of that."""
-        share, share_small = divide_parts(gained, gained_small, ideal, ideal_small)
-        scale, scale_small = product_parts(after, after_small, log, log_small)
-        square, square_small = product_parts(scale, scale_small, log, log_small)
-        large, small = divide_parts(share, share_small, square, square_small)
-        first = large + small
+        share, share_lo = divide_parts(gained, gained_lo, ideal, ideal_lo)
+        scale, scale_lo = product_parts(after, after_lo, log, log_lo)
+        square, square_lo = product_parts(scale, scale_lo, log, log_lo)
+        hi, lo = divide_parts(share, share_lo, square, square_lo)
+        first = hi + lo
         return first, divide(first * (log + 2.0), scale)
 
     @formula
@@ -93,8 +93,8 @@ def make_row(gain: Gain) -> ListRow:
         longest, temperature = parameters
         n = score.shape[0]
         if n > longest:
-            return no_number(gradient, hessian, derivatives)
-        ideal, ideal_small = ideal_of(score, label, gradient, hessian)
+            return fill_nan(gradient, hessian, derivatives)
+        ideal, ideal_lo = ideal_of(score, label, gradient, hessian)
         if ideal == 0.0:
             # All positive candidates are masked.
             if derivatives:
@@ -111,18 +111,18 @@ def make_row(gain: Gain) -> ListRow:
             first[k] = 0.0
             second[k] = 0.0
             if (y > 0.0) & (float(score[k]) > float("-inf")):
-                gained, gained_small = gain(y)
-                after, after_small = smooth_rank_after(score, k, temperature)
-                log, log_small = log_of_positive_parts(after, after_small)
-                part, part_small = divide_parts(gained, gained_small, log, log_small)
+                gained, gained_lo = gain(y)
+                after, after_lo = smooth_rank_after(score, k, temperature)
+                log, log_lo = log_of_positive_parts(after, after_lo)
+                part, part_lo = divide_parts(gained, gained_lo, log, log_lo)
                 gradient[k] = part
-                hessian[k] = part_small
+                hessian[k] = part_lo
                 first[k], second[k] = derivatives_by_rank(
-                    gained, gained_small, after, after_small, log, log_small, ideal, ideal_small
+                    gained, gained_lo, after, after_lo, log, log_lo, ideal, ideal_lo
                 )
-        found, found_small = sum_parts(gradient)
+        found, found_lo = sum_parts(gradient)
         rest, _ = sum_parts(hessian)
-        value, value_small = divide_parts(found, found_small + rest, ideal, ideal_small)
+        value, value_lo = divide_parts(found, found_lo + rest, ideal, ideal_lo)
         if derivatives:
             gradient_lost = scratch[2, :n]
             hessian_lost = scratch[3, :n]
@@ -141,12 +141,12 @@ def make_row(gain: Gain) -> ListRow:
                     for k in range(n):
                         other = float(score[k])
                         met = (other > float("-inf")) & (k != j)
-                        u, u_small = scaled_difference(other, x, temperature)
-                        slope, curvature = curve(u, u_small)
+                        u, u_lo = scaled_difference(other, x, temperature)
+                        slope, curvature = curve(u, u_lo)
                         change = float(first[j]) - float(first[k])
-                        bend = curvature * change - slope * slope * float(second[j])
+                        term = curvature * change - slope * slope * float(second[j])
                         accumulate(gradient, gradient_lost, k, slope * change if met else 0.0)
-                        accumulate(hessian, hessian_lost, k, bend if met else 0.0)
+                        accumulate(hessian, hessian_lost, k, term if met else 0.0)
                         accumulate(slopes, slopes_lost, k, slope if met else 0.0)
             for k in range(n):
                 total = float(slopes[k]) + float(slopes_lost[k])
@@ -155,7 +155,7 @@ def make_row(gain: Gain) -> ListRow:
                 curvature -= float(second[k]) * total * total
                 gradient[k] = divide(slope, temperature)
                 hessian[k] = divide(divide(curvature, temperature), temperature)
-        return -(value + value_small)
+        return -(value + value_lo)
 
     return row
 

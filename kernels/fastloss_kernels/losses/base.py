@@ -170,7 +170,7 @@ class BinaryLoss(Loss):
 
 @dataclass(frozen=True)
 class ListwiseLoss(Loss):
-    """A loss of a list of candidates: one value a list, gradient and hessian (its diagonal) lists as long.
+    """A listwise loss: one value a list, gradient and hessian (its diagonal) as long as the list.
 
     `formulas` and `saturated` hold formulas of whole lists (`ListRow`, `ListTest`). They receive score and label as
     float64 of shape ``(n,)``; a label that is an index has the shape ``(1,)``. A masked candidate has the score NaN,
@@ -258,7 +258,7 @@ class ListwiseLoss(Loss):
 
 @dataclass(frozen=True)
 class PairwiseLoss(ListwiseLoss):
-    """A loss of the pairs of a list, whose time grows with the square of its length."""
+    """A pairwise loss: its time grows with the square of the length of a list."""
 
     max_pairs: int = DEFAULT_MOST_PAIRS
 

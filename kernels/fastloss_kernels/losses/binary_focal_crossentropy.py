@@ -25,7 +25,7 @@ def row_logit(score: float, label: float, parameters: tuple[float, ...]) -> tupl
     """Evaluate α_t·m^γ·C from a logit x: C the cross-entropy, m = y·σ(−x) + (1 − y)·σ(x) the missed probability.
 
     For a hard label log m is −softplus(±x): with e = e^−|x|, m = t/(1 + e), where t = y·e + (1 − y) or y + (1 − y)·e.
-    So m^γ = exp(γ·log m) needs no 1 − p, and log m, C and the power are kept as large + small, since γ·log m turns its
+    So m^γ = exp(γ·log m) needs no 1 − p, and log m, C and the power are kept as hi + lo, since γ·log m turns its
     absolute error into a relative one. With r = m′/m the derivatives are α_t·m^γ times γ·r·C + C′ and
     γ·r·C·((γ − 1)·r + σ(−x) − σ(x)) + 2γ·r·C′ + σ(x)·σ(−x); in the tails all their terms have one sign.
     """
@@ -33,36 +33,36 @@ def row_logit(score: float, label: float, parameters: tuple[float, ...]) -> tupl
     distance = abs(score)
     rest = 1.0 - label
     right = score > 0.0
-    e, e_small = exp_parts(-distance)
-    log_one, log_one_small = log1p_unit_parts(e, e_small)
+    e, e_lo = exp_parts(-distance)
+    log_one, log_one_lo = log1p_unit_parts(e, e_lo)
     likely, unlikely = sigmoids(e)
     positive = likely if right else unlikely
     negative = unlikely if right else likely
     kept = rest if right else label
     other = label if right else rest
 
-    linear, linear_small = multiply_parts(distance, kept, 0.0)
+    linear, linear_lo = multiply_parts(distance, kept, 0.0)
     linear = 0.0 if kept == 0.0 else linear
-    linear_small = 0.0 if kept == 0.0 else linear_small
+    linear_lo = 0.0 if kept == 0.0 else linear_lo
     crossentropy, lost = two_sum(linear, log_one)
-    crossentropy_small = lost + (linear_small + log_one_small)
+    crossentropy_lo = lost + (linear_lo + log_one_lo)
 
     # A hard label that agrees: t is e, whose logarithm is known, and may have underflowed.
     agrees = kept == 0.0
-    mixed, mixed_small = multiply_parts(other, e, e_small)
+    mixed, mixed_lo = multiply_parts(other, e, e_lo)
     t, t_lost = two_sum(kept, mixed)
     t = 1.0 if agrees else t
-    t_small = t_lost + mixed_small
-    t_small = 0.0 if agrees else t_small
-    log_t, log_t_small = log_of_positive_parts(t, t_small)
+    t_lo = t_lost + mixed_lo
+    t_lo = 0.0 if agrees else t_lo
+    log_t, log_t_lo = log_of_positive_parts(t, t_lo)
     bounded = 1e300 if distance > 1e300 else distance
     log_t = -bounded if agrees else log_t
-    log_t_small = 0.0 if agrees else log_t_small
+    log_t_lo = 0.0 if agrees else log_t_lo
     log_missed, log_lost = two_sum(log_t, -log_one)
-    factor, factor_small = power_parts(log_missed, log_lost + (log_t_small - log_one_small), gamma)
+    factor, factor_lo = power_parts(log_missed, log_lost + (log_t_lo - log_one_lo), gamma)
 
     plain = factor * crossentropy
-    value = fma(factor, crossentropy, fma(factor, crossentropy_small, factor_small * crossentropy))
+    value = fma(factor, crossentropy, fma(factor, crossentropy_lo, factor_lo * crossentropy))
     value = value if value == value else plain
     value = crossentropy if crossentropy == float("inf") else value
 
@@ -73,10 +73,10 @@ def row_logit(score: float, label: float, parameters: tuple[float, ...]) -> tupl
     # The missed probability of an infinite logit no longer changes.
     focus = 0.0 if ratio == 0.0 else focus
     slope = fma(rest, positive, -(label * negative))
-    bend = fma(gamma - 1.0, ratio, negative - positive)
-    curvature = fma(focus, bend, fma(2.0 * gamma * ratio, slope, unlikely * likely))
+    inner_curvature = fma(gamma - 1.0, ratio, negative - positive)
+    curvature = fma(focus, inner_curvature, fma(2.0 * gamma * ratio, slope, unlikely * likely))
     weight = fma(label, positive_weight, rest * negative_weight)
-    weighted = weight * (factor + factor_small)
+    weighted = weight * (factor + factor_lo)
     return weight * value, weighted * (focus + slope), weighted * curvature
 
 
@@ -99,22 +99,22 @@ def row_prob(score: float, label: float, parameters: tuple[float, ...]) -> tuple
     crossentropy = negative_term if label == 0.0 else both
 
     other, other_lost = two_sum(1.0, -score)
-    first, first_small = multiply_parts(label, other, other_lost)
-    second, second_small = multiply_parts(rest, score, 0.0)
+    first, first_lo = multiply_parts(label, other, other_lost)
+    second, second_lo = multiply_parts(rest, score, 0.0)
     missed, missed_lost = two_sum(first, second)
     nothing = missed == 0.0
     divisor = 1.0 if nothing else missed
-    log_missed, log_missed_small = log_of_positive_parts(divisor, missed_lost + (first_small + second_small))
-    factor, factor_small = power_parts(log_missed, log_missed_small, gamma)
+    log_missed, log_missed_lo = log_of_positive_parts(divisor, missed_lost + (first_lo + second_lo))
+    factor, factor_lo = power_parts(log_missed, log_missed_lo, gamma)
     zeroth = 1.0 if gamma == 0.0 else 0.0
     factor = zeroth if nothing else factor
-    factor_small = 0.0 if nothing else factor_small
+    factor_lo = 0.0 if nothing else factor_lo
     plain = factor * crossentropy
-    value = fma(factor, crossentropy, factor_small * crossentropy)
+    value = fma(factor, crossentropy, factor_lo * crossentropy)
     value = value if value == value else plain
-    factor += factor_small
+    factor += factor_lo
 
-    turn = rest - label
+    change = rest - label
     density = divide(crossentropy, divisor)
     density = 1.0 if nothing else density
     p = epsilon if score < epsilon else score
@@ -131,19 +131,19 @@ def row_prob(score: float, label: float, parameters: tuple[float, ...]) -> tuple
     slope = negative_slope - positive_slope
 
     lower, lower_lost = two_sum(gamma, -1.0)
-    exponent, exponent_small = multiply_parts(lower, log_missed, log_missed_small)
-    exponent_small = fma(lower_lost, log_missed, exponent_small)
+    exponent, exponent_lo = multiply_parts(lower, log_missed, log_missed_lo)
+    exponent_lo = fma(lower_lost, log_missed, exponent_lo)
     lower_factor = exp(exponent)
-    lower_factor = fma(lower_factor, exponent_small, lower_factor)
+    lower_factor = fma(lower_factor, exponent_lo, lower_factor)
     vanishing = 0.0 if gamma > 1.0 else float("inf")
     vanishing = 1.0 if gamma == 1.0 else vanishing
     lower_factor = vanishing if nothing else lower_factor
-    bend = gamma * fma((gamma - 1.0) * density, turn * turn, 2.0 * turn * slope)
-    bent = lower_factor * bend
-    bent = 0.0 if bend == 0.0 else bent
-    hessian = fma(factor, positive_curvature + negative_curvature, bent)
+    curvature = gamma * fma((gamma - 1.0) * density, change * change, 2.0 * change * slope)
+    scaled_curvature = lower_factor * curvature
+    scaled_curvature = 0.0 if curvature == 0.0 else scaled_curvature
+    hessian = fma(factor, positive_curvature + negative_curvature, scaled_curvature)
     weight = fma(label, positive_weight, rest * negative_weight)
-    gradient = factor * fma(gamma * turn, density, slope)
+    gradient = factor * fma(gamma * change, density, slope)
     return weight * value, weight * gradient, weight * hessian
 
 

@@ -17,13 +17,13 @@ def row_logit(score: float, label: float, parameters: tuple[float, ...]) -> tupl
 
     The square doubles a relative error, so both sigmoids carry their rounding along.
     """
-    positive, positive_small, negative, negative_small = sigmoid_parts(score)
+    positive, positive_lo, negative, negative_lo = sigmoid_parts(score)
     product = label * negative
     residual = fma(1.0 - label, positive, -product)
-    lost = fma(1.0 - label, positive_small, -fma(label, negative_small, fma(label, negative, -product)))
+    lost = fma(1.0 - label, positive_lo, -fma(label, negative_lo, fma(label, negative, -product)))
     # Rounded once each, since the derivatives multiply three of them.
-    likely = positive + positive_small
-    unlikely = negative + negative_small
+    likely = positive + positive_lo
+    unlikely = negative + negative_lo
     slope = likely * unlikely
     missed = residual + lost
     curvature = fma(missed, unlikely - likely, slope)
@@ -39,17 +39,17 @@ def row_prob(score: float, label: float, parameters: tuple[float, ...]) -> tuple
 @formula
 def row_logprob(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
     """Evaluate (e^l − y)²; near l = 0 as (e^l − 1) + (1 − y), since there the rounding of e^l outweighs e^l − 1."""
-    p, p_small = exp_parts(score)
+    p, p_lo = exp_parts(score)
     bounded = -1.0 if score < -1.0 else score
     half, half_tail = expm1_parts(bounded)
-    less, less_small = two_sum(2.0 * half, 2.0 * half_tail)
-    rest, rest_small = two_sum(1.0, -label)
+    less, less_lo = two_sum(2.0 * half, 2.0 * half_tail)
+    rest, rest_lo = two_sum(1.0, -label)
     near = score > -0.5
     first = less if near else p
     second = rest if near else -label
     residual, lost = two_sum(first, second)
-    near_lost = less_small + rest_small
-    lost += near_lost if near else p_small
+    near_lost = less_lo + rest_lo
+    lost += near_lost if near else p_lo
     slope = 2.0 * (residual + lost) * p
     return square(residual, lost), slope, fma(2.0 * p, p, slope)
 

@@ -24,58 +24,58 @@ from fastloss_kernels.losses.binary_focal_crossentropy import row_prob as binary
 
 
 @formula
-def focal_of_candidate(x, highest, at_top, rest, rest_small, total, total_small, log_total, log_total_small, gamma):
-    """Compute for one candidate q^γ·c as large + small, its slope, its bend, its own curvature, p and q.
+def focal_of_candidate(x, highest, at_top, rest, rest_lo, total, total_lo, log_total, log_total_lo, gamma):
+    """Compute for one candidate q^γ·c as hi + lo, its slope, the slope's change, its own curvature, p and q.
 
     Of a logit x: with e = e^(x − highest), c = −log p the cost, p = e/total, q = 1 − p, and u = p·c/q, which tends to
-    1 with p, the slope is q^γ·(1 + γ·u), the bend γ·p·q^(γ − 1)·(c − 2 − (γ − 1)·u), and the curvature
-    p·q·slope − q²·bend = p·q^(γ + 1)·(1 + 2γ + γ²·u − γ·c). `rest` is the sum of e without the highest one, and
+    1 with p, the slope is q^γ·(1 + γ·u), the slope's change γ·p·q^(γ − 1)·(c − 2 − (γ − 1)·u), and the curvature
+    p·q·slope − q²·change = p·q^(γ + 1)·(1 + 2γ + γ²·u − γ·c). `rest` is the sum of e without the highest one, and
     `total` 1 more.
     """
-    difference, difference_small = two_sum(highest, -x)
+    difference, difference_lo = two_sum(highest, -x)
     far = difference > 800.0
     difference = 0.0 if at_top else difference
-    difference_small = 0.0 if at_top or far else difference_small
-    cost, cost_small = two_sum(difference, log_total)
-    cost_small += difference_small + log_total_small
-    # What an infinite cost lost is no number.
-    cost_small = cost_small if cost < float("inf") else 0.0
-    e, e_small = exp_parts(-800.0 if far else -difference)
-    e_small = fma(-e, difference_small, e_small)
+    difference_lo = 0.0 if at_top or far else difference_lo
+    cost, cost_lo = two_sum(difference, log_total)
+    cost_lo += difference_lo + log_total_lo
+    # The low word of an infinite cost is NaN.
+    cost_lo = cost_lo if cost < float("inf") else 0.0
+    e, e_lo = exp_parts(-800.0 if far else -difference)
+    e_lo = fma(-e, difference_lo, e_lo)
     # All other candidates' sum.
-    others, others_small = two_sum(rest, -e)
-    missed, missed_small = two_sum(1.0, others)
-    missed_small += others_small + (rest_small - e_small)
-    p, p_small = divide_parts(e, e_small, total, total_small)
-    q, q_small = divide_parts(rest if at_top else missed, rest_small if at_top else missed_small, total, total_small)
+    others, others_lo = two_sum(rest, -e)
+    missed, missed_lo = two_sum(1.0, others)
+    missed_lo += others_lo + (rest_lo - e_lo)
+    p, p_lo = divide_parts(e, e_lo, total, total_lo)
+    q, q_lo = divide_parts(rest if at_top else missed, rest_lo if at_top else missed_lo, total, total_lo)
     nothing = not q > 0.0
     q = 1.0 if nothing else q
-    q_small = 0.0 if nothing else q_small
-    log_q, log_q_small = log_of_positive_parts(q, q_small)
-    factor, factor_small = power_parts(log_q, log_q_small, gamma)
+    q_lo = 0.0 if nothing else q_lo
+    log_q, log_q_lo = log_of_positive_parts(q, q_lo)
+    factor, factor_lo = power_parts(log_q, log_q_lo, gamma)
     zeroth = 1.0 if gamma == 0.0 else 0.0
     factor = zeroth if nothing else factor
-    factor_small = 0.0 if nothing else factor_small
+    factor_lo = 0.0 if nothing else factor_lo
     value = factor * cost
-    value_small = fma(factor, cost, -value) + fma(factor, cost_small, factor_small * cost)
-    value_small = value_small if value < float("inf") else 0.0
-    factor += factor_small
-    p += p_small
-    q += q_small
-    ratio = divide(p * (cost + cost_small), q)
+    value_lo = fma(factor, cost, -value) + fma(factor, cost_lo, factor_lo * cost)
+    value_lo = value_lo if value < float("inf") else 0.0
+    factor += factor_lo
+    p += p_lo
+    q += q_lo
+    ratio = divide(p * (cost + cost_lo), q)
     ratio = 1.0 if nothing else ratio
     ratio = 0.0 if p == 0.0 else ratio
     empty = p == 0.0
-    bend = gamma * p * (cost - fma(gamma - 1.0, ratio, 2.0))
-    exponent, exponent_small = multiply_parts(gamma - 1.0, log_q, log_q_small)
+    slope_change = gamma * p * (cost - fma(gamma - 1.0, ratio, 2.0))
+    exponent, exponent_lo = multiply_parts(gamma - 1.0, log_q, log_q_lo)
     lower = exp(700.0 if exponent > 700.0 else exponent)
-    bend *= fma(lower, exponent_small, lower)
+    slope_change *= fma(lower, exponent_lo, lower)
     curvature = (p * q) * (factor * (1.0 + gamma * (fma(gamma, ratio, 2.0) - cost)))
     return (
         value,
-        value_small,
+        value_lo,
         fma(factor * gamma, ratio, factor),
-        0.0 if empty or nothing else bend,
+        0.0 if empty or nothing else slope_change,
         0.0 if empty or nothing else curvature,
         p,
         0.0 if nothing else q,
@@ -93,28 +93,28 @@ def row_logit(score, label, parameters, scratch, gradient, hessian, derivatives)
     highest = highest_score(score)
     top = first_position(score, highest)
     # Powers of 1 − p multiply a relative error.
-    rest, rest_small = exponential_parts(score, highest, top, gradient, hessian)
+    rest, rest_lo = exponential_parts(score, highest, top, gradient, hessian)
     for j in range(score.shape[0]):
         gradient[j] = float(gradient[j]) + float(hessian[j])
     shift = 0.0
     if smoothing != 0.0:
         shift = smoothing / count_present(score, LOWEST)
-    total, total_small = two_sum(1.0, rest)
-    total_small += rest_small
+    total, total_lo = two_sum(1.0, rest)
+    total_lo += rest_lo
     above = rest > 1.0
-    near_log, near_log_small = log1p_unit_parts(0.0 if above else rest, 0.0 if above else rest_small)
-    far_log, far_log_small = log_of_positive_parts(total, total_small)
+    near_log, near_log_lo = log1p_unit_parts(0.0 if above else rest, 0.0 if above else rest_lo)
+    far_log, far_log_lo = log_of_positive_parts(total, total_lo)
     log_total = far_log if above else near_log
-    log_total_small = far_log_small if above else near_log_small
+    log_total_lo = far_log_lo if above else near_log_lo
     value = 0.0
-    value_small = 0.0
+    value_lo = 0.0
     slopes = 0.0
-    slopes_small = 0.0
-    bends = 0.0
-    bends_small = 0.0
+    slopes_lo = 0.0
+    slope_changes = 0.0
+    slope_changes_lo = 0.0
     n_labelled = 0
     last = -1
-    slope = bend = own_curvature = p = q = 0.0
+    slope = slope_change = own_curvature = p = q = 0.0
     for j in range(score.shape[0]):
         given = float(label[j])
         # Where most labels are 0, passing over them costs less than arithmetic with all.
@@ -125,31 +125,31 @@ def row_logit(score, label, parameters, scratch, gradient, hessian, derivatives)
             value = float("inf") if given * scale > 0.0 else value
             continue
         y = alpha * fma(given, scale, shift)
-        term, term_small, slope, bend, own_curvature, p, q = focal_of_candidate(
-            x, highest, j == top, rest, rest_small, total, total_small, log_total, log_total_small, gamma
+        term, term_lo, slope, slope_change, own_curvature, p, q = focal_of_candidate(
+            x, highest, j == top, rest, rest_lo, total, total_lo, log_total, log_total_lo, gamma
         )
-        large, small = multiply_parts(y, term, term_small)
-        value, lost = two_sum(value, large)
-        value_small += lost + small
+        hi, lo = multiply_parts(y, term, term_lo)
+        value, lost = two_sum(value, hi)
+        value_lo += lost + lo
         slopes, lost = two_sum(slopes, y * slope)
-        slopes_small += lost
-        bends, lost = two_sum(bends, y * bend)
-        bends_small += lost
+        slopes_lo += lost
+        slope_changes, lost = two_sum(slope_changes, y * slope_change)
+        slope_changes_lo += lost
         n_labelled += 1
         last = j
     if derivatives:
-        likely, likely_small = divide_parts(1.0, 0.0, total, total_small)
-        likely += likely_small
-        unlikely = rest + rest_small
-        whole = slopes + slopes_small
-        all_bends = bends + bends_small
+        likely, likely_lo = divide_parts(1.0, 0.0, total, total_lo)
+        likely += likely_lo
+        unlikely = rest + rest_lo
+        whole = slopes + slopes_lo
+        all_slope_changes = slope_changes + slope_changes_lo
         for j in range(score.shape[0]):
             x = float(score[j])
             e = gradient[j]
             missed = 1.0 + (unlikely - e)
             any_p = (1.0 if j == top else e) * likely
             any_q = (unlikely if j == top else missed) * likely
-            any_curvature = any_p * fma(any_q, whole, -(any_p * all_bends))
+            any_curvature = any_p * fma(any_q, whole, -(any_p * all_slope_changes))
             masked = not x > float("-inf")
             gradient[j] = 0.0 if masked else any_p * whole
             hessian[j] = 0.0 if masked else any_curvature
@@ -162,15 +162,15 @@ def row_logit(score, label, parameters, scratch, gradient, hessian, derivatives)
                 continue
             y = alpha * fma(given, scale, shift)
             if n_labelled != 1:
-                _, _, slope, bend, own_curvature, p, q = focal_of_candidate(
-                    x, highest, j == top, rest, rest_small, total, total_small, log_total, log_total_small, gamma
+                _, _, slope, slope_change, own_curvature, p, q = focal_of_candidate(
+                    x, highest, j == top, rest, rest_lo, total, total_lo, log_total, log_total_lo, gamma
                 )
             own = y * slope
-            other_slopes = (slopes - own) + slopes_small
-            other_bends = (bends - y * bend) + bends_small
+            other_slopes = (slopes - own) + slopes_lo
+            other_slope_changes = (slope_changes - y * slope_change) + slope_changes_lo
             gradient[j] = fma(p, other_slopes, -(own * q))
-            hessian[j] = fma(y, own_curvature, p * fma(q, other_slopes, -(p * other_bends)))
-    return value + value_small if value < float("inf") else value
+            hessian[j] = fma(y, own_curvature, p * fma(q, other_slopes, -(p * other_slope_changes)))
+    return value + value_lo if value < float("inf") else value
 
 
 @formula
@@ -181,7 +181,7 @@ def row_prob(score, label, parameters, scratch, gradient, hessian, derivatives):
     if smoothing != 0.0:
         shift = smoothing / count_present(score, 0.0)
     value = 0.0
-    value_small = 0.0
+    value_lo = 0.0
     for j in range(score.shape[0]):
         x = float(score[j])
         masked = not x >= 0.0
@@ -190,13 +190,13 @@ def row_prob(score, label, parameters, scratch, gradient, hessian, derivatives):
         curvature = 0.0
         if y != 0.0:
             term, slope, curvature = binary_row_prob(0.0 if masked else x, 1.0, (gamma, alpha, 0.0, epsilon, ceiling))
-            large, small = multiply_parts(y, term, 0.0)
-            value, lost = two_sum(value, large)
-            value_small += lost + small
+            hi, lo = multiply_parts(y, term, 0.0)
+            value, lost = two_sum(value, hi)
+            value_lo += lost + lo
         if derivatives:
             gradient[j] = 0.0 if masked else y * slope
             hessian[j] = 0.0 if masked else y * curvature
-    return value + value_small if value < float("inf") else value
+    return value + value_lo if value < float("inf") else value
 
 
 @dataclass(frozen=True)

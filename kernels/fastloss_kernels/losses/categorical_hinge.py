@@ -19,36 +19,36 @@ def row(score, label, parameters, scratch, gradient, hessian, derivatives):
     """
     masked_score = parameters[0]
     wrong = float("-inf")
-    wrong_small = 0.0
+    wrong_lo = 0.0
     strongest = 0
     right = 0.0
-    right_small = 0.0
+    right_lo = 0.0
     for j in range(score.shape[0]):
         x = float(score[j])
         y = float(label[j])
         masked = not x > float("-inf")
         x = masked_score if masked else x
-        rest, rest_small = two_sum(1.0, -y)
-        product, product_small = multiply_parts(rest, x, 0.0)
-        product_small = fma(rest_small, x, product_small)
+        rest, rest_lo = two_sum(1.0, -y)
+        product, product_lo = multiply_parts(rest, x, 0.0)
+        product_lo = fma(rest_lo, x, product_lo)
         product = 0.0 if rest == 0.0 else product
-        product_small = product_small if abs(product) < float("inf") and rest != 0.0 else 0.0
+        product_lo = product_lo if abs(product) < float("inf") and rest != 0.0 else 0.0
         product = float("-inf") if masked else product
         stronger = product > wrong
         wrong = product if stronger else wrong
-        wrong_small = product_small if stronger else wrong_small
+        wrong_lo = product_lo if stronger else wrong_lo
         strongest = j if stronger else strongest
-        part, part_small = multiply_parts(y, x, 0.0)
+        part, part_lo = multiply_parts(y, x, 0.0)
         part = 0.0 if y == 0.0 else part
-        part_small = part_small if abs(part) < float("inf") and y != 0.0 else 0.0
+        part_lo = part_lo if abs(part) < float("inf") and y != 0.0 else 0.0
         right, lost = two_sum(right, part)
-        right_small += lost + part_small
+        right_lo += lost + part_lo
     against, lost = two_sum(1.0, wrong)
     slack, slack_lost = two_sum(against, -right)
-    small = lost + slack_lost + (wrong_small - right_small)
-    # What an infinite number lost is no number, and where one is half right and half wrong the loss is infinite.
-    small = small if abs(slack) < float("inf") else 0.0
-    slack = slack + small if slack == slack else float("inf")
+    lo = lost + slack_lost + (wrong_lo - right_lo)
+    # The low word of an infinite number is NaN, and where one is half right and half wrong the loss is infinite.
+    lo = lo if abs(slack) < float("inf") else 0.0
+    slack = slack + lo if slack == slack else float("inf")
     active = slack > 0.0
     if derivatives:
         for j in range(score.shape[0]):

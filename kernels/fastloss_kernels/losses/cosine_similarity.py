@@ -25,11 +25,11 @@ def row(score, label, parameters, scratch, gradient, hessian, derivatives):
     scale = power_of_two_below(score, score)
     label_scale = power_of_two_below(label, score)
     label_square, _ = dot_parts(label, label_scale, label, label_scale, score, gradient, hessian)
-    square, square_small = dot_parts(score, scale, score, scale, score, gradient, hessian)
-    dot, dot_small = dot_parts(score, scale, label, label_scale, score, gradient, hessian)
+    square, square_lo = dot_parts(score, scale, score, scale, score, gradient, hessian)
+    dot, dot_lo = dot_parts(score, scale, label, label_scale, score, gradient, hessian)
     norms = square_root(square * label_square)
     defined = norms > 0.0
-    cosine = divide(dot + dot_small, norms)
+    cosine = divide(dot + dot_lo, norms)
     cosine = -1.0 if cosine < -1.0 else cosine
     cosine = 1.0 if cosine > 1.0 else cosine
     if derivatives:
@@ -37,13 +37,13 @@ def row(score, label, parameters, scratch, gradient, hessian, derivatives):
         for j in range(score.shape[0]):
             x = float(score[j])
             s = x * scale
-            along, along_small = multiply_parts(s, dot, dot_small)
-            across, across_small = multiply_parts(float(label[j]) * label_scale, square, square_small)
+            along, along_lo = multiply_parts(s, dot, dot_lo)
+            across, across_lo = multiply_parts(float(label[j]) * label_scale, square, square_lo)
             numerator, lost = two_sum(along, -across)
-            numerator += lost + (along_small - across_small)
+            numerator += lost + (along_lo - across_lo)
             # What is left of equal parts is rounding.
             numerator = 0.0 if abs(numerator) <= NOISE * abs(along) else numerator
-            others = fma(-s, s, square) + square_small
+            others = fma(-s, s, square) + square_lo
             curvature = divide(fma(dot, others, -2.0 * s * numerator), divisor * square) * scale * scale
             here = defined & (x == x)
             gradient[j] = divide(numerator, divisor) * scale if here else 0.0

@@ -21,15 +21,15 @@ def row_logit(score, label, parameters, scratch, gradient, hessian, derivatives)
     """
     highest = highest_score(score)
     top = first_position(score, highest)
-    rest, rest_small = exponentials(score, highest, top, gradient)
+    rest, rest_lo = exponentials(score, highest, top, gradient)
     for j in range(score.shape[0]):
         e = float(gradient[j])
         term = e * (highest - float(score[j]))
         hessian[j] = 0.0 if e == 0.0 else term
-    distance, distance_small = sum_parts(hessian)
-    unlikely = rest + rest_small
+    distance, distance_lo = sum_parts(hessian)
+    unlikely = rest + rest_lo
     likely = divide(1.0, 1.0 + unlikely)
-    mean = (distance + distance_small) * likely
+    mean = (distance + distance_lo) * likely
     if derivatives:
         for j in range(score.shape[0]):
             e = float(gradient[j])
@@ -43,7 +43,7 @@ def row_logit(score, label, parameters, scratch, gradient, hessian, derivatives)
         other = unlikely * likely
         gradient[top] = -likely * mean
         hessian[top] = likely * fma(likely - other, mean, -other)
-    return fma(rest_small, likely, log1p(rest)) + mean
+    return fma(rest_lo, likely, log1p(rest)) + mean
 
 
 @formula
@@ -53,18 +53,18 @@ def row_prob(score, label, parameters, scratch, gradient, hessian, derivatives):
         q = float(score[j])
         term = -q * log(q)
         gradient[j] = term if q > 0.0 else 0.0
-    value, value_small = sum_parts(gradient)
+    value, value_lo = sum_parts(gradient)
     if derivatives:
         for j in range(score.shape[0]):
             q = float(score[j])
-            large, small = positive_log_parts(q)
-            slope, lost = two_sum(-1.0, -large)
-            slope += lost - small
+            hi, lo = positive_log_parts(q)
+            slope, lost = two_sum(-1.0, -hi)
+            slope += lost - lo
             slope = slope if q > 0.0 else float("inf")
             curvature = divide(-1.0, q) if q > 0.0 else float("-inf")
             gradient[j] = slope if q >= 0.0 else 0.0
             hessian[j] = curvature if q >= 0.0 else 0.0
-    return value + value_small
+    return value + value_lo
 
 
 @formula
@@ -74,7 +74,7 @@ def row_logprob(score, label, parameters, scratch, gradient, hessian, derivative
         logarithm = float(score[j])
         term = -logarithm * exp(logarithm)
         gradient[j] = term if logarithm > float("-inf") else 0.0
-    value, value_small = sum_parts(gradient)
+    value, value_lo = sum_parts(gradient)
     if derivatives:
         for j in range(score.shape[0]):
             logarithm = float(score[j])
@@ -83,7 +83,7 @@ def row_logprob(score, label, parameters, scratch, gradient, hessian, derivative
             curvature = -q * (logarithm + 2.0)
             gradient[j] = slope if logarithm > float("-inf") else 0.0
             hessian[j] = curvature if logarithm > float("-inf") else 0.0
-    return value + value_small
+    return value + value_lo
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from fastloss_kernels.losses.base import BinaryLoss
 def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
     """Evaluate y·e^−s + (1 − y)·e^s."""
     rest = 1.0 - label
-    rising, rising_small = scaled_exp_parts(rest, score, 0.0)
-    falling, falling_small = scaled_exp_parts(label, -score, 0.0)
-    rising += rising_small
-    falling += falling_small
+    rising, rising_lo = scaled_exp_parts(rest, score, 0.0)
+    falling, falling_lo = scaled_exp_parts(label, -score, 0.0)
+    rising += rising_lo
+    falling += falling_lo
     value = rising + falling
     return value, rising - falling, value
 

@@ -17,23 +17,23 @@ def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[floa
     """Evaluate y/ŷ + log ŷ, both terms with what their rounding loses."""
     infinite = (score == float("inf")) & (label == label)
     bounded = 1.0 if infinite else score
-    ratio, ratio_small = divide_parts(label, 0.0, bounded, 0.0)
-    large, small = log_of_positive_parts(bounded, 0.0)
-    total, lost = two_sum(ratio, large)
-    value = rounded_sum(total, lost + (ratio_small + small))
+    ratio, ratio_lo = divide_parts(label, 0.0, bounded, 0.0)
+    hi, lo = log_of_positive_parts(bounded, 0.0)
+    total, lost = two_sum(ratio, hi)
+    value = rounded_sum(total, lost + (ratio_lo + lo))
     gradient = divide(divide(bounded - label, bounded), bounded)
-    bend = fma(2.0, divide(label, bounded), -1.0)
-    hessian = divide(divide(bend, bounded), bounded)
+    curvature = fma(2.0, divide(label, bounded), -1.0)
+    hessian = divide(divide(curvature, bounded), bounded)
     return score if infinite else value, 0.0 if infinite else gradient, 0.0 if infinite else hessian
 
 
 @formula
 def row_log(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
     """Evaluate y·e^−x + x."""
-    ratio, ratio_small = scaled_exp_parts(label, -score, 0.0)
+    ratio, ratio_lo = scaled_exp_parts(label, -score, 0.0)
     total, lost = two_sum(score, ratio)
-    value = rounded_sum(total, lost + ratio_small)
-    ratio += ratio_small
+    value = rounded_sum(total, lost + ratio_lo)
+    ratio += ratio_lo
     empty = (score == float("-inf")) & (label == label)
     return -score if empty else value, 1.0 - ratio, ratio
 

@@ -21,24 +21,24 @@ from fastloss_kernels.losses.base import BinaryLoss
 
 
 @formula
-def box_cox(log_large: float, log_small: float, q: float) -> float:
+def box_cox(log_hi: float, log_lo: float, q: float) -> float:
     """Compute (1 − p^q)/q as −expm1(q·log p)/q from log p ≤ 0."""
-    exponent, exponent_small = multiply_parts(q, log_large, log_small)
+    exponent, exponent_lo = multiply_parts(q, log_hi, log_lo)
     deep = exponent < -40.0
     exponent = -40.0 if deep else exponent
-    exponent_small = 0.0 if deep else exponent_small
-    large, small = expm1_parts(exponent)
-    half, half_small = two_sum(large, small)
-    half_small = fma(half + 0.5, exponent_small, half_small)
-    quotient, rest = divide_parts(-2.0 * half, -2.0 * half_small, q, 0.0)
+    exponent_lo = 0.0 if deep else exponent_lo
+    hi, lo = expm1_parts(exponent)
+    half, half_lo = two_sum(hi, lo)
+    half_lo = fma(half + 0.5, exponent_lo, half_lo)
+    quotient, rest = divide_parts(-2.0 * half, -2.0 * half_lo, q, 0.0)
     value = quotient + rest
     # A product below the normal numbers has lost digits that the quotient would need.
-    return -log_large if exponent > -1e-17 else value
+    return -log_hi if exponent > -1e-17 else value
 
 
 @formula
 def row_logit(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
-    """Evaluate y·(1 − σ(x)^q)/q + (1 − y)·(1 − σ(−x)^q)/q with log σ(x) = −softplus(−x) as large + small.
+    """Evaluate y·(1 − σ(x)^q)/q + (1 − y)·(1 − σ(−x)^q)/q with log σ(x) = −softplus(−x) as hi + lo.
 
     With p = σ(x), o = σ(−x) the derivatives for label 1 are −p^q·o and p^q·o·(p − q·o), for label 0 those with p and o
     exchanged and the first sign turned.
@@ -47,24 +47,24 @@ def row_logit(score: float, label: float, parameters: tuple[float, ...]) -> tupl
     rest = 1.0 - label
     distance = abs(score)
     right = score > 0.0
-    e, e_small = exp_parts(-distance)
-    near, near_small = log1p_unit_parts(e, e_small)
-    far, far_small = two_sum(distance, near)
-    far_small += near_small
+    e, e_lo = exp_parts(-distance)
+    near, near_lo = log1p_unit_parts(e, e_lo)
+    far, far_lo = two_sum(distance, near)
+    far_lo += near_lo
     # log σ(x) and log σ(−x).
     positive = -near if right else -far
-    positive_small = -near_small if right else -far_small
+    positive_lo = -near_lo if right else -far_lo
     negative = -far if right else -near
-    negative_small = -far_small if right else -near_small
-    value = fma(label, box_cox(positive, positive_small, q), rest * box_cox(negative, negative_small, q))
+    negative_lo = -far_lo if right else -near_lo
+    value = fma(label, box_cox(positive, positive_lo, q), rest * box_cox(negative, negative_lo, q))
     likely = divide(1.0, 1.0 + e)
     unlikely = e * likely
     p = likely if right else unlikely
     o = unlikely if right else likely
-    positive_power, positive_power_small = power_parts(positive, positive_small, q)
-    negative_power, negative_power_small = power_parts(negative, negative_small, q)
-    positive_slope = (positive_power + positive_power_small) * o
-    negative_slope = (negative_power + negative_power_small) * p
+    positive_power, positive_power_lo = power_parts(positive, positive_lo, q)
+    negative_power, negative_power_lo = power_parts(negative, negative_lo, q)
+    positive_slope = (positive_power + positive_power_lo) * o
+    negative_slope = (negative_power + negative_power_lo) * p
     gradient = fma(rest, negative_slope, -(label * positive_slope))
     hessian = fma(label * positive_slope, fma(-q, o, p), rest * negative_slope * fma(-q, p, o))
     return value, gradient, hessian
@@ -75,39 +75,43 @@ def row_prob(score: float, label: float, parameters: tuple[float, ...]) -> tuple
     """Evaluate y·(1 − p^q)/q + (1 − y)·(1 − (1 − p)^q)/q; the slope at an impossible outcome is infinite for q < 1."""
     q = parameters[0]
     rest = 1.0 - label
-    other, other_small = two_sum(1.0, -score)
-    positive_value, positive_slope, positive_bend = outcome(score, 0.0, q)
-    negative_value, negative_slope, negative_bend = outcome(other, other_small, q)
+    other, other_lo = two_sum(1.0, -score)
+    positive_value, positive_slope, positive_curvature = outcome(score, 0.0, q)
+    negative_value, negative_slope, negative_curvature = outcome(other, other_lo, q)
     positive_slope = label * positive_slope
     negative_slope = rest * negative_slope
-    positive_bend = label * positive_bend
-    negative_bend = rest * negative_bend
+    positive_curvature = label * positive_curvature
+    negative_curvature = rest * negative_curvature
     # 0·∞ stands in parts that the label gives no weight.
     positive_slope = 0.0 if label == 0.0 else positive_slope
     negative_slope = 0.0 if rest == 0.0 else negative_slope
-    positive_bend = 0.0 if label == 0.0 else positive_bend
-    negative_bend = 0.0 if rest == 0.0 else negative_bend
+    positive_curvature = 0.0 if label == 0.0 else positive_curvature
+    negative_curvature = 0.0 if rest == 0.0 else negative_curvature
     value = fma(label, positive_value, rest * negative_value)
     value = value if score == score else score
-    return value, negative_slope - positive_slope, positive_bend + negative_bend
+    return value, negative_slope - positive_slope, positive_curvature + negative_curvature
 
 
 @formula
-def outcome(p: float, p_small: float, q: float) -> tuple[float, float, float]:
+def outcome(p: float, p_lo: float, q: float) -> tuple[float, float, float]:
     """Compute (1 − p^q)/q, p^(q − 1) and (1 − q)·p^(q − 2)."""
     impossible = p == 0.0
-    large, small = log_of_positive_parts(1.0 if impossible else p, 0.0 if impossible else p_small)
-    value = box_cox(large, small, q)
+    hi, lo = log_of_positive_parts(1.0 if impossible else p, 0.0 if impossible else p_lo)
+    value = box_cox(hi, lo, q)
     most = divide(1.0, q)
     less, less_lost = two_sum(q, -1.0)
-    slope_log, slope_log_small = multiply_parts(less, large, small)
-    slope_log_small = fma(less_lost, large, slope_log_small)
+    slope_log, slope_log_lo = multiply_parts(less, hi, lo)
+    slope_log_lo = fma(less_lost, hi, slope_log_lo)
     slope = exp(slope_log)
-    slope = fma(slope, slope_log_small, slope)
-    bend = divide((1.0 - q) * slope, 1.0 if impossible else p)
-    steepest = 1.0 if q == 1.0 else float("inf")
-    most_bent = 0.0 if q == 1.0 else float("inf")
-    return most if impossible else value, steepest if impossible else slope, most_bent if impossible else bend
+    slope = fma(slope, slope_log_lo, slope)
+    curvature = divide((1.0 - q) * slope, 1.0 if impossible else p)
+    largest_slope = 1.0 if q == 1.0 else float("inf")
+    largest_curvature = 0.0 if q == 1.0 else float("inf")
+    return (
+        most if impossible else value,
+        largest_slope if impossible else slope,
+        largest_curvature if impossible else curvature,
+    )
 
 
 @dataclass(frozen=True)

@@ -31,30 +31,30 @@ def near_tail(z: float) -> float:
 
 
 @formula
-def candidate_divergence(t: float, p: float, p_small: float) -> float:
+def candidate_divergence(t: float, p: float, p_lo: float) -> float:
     """Compute (t·log(t/m) + p·log(p/m))/2 with m = (t + p)/2, one candidate's part, which is at least 0.
 
     With d = (p − t)/(p + t) it is ((1 + d)·log(1 + d) + (1 − d)·log(1 − d))·m/2, a series where the two are near.
     """
-    total, total_small = two_sum(t, p)
-    total_small += p_small
+    total, total_lo = two_sum(t, p)
+    total_lo += p_lo
     difference, lost = two_sum(p, -t)
-    difference += lost + p_small
+    difference += lost + p_lo
     d = divide(difference, total)
     z = d * d
     near = 0.25 * (difference * d) * fma(z, near_tail(z), 1.0)
-    log_t, log_t_small = log_quotient_parts(2.0 * t, 0.0, total, total_small)
-    log_p, log_p_small = log_quotient_parts(2.0 * p, 2.0 * p_small, total, total_small)
-    of_t, of_t_small = multiply_parts(t, log_t, log_t_small)
-    of_p, of_p_small = multiply_parts(p, log_p, log_p_small)
-    of_p_small = fma(p_small, log_p, of_p_small)
+    log_t, log_t_lo = log_quotient_parts(2.0 * t, 0.0, total, total_lo)
+    log_p, log_p_lo = log_quotient_parts(2.0 * p, 2.0 * p_lo, total, total_lo)
+    of_t, of_t_lo = multiply_parts(t, log_t, log_t_lo)
+    of_p, of_p_lo = multiply_parts(p, log_p, log_p_lo)
+    of_p_lo = fma(p_lo, log_p, of_p_lo)
     # 0·log 0 is 0.
     of_t = 0.0 if t == 0.0 else of_t
-    of_t_small = 0.0 if t == 0.0 else of_t_small
+    of_t_lo = 0.0 if t == 0.0 else of_t_lo
     of_p = 0.0 if p == 0.0 else of_p
-    of_p_small = 0.0 if p == 0.0 else of_p_small
+    of_p_lo = 0.0 if p == 0.0 else of_p_lo
     far, lost = two_sum(of_t, of_p)
-    far = 0.5 * (far + (lost + (of_t_small + of_p_small)))
+    far = 0.5 * (far + (lost + (of_t_lo + of_p_lo)))
     value = near if abs(difference) <= 0.17 * total else far
     return 0.0 if total == 0.0 else value
 
@@ -66,28 +66,28 @@ def row_prob(score, label, parameters, scratch, gradient, hessian, derivatives):
         q = float(score[j])
         q = q if q >= 0.0 else 0.0
         gradient[j] = candidate_divergence(float(label[j]), q, 0.0)
-    value, value_small = sum_parts(gradient)
+    value, value_lo = sum_parts(gradient)
     if derivatives:
         for j in range(score.shape[0]):
             q = float(score[j])
             t = float(label[j])
-            total, total_small = two_sum(t, q)
-            large, small = log_quotient_parts(2.0 * q, 0.0, total, total_small)
-            slope = 0.5 * (large + small)
+            total, total_lo = two_sum(t, q)
+            hi, lo = log_quotient_parts(2.0 * q, 0.0, total, total_lo)
+            slope = 0.5 * (hi + lo)
             slope = slope if q > 0.0 else float("-inf")
             slope = slope if t > 0.0 else HALF_LOG2
             curvature = divide(divide(0.5 * t, t + q), q)
             gradient[j] = slope if q >= 0.0 else 0.0
             hessian[j] = curvature if (q >= 0.0) & (t > 0.0) else 0.0
-    return value + value_small
+    return value + value_lo
 
 
 @formula
-def log_share(t: float, p: float, p_small: float) -> float:
+def log_share(t: float, p: float, p_lo: float) -> float:
     """Compute log(p/(t + p))/2, which is the derivative by p less log(2)/2; 0 without t, and for p = 0."""
-    total, total_small = two_sum(t, p)
-    large, small = log_quotient_parts(p, p_small, total, total_small + p_small)
-    return 0.5 * (large + small) if (t > 0.0) & (p > 0.0) else 0.0
+    total, total_lo = two_sum(t, p)
+    hi, lo = log_quotient_parts(p, p_lo, total, total_lo + p_lo)
+    return 0.5 * (hi + lo) if (t > 0.0) & (p > 0.0) else 0.0
 
 
 @formula
@@ -106,25 +106,25 @@ def row_logit(score, label, parameters, scratch, gradient, hessian, derivatives)
     """
     highest = highest_score(score)
     top = first_position(score, highest)
-    likely, likely_small, unlikely = softmax_parts(score, highest, top, gradient, hessian)
+    likely, likely_lo, unlikely = softmax_parts(score, highest, top, gradient, hessian)
     for j in range(score.shape[0]):
         part = candidate_divergence(float(label[j]), float(gradient[j]), float(hessian[j]))
         hessian[j] = 0.0 if j == top else part
-    value, value_small = sum_parts(hessian)
+    value, value_lo = sum_parts(hessian)
     at_top = float(label[top])
-    value += value_small + candidate_divergence(at_top, likely, likely_small)
+    value += value_lo + candidate_divergence(at_top, likely, likely_lo)
     if derivatives:
         for j in range(score.shape[0]):
             p = float(gradient[j])
             hessian[j] = p * log_share(float(label[j]), p, 0.0)
-        others, others_small = sum_parts(hessian)
-        others += others_small
+        others, others_lo = sum_parts(hessian)
+        others += others_lo
         for j in range(score.shape[0]):
             hessian[j] = harmonic(float(label[j]), float(gradient[j]))
-        bend, bend_small = sum_parts(hessian)
-        bend += bend_small
-        top_slope = log_share(at_top, likely, likely_small)
-        top_bend = harmonic(at_top, likely)
+        seconds, seconds_lo = sum_parts(hessian)
+        seconds += seconds_lo
+        top_slope = log_share(at_top, likely, likely_lo)
+        top_second = harmonic(at_top, likely)
         mean = fma(likely, top_slope, others)
         for j in range(score.shape[0]):
             p = float(gradient[j])
@@ -132,12 +132,12 @@ def row_logit(score, label, parameters, scratch, gradient, hessian, derivatives)
             slope = p * (log_share(t, p, 0.0) - mean)
             own = harmonic(t, p)
             other = unlikely - p + likely
-            curvature = fma(other - p, slope, fma(other * other, own, p * p * (top_bend + (bend - own))))
+            curvature = fma(other - p, slope, fma(other * other, own, p * p * (top_second + (seconds - own))))
             gradient[j] = 0.0 if p == 0.0 else slope
             hessian[j] = 0.0 if p == 0.0 else curvature
         slope = likely * fma(unlikely, top_slope, -others)
         gradient[top] = slope
-        hessian[top] = fma(unlikely - likely, slope, fma(unlikely * unlikely, top_bend, likely * likely * bend))
+        hessian[top] = fma(unlikely - likely, slope, fma(unlikely * unlikely, top_second, likely * likely * seconds))
     return value
 
 

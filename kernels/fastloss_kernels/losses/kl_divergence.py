@@ -26,9 +26,9 @@ def row_logit(score, label, parameters, scratch, gradient, hessian, derivatives)
         t = float(label[j])
         term = t * log(t)
         gradient[j] = 0.0 if t == 0.0 else term
-    constant, small = sum_parts(gradient)
+    constant, lo = sum_parts(gradient)
     value = logit_crossentropy(score, label, parameters, scratch, gradient, hessian, derivatives)
-    return value + (constant + small)
+    return value + (constant + lo)
 
 
 @formula
@@ -39,16 +39,16 @@ def row_prob(score, label, parameters, scratch, gradient, hessian, derivatives):
         t = float(label[j])
         q = float(score[j])
         q = q if q > epsilon else epsilon
-        quotient, quotient_small = log_quotient_parts(t, 0.0, q, 0.0)
-        term, small = multiply_parts(t, quotient, quotient_small)
+        quotient, quotient_lo = log_quotient_parts(t, 0.0, q, 0.0)
+        term, lo = multiply_parts(t, quotient, quotient_lo)
         term = float("inf") if q == 0.0 else term
         gradient[j] = 0.0 if t == 0.0 else term
-        hessian[j] = 0.0 if (t == 0.0) | (q == 0.0) else small
-    large, large_small = sum_parts(gradient)
-    small, smaller = sum_parts(hessian)
+        hessian[j] = 0.0 if (t == 0.0) | (q == 0.0) else lo
+    hi, hi_lo = sum_parts(gradient)
+    lo, lo_lo = sum_parts(hessian)
     if derivatives:
         prob_crossentropy(score, label, parameters, scratch, gradient, hessian, True)
-    return large + (small + (large_small + smaller)) if large < float("inf") else large
+    return hi + (lo + (hi_lo + lo_lo)) if hi < float("inf") else hi
 
 
 @formula
@@ -61,17 +61,17 @@ def row_logprob(score, label, parameters, scratch, gradient, hessian, derivative
         # A masked candidate has the probability 0.
         cost = cost if cost < ceiling else ceiling
         finite = cost if cost < float("inf") else 0.0
-        logarithm, logarithm_small = positive_log_parts(t)
+        logarithm, logarithm_lo = positive_log_parts(t)
         quotient, lost = two_sum(logarithm, finite)
-        term, small = multiply_parts(t, quotient, lost + logarithm_small)
+        term, lo = multiply_parts(t, quotient, lost + logarithm_lo)
         term = term if cost < float("inf") else cost
         gradient[j] = 0.0 if t == 0.0 else term
-        hessian[j] = 0.0 if t == 0.0 else small
-    large, large_small = sum_parts(gradient)
-    small, smaller = sum_parts(hessian)
+        hessian[j] = 0.0 if t == 0.0 else lo
+    hi, hi_lo = sum_parts(gradient)
+    lo, lo_lo = sum_parts(hessian)
     if derivatives:
         logprob_crossentropy(score, label, parameters, scratch, gradient, hessian, True)
-    return large + (small + (large_small + smaller)) if large < float("inf") else large
+    return hi + (lo + (hi_lo + lo_lo)) if hi < float("inf") else hi
 
 
 @dataclass(frozen=True)

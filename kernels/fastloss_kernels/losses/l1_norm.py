@@ -17,14 +17,14 @@ def row(score, label, parameters, scratch, gradient, hessian, derivatives):
     for j in range(score.shape[0]):
         distance = abs(float(score[j]) - float(label[j]))
         gradient[j] = distance if distance >= 0.0 else 0.0
-    value, value_small = sum_parts(gradient)
+    value, value_lo = sum_parts(gradient)
     if derivatives:
         for j in range(score.shape[0]):
             difference = float(score[j]) - float(label[j])
             below = -1.0 if difference < 0.0 else 0.0
             gradient[j] = 1.0 if difference > 0.0 else below
             hessian[j] = 0.0
-    return value + value_small if value < float("inf") else value
+    return value + value_lo if value < float("inf") else value
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ def row(score, label, parameters, scratch, gradient, hessian, derivatives):
         gradient[j] = square(difference * scale, lost * scale) if difference == difference else 0.0
     top_square = float(gradient[top])
     gradient[top] = 0.0
-    rest, rest_small = sum_parts(gradient)
-    rest += rest_small
+    rest, rest_lo = sum_parts(gradient)
+    rest += rest_lo
     total = rest + top_square
     norm = square_root(total)
     if derivatives:

@@ -1,4 +1,4 @@
-"""LambdaRank: logistic loss of pairs, each weighted by what its exchange changes in NDCG."""
+"""LambdaRank: a pairwise logistic loss, each pair weighted by how much swapping it changes NDCG."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fastloss_kernels.double_double import (
 from fastloss_kernels.elementary import log
 from fastloss_kernels.jit import fma, formula
 from fastloss_kernels.listwise.ndcg import GAINS, Gain, label_range_of, make_ideal, rank_of
-from fastloss_kernels.listwise.pairs import difference_parts, loses_to_infinity, lowest_label, no_number
+from fastloss_kernels.listwise.pairs import difference_parts, fill_nan, loses_to_infinity, lowest_label
 from fastloss_kernels.listwise.sums import accumulate, sum_parts
 from fastloss_kernels.losses.base import PairwiseLoss
 
@@ -32,62 +32,62 @@ FAR = 1000.0
 
 
 @formula
-def weight_parts(rank, other_rank, gain, gain_small, other_gain, other_gain_small, scale, scale_small):
+def weight_parts(rank, other_rank, gain, gain_lo, other_gain, other_gain_lo, scale, scale_lo):
     """Compute |G_i − G_j|·|1/log(1 + r_i) − 1/log(1 + r_j)|/ideal, where scale is log(1 + r_i)·ideal.
 
     The difference of discounts is log((1 + r_j)/(1 + r_i)) over both logarithms, of which nothing cancels.
     """
     further = 1.0 + max(rank, other_rank)
     nearer = 1.0 + min(rank, other_rank)
-    ratio, ratio_small = log_ratio_parts(further, 0.0, nearer, 0.0, further - nearer, 0.0)
+    ratio, ratio_lo = log_ratio_parts(further, 0.0, nearer, 0.0, further - nearer, 0.0)
     gains, lost = two_sum(gain, -other_gain)
-    lost += gain_small - other_gain_small
+    lost += gain_lo - other_gain_lo
     gains, lost = (-gains, -lost) if gains < 0.0 else (gains, lost)
-    top, top_small = product_parts(ratio, ratio_small, gains, lost)
+    top, top_lo = product_parts(ratio, ratio_lo, gains, lost)
     other_log = log(1.0 + other_rank)
-    bottom, bottom_small = product_parts(scale, scale_small, other_log, 0.0)
-    return divide_parts(top, top_small, bottom, bottom_small)
+    bottom, bottom_lo = product_parts(scale, scale_lo, other_log, 0.0)
+    return divide_parts(top, top_lo, bottom, bottom_lo)
 
 
 @formula
 def scaled_difference(loser: float, winner: float, sigma: float) -> tuple[float, float]:
-    """Compute σ·(s_loser − s_winner) as large + small, bounded where its exponential is 0 or infinite."""
+    """Compute σ·(s_loser − s_winner) as hi + lo, bounded where its exponential is 0 or infinite."""
     difference, lost = difference_parts(loser, winner)
-    d, d_small = multiply_parts(sigma, difference, lost)
+    d, d_lo = multiply_parts(sigma, difference, lost)
     near = abs(d) < FAR
     bound = FAR if d > 0.0 else -FAR
-    return d if near else bound, d_small if near else 0.0
+    return d if near else bound, d_lo if near else 0.0
 
 
 @formula
-def pair_value(loser: float, winner: float, sigma: float, weight: float, weight_small: float) -> float:
+def pair_value(loser: float, winner: float, sigma: float, weight: float, weight_lo: float) -> float:
     """Evaluate w·log(1 + e^d), d = σ·(s_loser − s_winner), as w·max(d, 0) + w·log(1 + e^−|d|)."""
-    d, d_small = scaled_difference(loser, winner, sigma)
+    d, d_lo = scaled_difference(loser, winner, sigma)
     above = d > 0.0
-    e, e_small = exp_parts(-abs(d))
-    e_small = fma(e, -d_small if above else d_small, e_small)
-    curved, curved_small = log1p_unit_parts(e, e_small)
-    part, part_small = product_parts(weight, weight_small, curved, curved_small)
+    e, e_lo = exp_parts(-abs(d))
+    e_lo = fma(e, -d_lo if above else d_lo, e_lo)
+    curved, curved_lo = log1p_unit_parts(e, e_lo)
+    part, part_lo = product_parts(weight, weight_lo, curved, curved_lo)
     difference, lost = difference_parts(loser, winner)
-    steep, steep_small = multiply_parts(sigma, weight, weight_small)
-    line, line_small = product_parts(steep, steep_small, difference if above else 0.0, lost if above else 0.0)
+    steep, steep_lo = multiply_parts(sigma, weight, weight_lo)
+    line, line_lo = product_parts(steep, steep_lo, difference if above else 0.0, lost if above else 0.0)
     total, total_lost = two_sum(line, part)
-    return rounded_sum(total, total_lost + (line_small + part_small))
+    return rounded_sum(total, total_lost + (line_lo + part_lo))
 
 
 @formula
 def pair_derivatives(
-    loser: float, winner: float, sigma: float, weight: float, weight_small: float
+    loser: float, winner: float, sigma: float, weight: float, weight_lo: float
 ) -> tuple[float, float]:
     """Evaluate w·σ·p, the derivative by the loser's score, and w·σ²·p·(1 − p), p the chance of the wrong order."""
-    d, d_small = scaled_difference(loser, winner, sigma)
-    wrong, wrong_small, right, right_small = sigmoid_parts(d)
-    moved = wrong * right * d_small
-    steep, steep_small = multiply_parts(sigma, weight, weight_small)
-    slope, slope_small = product_parts(steep, steep_small, wrong, wrong_small + moved)
-    bend, bend_small = multiply_parts(sigma, right, right_small - moved)
-    curvature, curvature_small = product_parts(slope, slope_small, bend, bend_small)
-    return slope + slope_small, curvature + curvature_small
+    d, d_lo = scaled_difference(loser, winner, sigma)
+    wrong, wrong_lo, right, right_lo = sigmoid_parts(d)
+    moved = wrong * right * d_lo
+    steep, steep_lo = multiply_parts(sigma, weight, weight_lo)
+    slope, slope_lo = product_parts(steep, steep_lo, wrong, wrong_lo + moved)
+    factor, factor_lo = multiply_parts(sigma, right, right_lo - moved)
+    curvature, curvature_lo = product_parts(slope, slope_lo, factor, factor_lo)
+    return slope + slope_lo, curvature + curvature_lo
 
 
 @functools.cache
@@ -102,15 +102,15 @@ def make_row(gain: Gain) -> ListRow:
     ideal_of = make_ideal(gain)
 
     @formula
-    def derivatives_of_pair(own, own_label, rank, scale, scale_small, sigma, x, y, other_rank):
+    def derivatives_of_pair(own, own_label, rank, scale, scale_lo, sigma, x, y, other_rank):
         """Return the part that one candidate has in the derivatives by another's score, 0 for equal labels."""
-        own_gain, own_gain_small = gain(own_label)
-        other_gain, other_gain_small = gain(y)
-        weight, weight_small = weight_parts(
-            rank, other_rank, own_gain, own_gain_small, other_gain, other_gain_small, scale, scale_small
+        own_gain, own_gain_lo = gain(own_label)
+        other_gain, other_gain_lo = gain(y)
+        weight, weight_lo = weight_parts(
+            rank, other_rank, own_gain, own_gain_lo, other_gain, other_gain_lo, scale, scale_lo
         )
         loses = y < own_label
-        slope, curvature = pair_derivatives(x if loses else own, own if loses else x, sigma, weight, weight_small)
+        slope, curvature = pair_derivatives(x if loses else own, own if loses else x, sigma, weight, weight_lo)
         slope = slope if loses else -slope
         met = (y != own_label) & (x > float("-inf"))
         return slope if met else 0.0, curvature if met else 0.0
@@ -120,44 +120,44 @@ def make_row(gain: Gain) -> ListRow:
         longest, sigma = parameters
         n = score.shape[0]
         if n > longest:
-            return no_number(gradient, hessian, derivatives)
+            return fill_nan(gradient, hessian, derivatives)
         ranks = scratch[0, :n]
-        ideal, ideal_small = ideal_of(score, label, gradient, hessian)
+        ideal, ideal_lo = ideal_of(score, label, gradient, hessian)
         lowest, _ = lowest_label(score, label)
         for k in range(n):
             ranks[k] = rank_of(score, k)
         total = 0.0
-        total_small = 0.0
+        total_lo = 0.0
         infinite = False
         for i in range(n):
             winner = float(score[i])
             own_label = float(label[i])
             if (own_label > lowest) & (winner > float("-inf")):
                 rank = float(ranks[i])
-                own_gain, own_gain_small = gain(own_label)
-                own_log, own_log_small = log_of_positive_parts(1.0 + rank, 0.0)
-                scale, scale_small = product_parts(ideal, ideal_small, own_log, own_log_small)
+                own_gain, own_gain_lo = gain(own_label)
+                own_log, own_log_lo = log_of_positive_parts(1.0 + rank, 0.0)
+                scale, scale_lo = product_parts(ideal, ideal_lo, own_log, own_log_lo)
                 for j in range(n):
                     x = float(score[j])
                     y = float(label[j])
                     met = (y < own_label) & (x > float("-inf"))
                     infinite |= met & (x == float("inf"))
-                    other_gain, other_gain_small = gain(y)
-                    weight, weight_small = weight_parts(
+                    other_gain, other_gain_lo = gain(y)
+                    weight, weight_lo = weight_parts(
                         rank,
                         float(ranks[j]),
                         own_gain,
-                        own_gain_small,
+                        own_gain_lo,
                         other_gain,
-                        other_gain_small,
+                        other_gain_lo,
                         scale,
-                        scale_small,
+                        scale_lo,
                     )
-                    term = pair_value(x, winner, sigma, weight, weight_small)
+                    term = pair_value(x, winner, sigma, weight, weight_lo)
                     hessian[j] = term if met else 0.0
-                value, value_small = sum_parts(hessian)
+                value, value_lo = sum_parts(hessian)
                 total, lost = two_sum(total, value)
-                total_small += lost + value_small
+                total_lo += lost + value_lo
         if derivatives:
             gradient_lost = scratch[1, :n]
             hessian_lost = scratch[2, :n]
@@ -171,15 +171,15 @@ def make_row(gain: Gain) -> ListRow:
                 own_label = float(label[i])
                 if own > float("-inf"):
                     rank = float(ranks[i])
-                    own_log, own_log_small = log_of_positive_parts(1.0 + rank, 0.0)
-                    scale, scale_small = product_parts(ideal, ideal_small, own_log, own_log_small)
+                    own_log, own_log_lo = log_of_positive_parts(1.0 + rank, 0.0)
+                    scale, scale_lo = product_parts(ideal, ideal_lo, own_log, own_log_lo)
                     for k in range(n):
                         slope, curvature = derivatives_of_pair(
                             own,
                             own_label,
                             rank,
                             scale,
-                            scale_small,
+                            scale_lo,
                             sigma,
                             float(score[k]),
                             float(label[k]),
@@ -190,7 +190,7 @@ def make_row(gain: Gain) -> ListRow:
             for k in range(n):
                 gradient[k] = float(gradient[k]) + float(gradient_lost[k])
                 hessian[k] = float(hessian[k]) + float(hessian_lost[k])
-        return float("inf") if infinite else rounded_sum(total, total_small)
+        return float("inf") if infinite else rounded_sum(total, total_lo)
 
     return row
 

@@ -9,7 +9,7 @@ from fastloss_kernels.double_double import divide_parts, exp_parts, product_part
 from fastloss_kernels.elementary import log1p
 from fastloss_kernels.jit import divide, float64_bits, fma, formula
 from fastloss_kernels.listwise.ndcg import position_by_label
-from fastloss_kernels.listwise.pairs import no_number
+from fastloss_kernels.listwise.pairs import fill_nan
 from fastloss_kernels.losses.base import PairwiseLoss
 
 # A candidate, in the low bits, and the position of another are kept as one whole float64.
@@ -19,11 +19,11 @@ CANDIDATE_MASK = 2**CANDIDATE_BITS - 1
 
 @formula
 def exp_of_difference(x: float, highest: float) -> tuple[float, float]:
-    """Compute e^(x − highest) as large + small, 1 for equal numbers, infinite ones too."""
+    """Compute e^(x − highest) as hi + lo, 1 for equal numbers, infinite ones too."""
     difference, lost = two_sum(x, -highest)
-    e, e_small = exp_parts(difference if x < highest else 0.0)
+    e, e_lo = exp_parts(difference if x < highest else 0.0)
     lost = lost if abs(difference) < 1000.0 else 0.0
-    return e, fma(e, lost, e_small)
+    return e, fma(e, lost, e_lo)
 
 
 @formula
@@ -44,7 +44,7 @@ def move_to_candidates(score, label, gradient, hessian):
     for first in range(score.shape[0]):
         if float64_bits(float(hessian[first])) >= 0:
             slope = float(gradient[first])
-            bend = float(hessian[first])
+            curvature = float(hessian[first])
             here = first
             position = position_by_label(score, label, here)
             while position != first:
@@ -53,7 +53,7 @@ def move_to_candidates(score, label, gradient, hessian):
                 here = position
                 position = position_by_label(score, label, here)
             gradient[here] = slope
-            hessian[here] = -bend
+            hessian[here] = -curvature
     for j in range(score.shape[0]):
         hessian[j] = -float(hessian[j])
 
@@ -70,12 +70,12 @@ def derivatives_by_position(score, count, gradient, hessian):
     top = -1
     highest = 0.0
     shares = 0.0
-    shares_small = 0.0
+    shares_lo = 0.0
     squares = 0.0
-    squares_small = 0.0
+    squares_lo = 0.0
     earlier = 0.0
     at_top = 0.0
-    at_top_small = 0.0
+    at_top_lo = 0.0
     for i in range(count):
         packed = float(hessian[i])
         x = float(score[candidate_at(packed)])
@@ -84,36 +84,36 @@ def derivatives_by_position(score, count, gradient, hessian):
             before = highest
             highest = float(score[candidate_at(float(hessian[top]))])
             if i > 0:
-                e, e_small = exp_of_difference(highest, before)
-                shares, shares_small = product_parts(shares, shares_small, e, e_small)
-                squares, squares_small = product_parts(squares, squares_small, e, e_small)
-                squares, squares_small = product_parts(squares, squares_small, e, e_small)
-            earlier = (shares - squares) + (shares_small - squares_small)
+                e, e_lo = exp_of_difference(highest, before)
+                shares, shares_lo = product_parts(shares, shares_lo, e, e_lo)
+                squares, squares_lo = product_parts(squares, squares_lo, e, e_lo)
+                squares, squares_lo = product_parts(squares, squares_lo, e, e_lo)
+            earlier = (shares - squares) + (shares_lo - squares_lo)
             at_top = 0.0
-            at_top_small = 0.0
+            at_top_lo = 0.0
         rest = float(gradient[i])
-        total, total_small = two_sum(1.0, rest)
-        share, share_small = divide_parts(1.0, 0.0, total, total_small)
+        total, total_lo = two_sum(1.0, rest)
+        share, share_lo = divide_parts(1.0, 0.0, total, total_lo)
         unlikely = rest * share
         at_top, lost = two_sum(at_top, unlikely * share)
-        at_top_small += lost
-        e, e_small = exp_of_difference(x, highest)
-        asked, asked_small = product_parts(shares, shares_small, e, e_small)
-        square, square_small = product_parts(squares, squares_small, e, e_small)
-        square, square_small = product_parts(square, square_small, e, e_small)
-        p, p_small = product_parts(share, share_small, e, e_small)
-        left = unlikely if i == top else (1.0 - p) - p_small
+        at_top_lo += lost
+        e, e_lo = exp_of_difference(x, highest)
+        asked, asked_lo = product_parts(shares, shares_lo, e, e_lo)
+        square, square_lo = product_parts(squares, squares_lo, e, e_lo)
+        square, square_lo = product_parts(square, square_lo, e, e_lo)
+        p, p_lo = product_parts(share, share_lo, e, e_lo)
+        left = unlikely if i == top else (1.0 - p) - p_lo
         slope, lost = two_sum(asked, -left)
-        bend = (asked - square) + (asked_small - square_small) + p * left
-        bend = earlier + (at_top + at_top_small) if i == top else bend
-        gradient[i] = slope + (lost + asked_small)
+        curvature = (asked - square) + (asked_lo - square_lo) + p * left
+        curvature = earlier + (at_top + at_top_lo) if i == top else curvature
+        gradient[i] = slope + (lost + asked_lo)
         # A sign of its own would be taken for a mark.
-        hessian[i] = bend if bend > 0.0 else 0.0
+        hessian[i] = curvature if curvature > 0.0 else 0.0
         shares, lost = two_sum(shares, share)
-        shares_small += lost + share_small
-        power, power_small = product_parts(share, share_small, share, share_small)
+        shares_lo += lost + share_lo
+        power, power_lo = product_parts(share, share_lo, share, share_lo)
         squares, lost = two_sum(squares, power)
-        squares_small += lost + power_small
+        squares_lo += lost + power_lo
     for i in range(count, score.shape[0]):
         gradient[i] = 0.0
         hessian[i] = 0.0
@@ -127,33 +127,33 @@ def row(score, label, parameters, scratch, gradient, hessian, derivatives):
     """
     n = score.shape[0]
     if n > parameters[0]:
-        return no_number(gradient, hessian, derivatives)
+        return fill_nan(gradient, hessian, derivatives)
     count = 0
     for k in range(n):
         hessian[position_by_label(score, label, k)] = float(k)
         count += 1 if float(score[k]) > float("-inf") else 0
     value = 0.0
-    value_small = 0.0
+    value_lo = 0.0
     highest = float("-inf")
     top = 0
     rest = 0.0
-    rest_small = 0.0
+    rest_lo = 0.0
     for back in range(count):
         i = count - 1 - back
         k = float(hessian[i])
         x = float(score[int(k)])
         if x >= highest:
             if back > 0:
-                e, e_small = exp_of_difference(highest, x)
+                e, e_lo = exp_of_difference(highest, x)
                 total, lost = two_sum(1.0, rest)
-                rest, rest_small = product_parts(total, lost + rest_small, e, e_small)
-                rest, rest_small = two_sum(rest, rest_small)
+                rest, rest_lo = product_parts(total, lost + rest_lo, e, e_lo)
+                rest, rest_lo = two_sum(rest, rest_lo)
             highest = x
             top = i
         else:
-            e, e_small = exp_of_difference(x, highest)
+            e, e_lo = exp_of_difference(x, highest)
             rest, lost = two_sum(rest, e)
-            rest, rest_small = two_sum(rest, rest_small + (lost + e_small))
+            rest, rest_lo = two_sum(rest, rest_lo + (lost + e_lo))
         gradient[i] = rest
         hessian[i] = fma(float(top), 2.0**CANDIDATE_BITS, k)
         difference, lost = two_sum(highest, -x)
@@ -162,10 +162,10 @@ def row(score, label, parameters, scratch, gradient, hessian, derivatives):
         lost = lost if x < highest else 0.0
         inner = log1p(rest)
         value, value_lost = two_sum(value, difference)
-        value_small += lost + value_lost
+        value_lo += lost + value_lost
         value, value_lost = two_sum(value, inner)
-        value_small += value_lost + divide(rest_small, 1.0 + rest)
-    value = rounded_sum(value, value_small)
+        value_lo += value_lost + divide(rest_lo, 1.0 + rest)
+    value = rounded_sum(value, value_lo)
     if derivatives:
         derivatives_by_position(score, count, gradient, hessian)
         move_to_candidates(score, label, gradient, hessian)

@@ -23,8 +23,8 @@ def row(score, label, parameters, scratch, gradient, hessian, derivatives):
         gradient[j] = float(label[j]) if float(score[j]) > float("-inf") else float("nan")
     highest_label = highest_score(gradient)
     label_top = first_position(gradient, highest_label)
-    label_rest, label_rest_small = exponentials(gradient, highest_label, label_top, hessian)
-    label_unlikely = label_rest + label_rest_small
+    label_rest, label_rest_lo = exponentials(gradient, highest_label, label_top, hessian)
+    label_unlikely = label_rest + label_rest_lo
     label_likely = divide(1.0, 1.0 + label_unlikely)
     hessian[label_top] = 1.0
     highest = highest_score(score)
@@ -33,9 +33,9 @@ def row(score, label, parameters, scratch, gradient, hessian, derivatives):
         e = float(hessian[j])
         term = e * (highest - float(score[j]))
         gradient[j] = 0.0 if (e == 0.0) | (j == top) else term
-    distance, distance_small = sum_parts(gradient)
-    rest, rest_small = exponentials(score, highest, top, gradient)
-    unlikely = rest + rest_small
+    distance, distance_lo = sum_parts(gradient)
+    rest, rest_lo = exponentials(score, highest, top, gradient)
+    unlikely = rest + rest_lo
     likely = divide(1.0, 1.0 + unlikely)
     if derivatives:
         top_label = float(hessian[top]) * label_likely
@@ -48,8 +48,8 @@ def row(score, label, parameters, scratch, gradient, hessian, derivatives):
         both = likely * label_likely * (label_unlikely - unlikely)
         gradient[top] = both if top == label_top else likely - top_label
         hessian[top] = likely * (unlikely * likely)
-    distance = fma(distance, label_likely, distance_small * label_likely) if distance < float("inf") else distance
-    return distance + fma(rest_small, likely, log1p(rest))
+    distance = fma(distance, label_likely, distance_lo * label_likely) if distance < float("inf") else distance
+    return distance + fma(rest_lo, likely, log1p(rest))
 
 
 @formula

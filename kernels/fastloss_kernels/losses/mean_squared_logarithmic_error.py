@@ -17,17 +17,17 @@ def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[floa
 
     Two logarithms would cancel where prediction and label agree.
     """
-    top, top_small = two_sum(1.0, score)
-    bottom, bottom_small = two_sum(1.0, label)
+    top, top_lo = two_sum(1.0, score)
+    bottom, bottom_lo = two_sum(1.0, label)
     difference, lost = two_sum(score, -label)
     infinite = (score == float("inf")) & (label == label)
-    top_small = 0.0 if infinite else top_small
+    top_lo = 0.0 if infinite else top_lo
     lost = 0.0 if infinite else lost
-    large, small = log_ratio_parts(top, top_small, bottom, bottom_small, difference, lost)
-    logarithm = large + small
+    hi, lo = log_ratio_parts(top, top_lo, bottom, bottom_lo, difference, lost)
+    logarithm = hi + lo
     slope = divide(2.0 * logarithm, top)
-    curvature = divide(divide(2.0 * ((1.0 - large) - small), top), top)
-    value = float("inf") if infinite else square(large, small)
+    curvature = divide(divide(2.0 * ((1.0 - hi) - lo), top), top)
+    value = float("inf") if infinite else square(hi, lo)
     return value, 0.0 if infinite else slope, 0.0 if infinite else curvature
 
 

@@ -17,10 +17,10 @@ def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[floa
 
     The second derivative at z = 1 is 0, the flat side's; at z = −1 it is 2t², the square's.
     """
-    sign, slack, small = slack_parts(score, label)
+    sign, slack, lo = slack_parts(score, label)
     active = slack > 0.0
-    far = (slack > 2.0) | ((slack == 2.0) & (small > 0.0))
-    near_value = square(slack, small)
+    far = (slack > 2.0) | ((slack == 2.0) & (lo > 0.0))
+    near_value = square(slack, lo)
     far_value = -4.0 * (sign * score)
     value = far_value if far else near_value
     near_gradient = -2.0 * sign * slack

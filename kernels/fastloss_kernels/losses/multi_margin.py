@@ -26,38 +26,38 @@ def row(score, label, parameters, scratch, gradient, hessian, derivatives):
         here = x > float("-inf")
         count += 1 if here else 0
         difference, lost = two_sum(x, -own)
-        large, margin_lost = two_sum(margin, difference)
-        slack, small = two_sum(large, margin_lost + lost)
+        hi, margin_lost = two_sum(margin, difference)
+        slack, lo = two_sum(hi, margin_lost + lost)
         infinite = difference == float("inf")
         slack = difference if infinite else slack
-        small = 0.0 if infinite else small
+        lo = 0.0 if infinite else lo
         met = here & (j != right) & (slack > 0.0)
         active += 1 if met else 0
         square = slack * slack
-        square_small = fma(2.0 * slack, small, fma(slack, slack, -square))
-        square_small = square_small if square < float("inf") else 0.0
+        square_lo = fma(2.0 * slack, lo, fma(slack, slack, -square))
+        square_lo = square_lo if square < float("inf") else 0.0
         gradient[j] = (square if squared != 0.0 else slack) if met else 0.0
-        hessian[j] = (square_small if squared != 0.0 else small) if met else 0.0
-    total, total_small = sum_parts(gradient)
+        hessian[j] = (square_lo if squared != 0.0 else lo) if met else 0.0
+    total, total_lo = sum_parts(gradient)
     rest, _ = sum_parts(hessian)
     divisor = float(count)
-    value, value_small = divide_parts(total, total_small + rest, divisor, 0.0)
+    value, value_lo = divide_parts(total, total_lo + rest, divisor, 0.0)
     if derivatives:
         for j in range(score.shape[0]):
             x = float(score[j])
             difference, lost = two_sum(x, -own)
-            large, margin_lost = two_sum(margin, difference)
-            slack = large + (margin_lost + lost)
+            hi, margin_lost = two_sum(margin, difference)
+            slack = hi + (margin_lost + lost)
             slack = difference if difference == float("inf") else slack
             met = (x > float("-inf")) & (j != right) & (slack > 0.0)
-            step = 2.0 * slack if squared != 0.0 else 1.0
-            gradient[j] = divide(step, divisor) if met else 0.0
+            slope = 2.0 * slack if squared != 0.0 else 1.0
+            gradient[j] = divide(slope, divisor) if met else 0.0
             hessian[j] = divide(2.0, divisor) if met & (squared != 0.0) else 0.0
-        total, total_small = sum_parts(gradient)
+        total, total_lo = sum_parts(gradient)
         here = own > float("-inf")
-        gradient[right] = -(total + total_small) if here else 0.0
+        gradient[right] = -(total + total_lo) if here else 0.0
         hessian[right] = divide(2.0 * active, divisor) if here & (squared != 0.0) else 0.0
-    return rounded_sum(value, value_small)
+    return rounded_sum(value, value_lo)
 
 
 @formula

@@ -24,7 +24,7 @@ from fastloss_kernels.listwise.softmax import (
     make_probability_row,
     make_saturated_row,
 )
-from fastloss_kernels.listwise.sums import EXPONENT_FIELD, LONGEST_SUM, cut, first_position, highest_score, sum_parts
+from fastloss_kernels.listwise.sums import EXPONENT_FIELD, LONGEST_SUM, first_position, highest_score, split, sum_parts
 from fastloss_kernels.losses.base import ListwiseLoss
 from fastloss_kernels.losses.categorical_crossentropy import smoothing_parameters
 
@@ -41,38 +41,38 @@ def highest_of(score, label, positive: bool, scratch) -> tuple[float, int]:
 
 @formula
 def sum_of(terms, label, positive: bool, scratch) -> tuple[float, float]:
-    """Compute the sum of the terms of positives, or of negatives, as large + small."""
+    """Compute the sum of the terms of positives, or of negatives, as hi + lo."""
     for j in range(terms.shape[0]):
         scratch[j] = terms[j] if (float(label[j]) > 0.0) == positive else 0.0
     return sum_parts(scratch)
 
 
 @formula
-def log1p_of_scaled(a: float, a_small: float, x: float, x_small: float) -> tuple[float, float, float]:
+def log1p_of_scaled(a: float, a_lo: float, x: float, x_lo: float) -> tuple[float, float, float]:
     """Compute log(1 + t), t/(1 + t) and 1/(1 + t) for t = a·eˣ, a at least 0; t may overflow or be infinite."""
-    x_small = x_small if abs(x) < float("inf") else 0.0
-    large, small = scaled_exp_parts(a, x, x_small)
-    ratio = divide(a_small, a)
-    within = large < 1e300
-    t, t_small = two_sum(large if within else 1.0, fma(large, ratio if a > 0.0 else 0.0, small) if within else 0.0)
+    x_lo = x_lo if abs(x) < float("inf") else 0.0
+    hi, lo = scaled_exp_parts(a, x, x_lo)
+    ratio = divide(a_lo, a)
+    within = hi < 1e300
+    t, t_lo = two_sum(hi if within else 1.0, fma(hi, ratio if a > 0.0 else 0.0, lo) if within else 0.0)
     total, lost = two_sum(1.0, t)
-    lost += t_small
-    share, share_small = divide_parts(t, t_small, total, lost)
-    rest, rest_small = divide_parts(1.0, 0.0, total, lost)
-    value = log1p_of_parts(t, t_small)
-    far_value = x + (log(a) + x_small)
+    lost += t_lo
+    share, share_lo = divide_parts(t, t_lo, total, lost)
+    rest, rest_lo = divide_parts(1.0, 0.0, total, lost)
+    value = log1p_of_parts(t, t_lo)
+    far_value = x + (log(a) + x_lo)
     return (
         value if within else far_value,
-        share + share_small if within else 1.0,
-        rest + rest_small if within else divide(1.0, large),
+        share + share_lo if within else 1.0,
+        rest + rest_lo if within else divide(1.0, hi),
     )
 
 
 @formula
-def reciprocal(large: float, small: float) -> float:
-    """Compute 1/(large + small)."""
-    inverse, inverse_small = divide_parts(1.0, 0.0, large, small)
-    return inverse + inverse_small
+def reciprocal(hi: float, lo: float) -> float:
+    """Compute 1/(hi + lo)."""
+    inverse, inverse_lo = divide_parts(1.0, 0.0, hi, lo)
+    return inverse + inverse_lo
 
 
 @formula
@@ -96,15 +96,13 @@ def mass_row_logit(score, label, parameters, scratch, gradient, hessian, derivat
     highest, top = highest_of(score, label, True, gradient)
     negative_highest, negative_top = highest_of(score, label, False, gradient)
     exponentials_of_both(score, label, highest, top, negative_highest, negative_top, gradient)
-    rest, rest_small = sum_of(gradient, label, True, hessian)
-    negative_rest, negative_rest_small = sum_of(gradient, label, False, hessian)
+    rest, rest_lo = sum_of(gradient, label, True, hessian)
+    negative_rest, negative_rest_lo = sum_of(gradient, label, False, hessian)
     positives, lost = two_sum(1.0, rest)
     negatives, negative_lost = two_sum(1.0, negative_rest)
-    quotient, quotient_small = divide_parts(
-        negatives, negative_lost + negative_rest_small, positives, lost + rest_small
-    )
-    difference, difference_small = two_sum(negative_highest, -highest)
-    value, share, remainder = log1p_of_scaled(quotient, quotient_small, difference, difference_small)
+    quotient, quotient_lo = divide_parts(negatives, negative_lost + negative_rest_lo, positives, lost + rest_lo)
+    difference, difference_lo = two_sum(negative_highest, -highest)
+    value, share, remainder = log1p_of_scaled(quotient, quotient_lo, difference, difference_lo)
     if negative_highest == float("-inf"):
         value, share, remainder = 0.0, 0.0, 1.0
     if highest == float("-inf"):
@@ -116,12 +114,12 @@ def mass_row_logit(score, label, parameters, scratch, gradient, hessian, derivat
         share = 1.0 if asked else 0.0
         remainder = 0.0
     if derivatives:
-        likely = reciprocal(positives, lost + rest_small)
-        negative_likely = reciprocal(negatives, negative_lost + negative_rest_small)
+        likely = reciprocal(positives, lost + rest_lo)
+        negative_likely = reciprocal(negatives, negative_lost + negative_rest_lo)
         scaled = likely * share
         negative_scaled = negative_likely * share
-        unlikely = rest + rest_small
-        negative_unlikely = negative_rest + negative_rest_small
+        unlikely = rest + rest_lo
+        negative_unlikely = negative_rest + negative_rest_lo
         for j in range(score.shape[0]):
             right = float(label[j]) > 0.0
             is_top = (j == top) | (j == negative_top)
@@ -131,10 +129,10 @@ def mass_row_logit(score, label, parameters, scratch, gradient, hessian, derivat
             e = 1.0 if is_top else e
             slope = e * (scaled if right else negative_scaled)
             remaining = others * (likely if right else negative_likely)
-            bend = fma(-remaining, 1.0 + remainder, remainder) if right else fma(share, remaining, remainder)
+            factor = fma(-remaining, 1.0 + remainder, remainder) if right else fma(share, remaining, remainder)
             masked = not float(score[j]) > float("-inf")
             gradient[j] = 0.0 if masked else (-slope if right else slope)
-            hessian[j] = 0.0 if masked else slope * bend
+            hessian[j] = 0.0 if masked else slope * factor
     return value
 
 
@@ -147,14 +145,14 @@ def each_row_logit(score, label, parameters, scratch, gradient, hessian, derivat
     """
     negative_highest, negative_top = highest_of(score, label, False, gradient)
     exponentials_of_both(score, label, 0.0, negative_top, negative_highest, negative_top, gradient)
-    rest, rest_small = sum_of(gradient, label, False, hessian)
+    rest, rest_lo = sum_of(gradient, label, False, hessian)
     negatives, lost = two_sum(1.0, rest)
-    lost += rest_small
+    lost += rest_lo
     none = negative_highest == float("-inf")
     value = 0.0
-    value_small = 0.0
+    value_lo = 0.0
     slopes = 0.0
-    bends = 0.0
+    curvatures = 0.0
     squares = 0.0
     for j in range(score.shape[0]):
         y = float(label[j])
@@ -165,22 +163,22 @@ def each_row_logit(score, label, parameters, scratch, gradient, hessian, derivat
                 gradient[j] = 0.0
                 hessian[j] = 0.0
                 continue
-            difference, difference_small = two_sum(negative_highest, -x)
-            term, share, remainder = log1p_of_scaled(negatives, lost, difference, difference_small)
+            difference, difference_lo = two_sum(negative_highest, -x)
+            term, share, remainder = log1p_of_scaled(negatives, lost, difference, difference_lo)
             term = 0.0 if none else term
             share = 0.0 if none else share
-            large, small = multiply_parts(y, term, 0.0)
-            value, value_lost = two_sum(value, large)
-            value_small += value_lost + small
+            hi, lo = multiply_parts(y, term, 0.0)
+            value, value_lost = two_sum(value, hi)
+            value_lo += value_lost + lo
             slope = y * share
             slopes += slope
-            bends = fma(slope, remainder, bends)
+            curvatures = fma(slope, remainder, curvatures)
             squares = fma(slope, share, squares)
             gradient[j] = -slope
             hessian[j] = slope * remainder
     if derivatives:
         likely = reciprocal(negatives, lost)
-        unlikely = rest + rest_small
+        unlikely = rest + rest_lo
         for j in range(score.shape[0]):
             if not float(label[j]) > 0.0:
                 is_top = j == negative_top
@@ -190,9 +188,9 @@ def each_row_logit(score, label, parameters, scratch, gradient, hessian, derivat
                 part = (1.0 if is_top else e) * likely
                 masked = not float(score[j]) > float("-inf")
                 gradient[j] = 0.0 if masked else part * slopes
-                hessian[j] = 0.0 if masked else part * fma(others * likely, squares, bends)
-    # What an infinite sum lost is no number.
-    return value + value_small if value < float("inf") else value
+                hessian[j] = 0.0 if masked else part * fma(others * likely, squares, curvatures)
+    # The low word of an infinite sum is NaN.
+    return value + value_lo if value < float("inf") else value
 
 
 @formula
@@ -212,41 +210,41 @@ def mass_of_block(score, label) -> tuple[float, float]:
         x = float(score[j])
         largest = max(largest, float64_bits(x) if (float(label[j]) > 0.0) & (x >= 0.0) else 0)
     scale = float64_from_bits(largest & EXPONENT_FIELD)
-    large = 0.0
-    small = 0.0
+    hi = 0.0
+    lo = 0.0
     for j in range(score.shape[0]):
         x = float(score[j])
-        first, second = cut(x if (float(label[j]) > 0.0) & (x >= 0.0) else 0.0, scale)
-        large = exact_add(large, first)
-        small = exact_add(small, second)
-    return two_sum(large, small)
+        first, second = split(x if (float(label[j]) > 0.0) & (x >= 0.0) else 0.0, scale)
+        hi = exact_add(hi, first)
+        lo = exact_add(lo, second)
+    return two_sum(hi, lo)
 
 
 @formula
 def mass_of_positives(score, label) -> tuple[float, float]:
-    """Compute the probability of all positives as large + small; it needs no scratch, so a test can ask for it too."""
+    """Compute the probability of all positives as hi + lo; it needs no scratch, so a test can ask for it too."""
     n = score.shape[0]
     if n <= LONGEST_SUM:
         return mass_of_block(score, label)
-    large = 0.0
-    small = 0.0
+    hi = 0.0
+    lo = 0.0
     for start in range(0, n, LONGEST_SUM):
         stop = min(start + LONGEST_SUM, n)
-        block, block_small = mass_of_block(score[start:stop], label[start:stop])
-        large, lost = two_sum(large, block)
-        small += lost + block_small
-    return large, small
+        block, block_lo = mass_of_block(score[start:stop], label[start:stop])
+        hi, lost = two_sum(hi, block)
+        lo += lost + block_lo
+    return hi, lo
 
 
 @formula
 def mass_row_prob(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate −log Σ p over positives, the sum clipped at ε; derivatives −1/Σ and 1/Σ² at positives."""
     epsilon, ceiling = parameters
-    total, small = mass_of_positives(score, label)
+    total, lo = mass_of_positives(score, label)
     clipped = total < epsilon
     bounded = epsilon if clipped else total
-    large, log_small = log_of_positive_parts(bounded if bounded > 0.0 else 1.0, 0.0 if clipped else small)
-    value = -(large + log_small)
+    hi, log_lo = log_of_positive_parts(bounded if bounded > 0.0 else 1.0, 0.0 if clipped else lo)
+    value = -(hi + log_lo)
     value = ceiling if clipped or total == 0.0 else value
     if derivatives:
         slope = divide(1.0, bounded)
@@ -268,29 +266,29 @@ def each_row_prob(score, label, parameters, scratch, gradient, hessian, derivati
     for j in range(score.shape[0]):
         x = float(score[j])
         gradient[j] = 0.0 if float(label[j]) > 0.0 or not x >= 0.0 else x
-    negatives, small = sum_parts(gradient)
-    total = negatives + small
+    negatives, lo = sum_parts(gradient)
+    total = negatives + lo
     value = 0.0
-    value_small = 0.0
+    value_lo = 0.0
     slopes = 0.0
-    bends = 0.0
+    curvatures = 0.0
     for j in range(score.shape[0]):
         y = float(label[j])
         if y > 0.0:
             x = float(score[j])
             p = x if x >= epsilon else epsilon
-            odds, odds_small = divide_parts(negatives, small, p, 0.0)
-            odds_small = odds_small if odds < float("inf") and odds_small == odds_small else 0.0
-            term = log1p_of_parts(odds, odds_small)
+            odds, odds_lo = divide_parts(negatives, lo, p, 0.0)
+            odds_lo = odds_lo if odds < float("inf") and odds_lo == odds_lo else 0.0
+            term = log1p_of_parts(odds, odds_lo)
             term = 0.0 if negatives == 0.0 else term
-            large, lost = multiply_parts(y, term, 0.0)
-            value, value_lost = two_sum(value, large)
-            value_small += value_lost + lost
+            hi, lost = multiply_parts(y, term, 0.0)
+            value, value_lost = two_sum(value, hi)
+            value_lo += value_lost + lost
             both = p + total
             inverse = divide(1.0, both)
             slope = divide(total, p) * inverse
             slopes = fma(y, inverse, slopes)
-            bends = fma(y * inverse, inverse, bends)
+            curvatures = fma(y * inverse, inverse, curvatures)
             masked = not x >= 0.0
             slope = 0.0 if masked or negatives == 0.0 else y * slope
             gradient[j] = -slope
@@ -300,8 +298,8 @@ def each_row_prob(score, label, parameters, scratch, gradient, hessian, derivati
             if not float(label[j]) > 0.0:
                 masked = not float(score[j]) >= 0.0
                 gradient[j] = 0.0 if masked else slopes
-                hessian[j] = 0.0 if masked else -bends
-    return value + value_small if value < float("inf") else value
+                hessian[j] = 0.0 if masked else -curvatures
+    return value + value_lo if value < float("inf") else value
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Hinge loss of the pairs of a list."""
+"""Pairwise hinge loss."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fastloss_kernels.losses.base import PairwiseLoss
 @formula
 def pair(difference: float, lost: float, parameters: tuple[float, ...]) -> tuple[float, float, float, float]:
     """Evaluate max(0, margin + d); at the kink the subgradient is 0, the flat side's."""
-    large, small = two_sum(parameters[1], difference)
-    slack = large + (small + lost)
-    # An infinite difference makes it no number.
+    hi, lo = two_sum(parameters[1], difference)
+    slack = hi + (lo + lost)
+    # An infinite difference makes it NaN.
     active = slack > 0.0
     return slack if active else 0.0, 1.0 if active else 0.0, 0.0, 0.0
 

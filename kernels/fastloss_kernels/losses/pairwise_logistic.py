@@ -1,4 +1,4 @@
-"""Logistic loss of the pairs of a list."""
+"""Pairwise logistic loss (RankNet, BPR)."""
 
 from __future__ import annotations
 

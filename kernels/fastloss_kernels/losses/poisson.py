@@ -42,8 +42,8 @@ def derivatives(score: float, label: float) -> tuple[float, float]:
 def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
     """Evaluate ŷ − y·log ŷ, the product with what its rounding loses."""
     infinite = score == float("inf")
-    large, small = log_of_positive_parts(1.0 if infinite else score, 0.0)
-    value = value_without_constant(score, large, small, label)
+    hi, lo = log_of_positive_parts(1.0 if infinite else score, 0.0)
+    value = value_without_constant(score, hi, lo, label)
     gradient, hessian = derivatives(score, label)
     return value, gradient, hessian
 
@@ -60,8 +60,8 @@ def row_log(score: float, label: float, parameters: tuple[float, ...]) -> tuple[
 def row_full(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
     """Evaluate ŷ − y·log ŷ + log Γ(y + 1)."""
     infinite = score == float("inf")
-    large, small = log_of_positive_parts(1.0 if infinite else score, 0.0)
-    value = value_with_constant(score, large, small, label)
+    hi, lo = log_of_positive_parts(1.0 if infinite else score, 0.0)
+    value = value_with_constant(score, hi, lo, label)
     gradient, hessian = derivatives(score, label)
     return value, gradient, hessian
 
@@ -75,21 +75,21 @@ def row_log_full(score: float, label: float, parameters: tuple[float, ...]) -> t
 
 
 @formula
-def value_without_constant(rate: float, log_large: float, log_small: float, label: float) -> float:
+def value_without_constant(rate: float, log_hi: float, log_lo: float, label: float) -> float:
     """Compute rate − y·log(rate)."""
-    product, product_small = multiply_parts(label, log_large, log_small)
+    product, product_lo = multiply_parts(label, log_hi, log_lo)
     # An infinite logarithm times a label of 0.
     product = 0.0 if label == 0.0 else product
-    product_small = 0.0 if label == 0.0 else product_small
+    product_lo = 0.0 if label == 0.0 else product_lo
     total, lost = two_sum(rate, -product)
-    value = rounded_sum(total, lost - product_small)
+    value = rounded_sum(total, lost - product_lo)
     # The rate outgrows its logarithm.
     endless = (rate == float("inf")) & (label == label)
     return rate if endless else value
 
 
 @formula
-def value_with_constant(rate: float, log_large: float, log_small: float, label: float) -> float:
+def value_with_constant(rate: float, log_hi: float, log_lo: float, label: float) -> float:
     """Compute rate − y·log(rate) + log Γ(y + 1).
 
     For y above 5/2 the three terms, large and of both signs, become three of one sign (Loader, "Fast and accurate
@@ -99,10 +99,10 @@ def value_with_constant(rate: float, log_large: float, log_small: float, label: 
     """
     below = label <= 2.5
     small_label = label if below else 0.0
-    below_value = value_without_constant(rate, log_large, log_small, small_label) + log_factorial(small_label)
+    below_value = value_without_constant(rate, log_hi, log_lo, small_label) + log_factorial(small_label)
 
     y = 3.0 if below else label
-    large, small = log_of_positive_parts(y, 0.0)
+    hi, lo = log_of_positive_parts(y, 0.0)
     inverse = divide(1.0, y)
     # The deviance is as much smaller for both numbers shrunk, and their sum does not overflow.
     huge = (rate > LARGE) | (y > LARGE)
@@ -112,27 +112,27 @@ def value_with_constant(rate: float, log_large: float, log_small: float, label: 
     y *= shrink
     difference, lost = two_sum(rate, -y)
     total, total_lost = two_sum(rate, y)
-    s, s_small = divide_parts(difference, lost, total, total_lost)
+    s, s_lo = divide_parts(difference, lost, total, total_lost)
     z = s * s
     near = abs(s) < 0.15
     bent, bent_lost = two_sum(difference, -y * log_tail(z if near else 0.0))
     bent_lost += lost
-    near_deviance = fma(s, bent, fma(s, bent_lost, s_small * bent))
+    near_deviance = fma(s, bent, fma(s, bent_lost, s_lo * bent))
 
-    ratio, ratio_lost = two_sum(log_large, -large)
-    ratio_small = ratio_lost + (log_small - small)
-    product, product_small = multiply_parts(y, ratio, ratio_small)
+    ratio, ratio_lost = two_sum(log_hi, -hi)
+    ratio_lo = ratio_lost + (log_lo - lo)
+    product, product_lo = multiply_parts(y, ratio, ratio_lo)
     far, far_lost = two_sum(difference, -product)
-    far_deviance = rounded_sum(far, far_lost + (lost - product_small))
+    far_deviance = rounded_sum(far, far_lost + (lost - product_lo))
     deviance = near_deviance if near else far_deviance
     deviance *= 2.0**16 if huge else 1.0
 
     x = inverse * inverse
     q = stirling_tail(x)
-    constant = fma(0.5, large, HALF_LOG_2PI) + fma(inverse, q, 0.5 * small)
+    constant = fma(0.5, hi, HALF_LOG_2PI) + fma(inverse, q, 0.5 * lo)
     above_value = deviance + constant
     value = below_value if below else above_value
-    # A label that is no number is not below, and its logarithm has lost that.
+    # A label that is NaN is not below, and its logarithm no longer shows it.
     value = value if label == label else label
     endless = (rate_given == float("inf")) & (label == label)
     return rate_given if endless else value
@@ -149,10 +149,10 @@ def log_factorial(y: float) -> float:
     w = much_less if last else w
     t = y if first else 0.0
     t = less if last else t
-    large, small = log1p_unit_parts(t, 0.0)
+    hi, lo = log1p_unit_parts(t, 0.0)
     sign = -1.0 if first else 1.0
     q = lgamma_2_tail(w)
-    return fma(w, ONE_MINUS_EULER_HIGH, sign * large) + fma(w * w, q, fma(w, ONE_MINUS_EULER_LOW, sign * small))
+    return fma(w, ONE_MINUS_EULER_HIGH, sign * hi) + fma(w * w, q, fma(w, ONE_MINUS_EULER_LOW, sign * lo))
 
 
 @dataclass(frozen=True)

@@ -23,26 +23,26 @@ from fastloss_kernels.losses.base import BinaryLoss
 
 
 @formula
-def outcome(m: float, m_small: float, loss: float, loss_small: float, less: float) -> float:
-    """Compute S + ε·m of one outcome from S = −log(1 − m), m as large + small: (1 + ε)·m + (S − m), less = 1 + ε.
+def outcome(m: float, m_lo: float, loss: float, loss_lo: float, less: float) -> float:
+    """Compute S + ε·m of one outcome from S = −log(1 − m), m as hi + lo: (1 + ε)·m + (S − m), less = 1 + ε.
 
     Both terms are positive. Near 0, where S − m would cancel, it is t·(m + r), t = m/(2 − m), with
     r = (2·atanh(t) − 2t)/t.
     """
     near = m < 0.25
     bottom, bottom_lost = two_sum(2.0, -m)
-    t, t_small = divide_parts(m, m_small, bottom, bottom_lost - m_small)
+    t, t_lo = divide_parts(m, m_lo, bottom, bottom_lost - m_lo)
     z = t * t
     bent, bent_lost = two_sum(m, log_tail(z if near else 0.0))
     near_excess = t * bent
-    near_excess_small = fma(t, bent, -near_excess) + fma(t, bent_lost + m_small, t_small * bent)
+    near_excess_lo = fma(t, bent, -near_excess) + fma(t, bent_lost + m_lo, t_lo * bent)
     far_excess, far_lost = two_sum(loss, -m)
-    far_excess_small = far_lost + (loss_small - m_small)
+    far_excess_lo = far_lost + (loss_lo - m_lo)
     excess = near_excess if near else far_excess
-    excess_small = near_excess_small if near else far_excess_small
-    first, first_small = multiply_parts(less, m, m_small)
+    excess_lo = near_excess_lo if near else far_excess_lo
+    first, first_lo = multiply_parts(less, m, m_lo)
     total, lost = two_sum(excess, first)
-    return rounded_sum(total, lost + (excess_small + first_small))
+    return rounded_sum(total, lost + (excess_lo + first_lo))
 
 
 @formula
@@ -58,24 +58,24 @@ def row_logit(score: float, label: float, parameters: tuple[float, ...]) -> tupl
     rest = 1.0 - label
     distance = abs(score)
     right = score > 0.0
-    p, p_small, o, o_small = sigmoid_parts(score)
-    e, e_small = exp_parts(-distance)
-    near, near_small = log1p_unit_parts(e, e_small)
-    far, far_small = two_sum(distance, near)
-    far_small += near_small
+    p, p_lo, o, o_lo = sigmoid_parts(score)
+    e, e_lo = exp_parts(-distance)
+    near, near_lo = log1p_unit_parts(e, e_lo)
+    far, far_lo = two_sum(distance, near)
+    far_lo += near_lo
     # −log σ(x) and −log σ(−x).
     positive = near if right else far
-    positive_small = near_small if right else far_small
+    positive_lo = near_lo if right else far_lo
     negative = far if right else near
-    negative_small = far_small if right else near_small
-    positive_value = label * outcome(o, o_small, positive, positive_small, less)
-    negative_value = rest * outcome(p, p_small, negative, negative_small, less)
+    negative_lo = far_lo if right else near_lo
+    positive_value = label * outcome(o, o_lo, positive, positive_lo, less)
+    negative_value = rest * outcome(p, p_lo, negative, negative_lo, less)
     # 0·∞ stands in a part that the label gives no weight.
     positive_value = 0.0 if label == 0.0 else positive_value
     negative_value = 0.0 if rest == 0.0 else negative_value
 
-    p += p_small
-    o += o_small
+    p += p_lo
+    o += o_lo
     positive_up = fma(poly, p, 1.0)
     positive_down = fma(-poly, o, less)
     negative_up = fma(poly, o, 1.0)
@@ -84,13 +84,13 @@ def row_logit(score: float, label: float, parameters: tuple[float, ...]) -> tupl
     negative_slope = negative_up if poly > 0.0 else negative_down
     gradient = fma(rest * p, negative_slope, -(label * o * positive_slope))
     opposite = 1.0 - poly
-    positive_bend_up = fma(2.0 * poly, p, opposite)
-    positive_bend_down = fma(-2.0 * poly, o, less)
-    negative_bend_up = fma(2.0 * poly, o, opposite)
-    negative_bend_down = fma(-2.0 * poly, p, less)
-    positive_bend = positive_bend_up if poly > 0.0 else positive_bend_down
-    negative_bend = negative_bend_up if poly > 0.0 else negative_bend_down
-    return positive_value + negative_value, gradient, p * o * fma(label, positive_bend, rest * negative_bend)
+    positive_curvature_up = fma(2.0 * poly, p, opposite)
+    positive_curvature_down = fma(-2.0 * poly, o, less)
+    negative_curvature_up = fma(2.0 * poly, o, opposite)
+    negative_curvature_down = fma(-2.0 * poly, p, less)
+    positive_curvature = positive_curvature_up if poly > 0.0 else positive_curvature_down
+    negative_curvature = negative_curvature_up if poly > 0.0 else negative_curvature_down
+    return positive_value + negative_value, gradient, p * o * fma(label, positive_curvature, rest * negative_curvature)
 
 
 @formula
@@ -102,19 +102,19 @@ def row_prob(score: float, label: float, parameters: tuple[float, ...]) -> tuple
     poly, epsilon, ceiling = parameters
     less = 1.0 + poly
     rest = 1.0 - label
-    other, other_small = two_sum(1.0, -score)
+    other, other_lo = two_sum(1.0, -score)
     certain = score == 0.0
     denied = other == 0.0
-    positive, positive_small = log_of_positive_parts(1.0 if certain else score, 0.0)
-    negative, negative_small = log_of_positive_parts(1.0 if denied else other, 0.0 if denied else other_small)
+    positive, positive_lo = log_of_positive_parts(1.0 if certain else score, 0.0)
+    negative, negative_lo = log_of_positive_parts(1.0 if denied else other, 0.0 if denied else other_lo)
     clipped = certain | (-positive > ceiling)
     positive = -ceiling if clipped else positive
-    positive_small = 0.0 if clipped else positive_small
+    positive_lo = 0.0 if clipped else positive_lo
     clipped = denied | (-negative > ceiling)
     negative = -ceiling if clipped else negative
-    negative_small = 0.0 if clipped else negative_small
-    positive_value = label * outcome(other, other_small, -positive, -positive_small, less)
-    negative_value = rest * outcome(score, 0.0, -negative, -negative_small, less)
+    negative_lo = 0.0 if clipped else negative_lo
+    positive_value = label * outcome(other, other_lo, -positive, -positive_lo, less)
+    negative_value = rest * outcome(score, 0.0, -negative, -negative_lo, less)
     p = epsilon if score < epsilon else score
     o = epsilon if other < epsilon else other
     positive_slope = label * (divide(other, p) + less)

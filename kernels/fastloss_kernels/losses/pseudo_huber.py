@@ -31,22 +31,22 @@ def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[floa
     # An infinite difference is put in again at the end.
     infinite = abs(difference) == float("inf")
     d = 1.0 if infinite else difference * scale
-    d_small = lost * scale
+    d_lo = lost * scale
     s = slope * scale
 
     d_square = d * d
     s_square = s * s
     total, total_lost = two_sum(d_square, s_square)
-    total_lost += fma(d, d, -d_square) + fma(s, s, -s_square) + 2.0 * d * d_small
+    total_lost += fma(d, d, -d_square) + fma(s, s, -s_square) + 2.0 * d * d_lo
     h = square_root(total)
-    h_small = divide(fma(-h, h, total) + total_lost, 2.0 * h)
+    h_lo = divide(fma(-h, h, total) + total_lost, 2.0 * h)
     bottom, bottom_lost = two_sum(h, s)
-    top, top_small = multiply_parts(s, d, d_small)
-    ratio, ratio_small = divide_parts(top, top_small, bottom, bottom_lost + h_small)
-    value = fma(d, ratio, fma(d, ratio_small, d_small * ratio)) * unscale * unscale
+    top, top_lo = multiply_parts(s, d, d_lo)
+    ratio, ratio_lo = divide_parts(top, top_lo, bottom, bottom_lost + h_lo)
+    value = fma(d, ratio, fma(d, ratio_lo, d_lo * ratio)) * unscale * unscale
     gradient = divide(top, h) * unscale
-    cosine, cosine_small = divide_parts(s, 0.0, h, h_small)
-    hessian = square(cosine, cosine_small) * (cosine + cosine_small)
+    cosine, cosine_lo = divide_parts(s, 0.0, h, h_lo)
+    hessian = square(cosine, cosine_lo) * (cosine + cosine_lo)
     limit = slope if difference > 0.0 else -slope
     value = float("inf") if infinite else value
     return value, limit if infinite else gradient, 0.0 if infinite else hessian

@@ -23,8 +23,8 @@ def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[floa
     lost = lost if difference > 0.0 else -lost
     lost = lost if distance < float("inf") else 0.0
     near = (distance < beta) | ((distance == beta) & (lost < 0.0))
-    ratio, ratio_small = divide_parts(distance, lost, beta, 0.0)
-    near_value = 0.5 * fma(distance, ratio, fma(distance, ratio_small, lost * ratio))
+    ratio, ratio_lo = divide_parts(distance, lost, beta, 0.0)
+    near_value = 0.5 * fma(distance, ratio, fma(distance, ratio_lo, lost * ratio))
     excess, excess_lost = two_sum(distance, -0.5 * beta)
     far_value = rounded_sum(excess, excess_lost + lost)
     value = near_value if near else far_value

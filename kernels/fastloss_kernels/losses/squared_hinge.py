@@ -12,7 +12,7 @@ from fastloss_kernels.losses.base import BinaryLoss
 
 @formula
 def slack_parts(score: float, label: float) -> tuple[float, float, float]:
-    """Compute t = 2y − 1 and 1 − t·s as large + small."""
+    """Compute t = 2y − 1 and 1 − t·s as hi + lo."""
     sign, sign_lost = two_sum(2.0 * label, -1.0)
     product = sign * score
     # A label of exactly one half has no sign: its margin is 0 even for an infinite score.
@@ -22,8 +22,8 @@ def slack_parts(score: float, label: float) -> tuple[float, float, float]:
     rest = lost - fma(sign_lost, score, fma(sign, score, -product))
     # An infinite score has lost nothing.
     rest = rest if abs(score) < float("inf") else 0.0
-    large, small = two_sum(total, rest)
-    return sign, large, small if rest != 0.0 else 0.0
+    hi, lo = two_sum(total, rest)
+    return sign, hi, lo if rest != 0.0 else 0.0
 
 
 @formula
@@ -32,9 +32,9 @@ def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[floa
 
     The square doubles a relative error, so the slack 1 − t·s carries its roundings along.
     """
-    sign, slack, small = slack_parts(score, label)
+    sign, slack, lo = slack_parts(score, label)
     active = slack > 0.0
-    value = square(slack, small)
+    value = square(slack, lo)
     gradient = -2.0 * sign * slack
     hessian = 2.0 * sign * sign
     # Written so that NaN stays NaN.

@@ -18,35 +18,35 @@ def row(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate N/D with N = α·Σp(1 − t) + β·Σ(1 − p)t and D = Σpt + s + N, never as 1 − (Σpt + s)/D.
 
     With N′ and D′ for what a probability adds, the gradient is (N′·(D − N) − N·t)/D², and the hessian −2·D′/D of it.
-    Of derivatives, all sums are large + small, and are scaled until D lies in [1, 2), so that its powers are numbers.
+    Of derivatives, all sums are hi + lo, and are scaled until D lies in [1, 2), so that its powers are numbers.
     """
     alpha, beta, smooth = parameters
     for j in range(score.shape[0]):
         p = float(score[j])
         term = p * float(label[j])
         gradient[j] = term if p >= 0.0 else 0.0
-    overlap, overlap_small = sum_parts(gradient)
+    overlap, overlap_lo = sum_parts(gradient)
     for j in range(score.shape[0]):
         p = float(score[j])
         t = float(label[j])
         term = fma(alpha * p, 1.0 - t, beta * t * (1.0 - p))
         gradient[j] = term if p >= 0.0 else 0.0
-    missed, missed_small = sum_parts(gradient)
-    all_missed = missed + missed_small
-    all_total = ((overlap + overlap_small) + smooth) + all_missed
+    missed, missed_lo = sum_parts(gradient)
+    all_missed = missed + missed_lo
+    all_total = ((overlap + overlap_lo) + smooth) + all_missed
     if derivatives:
         overlap, lost = two_sum(overlap, smooth)
-        overlap_small += lost
+        overlap_lo += lost
         total, lost = two_sum(overlap, missed)
-        total_small = lost + (overlap_small + missed_small)
+        total_lo = lost + (overlap_lo + missed_lo)
         scale = power_of_two_of(total)
         overlap *= scale
-        overlap_small *= scale
+        overlap_lo *= scale
         missed *= scale
-        missed_small *= scale
+        missed_lo *= scale
         total *= scale
         inverse = divide(1.0, total)
-        lost = fma(-inverse, total_small * scale, fma(-inverse, total, 1.0))
+        lost = fma(-inverse, total_lo * scale, fma(-inverse, total, 1.0))
         square = inverse * inverse
         cube = square * inverse
         square_lost = fma(inverse, inverse, -square)
@@ -57,11 +57,11 @@ def row(score, label, parameters, scratch, gradient, hessian, derivatives):
             p = float(score[j])
             t = float(label[j])
             rise = fma(alpha, 1.0 - t, -(beta * t))
-            bend = fma(alpha, 1.0 - t, (1.0 - beta) * t)
-            numerator = fma(rise, overlap, -(missed * t)) + fma(rise, overlap_small, -(missed_small * t))
+            denominator_slope = fma(alpha, 1.0 - t, (1.0 - beta) * t)
+            numerator = fma(rise, overlap, -(missed * t)) + fma(rise, overlap_lo, -(missed_lo * t))
             here = (p >= 0.0) & (all_total > 0.0)
             gradient[j] = numerator * by_square if here else 0.0
-            hessian[j] = (numerator * bend) * by_cube * scale if here else 0.0
+            hessian[j] = (numerator * denominator_slope) * by_cube * scale if here else 0.0
     return divide(all_missed, all_total) if all_total > 0.0 else 0.0
 
 

@@ -20,13 +20,13 @@ from fastloss_kernels.losses.base import Loss
 
 
 @formula
-def terms(log_large: float, log_small: float, label: float, less: float, rest: float) -> tuple[float, ...]:
-    """Compute y·ŷ^−less and ŷ^rest from log ŷ, each as large + small."""
-    falling_log, falling_log_small = multiply_parts(-less, log_large, log_small)
-    falling, falling_small = scaled_exp_parts(label, falling_log, falling_log_small)
-    rising_log, rising_log_small = multiply_parts(rest, log_large, log_small)
-    rising, rising_small = scaled_exp_parts(1.0, rising_log, rising_log_small)
-    return falling, falling_small, rising, rising_small
+def terms(log_hi: float, log_lo: float, label: float, less: float, rest: float) -> tuple[float, ...]:
+    """Compute y·ŷ^−less and ŷ^rest from log ŷ, each as hi + lo."""
+    falling_log, falling_log_lo = multiply_parts(-less, log_hi, log_lo)
+    falling, falling_lo = scaled_exp_parts(label, falling_log, falling_log_lo)
+    rising_log, rising_log_lo = multiply_parts(rest, log_hi, log_lo)
+    rising, rising_lo = scaled_exp_parts(1.0, rising_log, rising_log_lo)
+    return falling, falling_lo, rising, rising_lo
 
 
 @formula
@@ -35,17 +35,17 @@ def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[floa
     power, less, rest = parameters
     infinite = (score == float("inf")) & (label == label)
     bounded = 1.0 if infinite else score
-    large, small = log_of_positive_parts(bounded, 0.0)
-    falling, falling_small, rising, rising_small = terms(large, small, label, less, rest)
-    first, first_small = divide_parts(falling, falling_small, less, 0.0)
-    second, second_small = divide_parts(rising, rising_small, rest, 0.0)
+    hi, lo = log_of_positive_parts(bounded, 0.0)
+    falling, falling_lo, rising, rising_lo = terms(hi, lo, label, less, rest)
+    first, first_lo = divide_parts(falling, falling_lo, less, 0.0)
+    second, second_lo = divide_parts(rising, rising_lo, rest, 0.0)
     total, lost = two_sum(first, second)
-    value = rounded_sum(total, lost + (first_small + second_small))
-    # A score that is no number has lost that in its logarithm.
+    value = rounded_sum(total, lost + (first_lo + second_lo))
+    # The logarithm of a score that is NaN no longer shows it.
     value = value if score == score else score
-    exponent, exponent_small = multiply_parts(-less, large, small)
-    decay, decay_small = scaled_exp_parts(1.0, exponent, exponent_small)
-    decay += decay_small
+    exponent, exponent_lo = multiply_parts(-less, hi, lo)
+    decay, decay_lo = scaled_exp_parts(1.0, exponent, exponent_lo)
+    decay += decay_lo
     share = divide(label, bounded)
     gradient = decay * divide(bounded - label, bounded)
     hessian = divide(decay * fma(power, share, -less), bounded)
@@ -56,11 +56,11 @@ def row(score: float, label: float, parameters: tuple[float, ...]) -> tuple[floa
 def row_log(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
     """Evaluate y·e^((1 − ρ)·x)/(ρ − 1) + e^((2 − ρ)·x)/(2 − ρ)."""
     _, less, rest = parameters
-    falling, falling_small, rising, rising_small = terms(score, 0.0, label, less, rest)
-    first, first_small = divide_parts(falling, falling_small, less, 0.0)
-    second, second_small = divide_parts(rising, rising_small, rest, 0.0)
+    falling, falling_lo, rising, rising_lo = terms(score, 0.0, label, less, rest)
+    first, first_lo = divide_parts(falling, falling_lo, less, 0.0)
+    second, second_lo = divide_parts(rising, rising_lo, rest, 0.0)
     total, lost = two_sum(first, second)
-    value = rounded_sum(total, lost + (first_small + second_small))
+    value = rounded_sum(total, lost + (first_lo + second_lo))
     return value, rising - falling, fma(less, falling, rest * rising)
 
 
