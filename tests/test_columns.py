@@ -216,6 +216,20 @@ def test_integer_keys_are_an_array(data_type, encoded):
     assert type(keys.key_of(keys.codes[1])) is int
 
 
+@pytest.mark.parametrize("data_type", INTEGERS, ids=str)
+@pytest.mark.parametrize("n_distinct", [1, 100, 40_000])
+def test_many_integer_keys_are_encoded_as_few_are(data_type, n_distinct):
+    dtype = np.dtype(data_type.to_pandas_dtype())
+    ends = np.array([np.iinfo(dtype).min, np.iinfo(dtype).max], dtype=dtype)
+    numbers = np.append(np.random.default_rng(n_distinct).integers(0, n_distinct, 40_000).astype(dtype), ends)
+    keys = encode_keys(pa.array(numbers, data_type).slice(1), "k")
+    assert keys.codes.dtype == np.int32
+    assert keys.values.dtype == (np.uint64 if data_type == pa.uint64() else np.int64)
+    assert np.array_equal(keys.values[keys.codes], numbers[1:].astype(keys.values.dtype))
+    assert len(keys.values) == len(np.unique(numbers[1:]))
+    assert keys.null_code is None
+
+
 def test_a_null_key_is_not_the_key_zero():
     for array in (pa.array([0, None]), pa.array([0, None]).dictionary_encode()):
         keys = encode_keys(array, "k")

@@ -29,11 +29,14 @@ from fastloss.columns.base import (
     Numbers,
 )
 from fastloss.errors import DataError, SchemaError
+from fastloss_kernels.cpu.slices import make_find_integers
 
 _EXACT_INTEGER = 2**53
 _EXACT_POWER_OF_TEN = 22
 # Finding which entries occur costs more than turning this many into keys.
 _SHORT_DICTIONARY = 1024
+# From here on, a hash table of our own is worth loading its kernel.
+_MANY_ROWS = 1 << 15
 
 
 class ArrowBatch:
@@ -317,6 +320,8 @@ def encode_keys(column: pa.Array, name: str) -> Keys:
         If a text is not UTF-8.
     """
     check_key_type(name, column.type)
+    if pa.types.is_integer(column.type) and column.null_count == 0 and len(column) >= _MANY_ROWS:
+        return _encode_integers(column)
     if not pa.types.is_dictionary(column.type):
         codes, entries = _encode(column)
     elif len(column.dictionary) <= _SHORT_DICTIONARY and column.indices.null_count == 0:
@@ -331,6 +336,16 @@ def encode_keys(column: pa.Array, name: str) -> Keys:
     if code_of_entry is not None:
         codes = code_of_entry.take(codes)
     return Keys(np.asarray(codes, dtype=np.int32), values, null_code)
+
+
+def _encode_integers(column: pa.Array) -> Keys:
+    """Return the codes of a plain integer column without nulls, by a hash table that is faster than Arrow's."""
+    dtype = np.uint64 if pa.types.is_uint64(column.type) else np.int64
+    wanted = column.to_numpy().astype(dtype).view(np.int64)
+    slots = np.zeros(1 << (2 * len(wanted) - 1).bit_length(), dtype=np.int32)
+    distinct, codes = np.empty(len(wanted), dtype=np.int64), np.empty(len(wanted), dtype=np.int64)
+    n_distinct = make_find_integers()(wanted, -1, slots, distinct, 0, codes)
+    return Keys(codes.astype(np.int32), distinct[:n_distinct].view(dtype), None)
 
 
 def _integer_keys(entries: pa.Array, *, are_distinct: bool) -> tuple[Any, int | None, CodeArray | None]:

@@ -119,6 +119,11 @@ def _objects(values: Values) -> list[Key]:
 # One key column
 
 
+def _writable(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array that may be written: Numba compiles a loop anew for arrays that may not."""
+    return array if array.flags.writeable else array.copy()
+
+
 def _slots_for(n_keys: int) -> NDArray[np.int32]:
     return np.zeros(1 << max(4, (2 * n_keys - 1).bit_length()), dtype=np.int32)
 
@@ -139,7 +144,7 @@ class _Integers:
 
     def numbers_of(self, values: IntegerKeys, null: int) -> Integers:
         """Return the number of each value, new ones included; the value at the position `null` is none."""
-        bits = np.ascontiguousarray(values).view(np.int64)
+        bits = _writable(np.ascontiguousarray(values).view(np.int64))
         numbers = np.empty(len(bits), dtype=np.int64)
         find = kernels.make_find_integers()
         for first in range(0, len(bits), _MOST_NEW):
@@ -201,15 +206,16 @@ class _Texts:
         """Return the number of each text, new ones included; the text at the position `null` is none."""
         numbers = np.empty(len(values.offsets) - 1, dtype=np.int64)
         find = kernels.make_find_texts()
+        data, ends = _writable(values.data), _writable(values.offsets)
         for first in range(0, len(numbers), _MOST_NEW):
             part = slice(first, first + _MOST_NEW)
-            offsets = values.offsets[first : first + _MOST_NEW + 1]
+            offsets = ends[first : first + _MOST_NEW + 1]
             _make_room(self, len(offsets) - 1)
             used, added = int(self._offsets[self.n]), int(offsets[-1] - offsets[0])
             if used + added > len(self._data):
                 self._data = grown(self._data, used, used + added)
             known = (self._slots, self._hash_of, self._data, self._offsets)
-            self.n = find(values.data, offsets, null - first, *known, self.n, numbers[part])
+            self.n = find(data, offsets, null - first, *known, self.n, numbers[part])
         if null >= 0:
             numbers[null] = self.number_of_null()
         return numbers
@@ -304,8 +310,8 @@ def _make_room(table: Table, n_new: int) -> None:
     n_wanted = table.n + n_new + 1
     table._grow(n_wanted)
     if 2 * n_wanted > len(table._slots):
-        # Twice what is asked for: each time, everything known is entered anew.
-        table._slots = _slots_for(n_wanted + n_wanted // 2)
+        # More than is asked for: each time, everything known is entered anew.
+        table._slots = _slots_for(max(n_wanted + n_wanted // 2, min(8 * n_wanted, _MOST_NEW * 8)))
         kernels.make_fill_slots()(*table._hashes(), table.n, table.null, table._slots)
 
 

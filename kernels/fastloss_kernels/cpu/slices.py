@@ -202,6 +202,8 @@ def make_fill_slots() -> Callable[..., None]:
     def fill_slots(hashes, hashed, n_keys, skipped, slots):
         mask = slots.shape[0] - 1
         for number in range(n_keys):
+            ahead = hashes[min(number + _AHEAD, n_keys - 1)]
+            prefetch(slots, (ahead if hashed else mix_bits(ahead)) & mask)
             if number == skipped:
                 continue
             slot = (hashes[number] if hashed else mix_bits(hashes[number])) & mask
