@@ -340,7 +340,7 @@ def encode_keys(column: pa.Array, name: str) -> Keys:
 
 def _encode_integers(column: pa.Array) -> Keys:
     """Return the codes of a plain integer column without nulls, by a hash table that is faster than Arrow's."""
-    dtype = np.uint64 if pa.types.is_uint64(column.type) else np.int64
+    dtype: Any = np.uint64 if pa.types.is_uint64(column.type) else np.int64
     wanted = column.to_numpy().astype(dtype).view(np.int64)
     slots = np.zeros(1 << (2 * len(wanted) - 1).bit_length(), dtype=np.int32)
     distinct, codes = np.empty(len(wanted), dtype=np.int64), np.empty(len(wanted), dtype=np.int64)
