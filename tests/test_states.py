@@ -441,6 +441,16 @@ def test_true_is_not_one() -> None:
     assert [table.key_columns()[0].to_list()[i] for i in order] == [True, 0, 1, "1"]
 
 
+@pytest.mark.parametrize("few", [0, 1 << 20], ids=["NumPy", "Python"])
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(st.sampled_from("ab\0é日\U0001f600\uffff"), max_size=20), unique=True))
+def test_texts_are_in_the_order_of_their_characters(few: int, given_texts: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slices, "_FEW_TEXTS", few)
+        order = slices._text_order(Texts.of(given_texts))
+    assert [given_texts[i] for i in order] == sorted(given_texts)
+
+
 def test_hashes_that_collide_keep_their_keys_apart() -> None:
     # Keys whose hashes end in the same bits stand in one run of the table.
     keys = np.arange(200_000)

@@ -27,6 +27,9 @@ from fastloss_kernels.cpu import slices as kernels
 Key = None | bool | int | str
 IntegerKeys = NDArray[np.int64] | NDArray[np.uint64]
 _LOW_HALF = 0xFFFF_FFFF
+# So many texts Python sorts at once; NumPy sorts longer ones only as Python objects too.
+_FEW_TEXTS = 4096
+_LONG_TEXT_WORDS = 8
 # Keys looked up at a time, each of which may be new: there is never room for many more than there are.
 _MOST_NEW = 1 << 16
 
@@ -251,10 +254,21 @@ class _Texts:
         return KeyColumn(self.values.take(numbers), None if self.null < 0 else numbers == self.null)
 
     def order(self) -> Integers:
-        # The order of UTF-8 bytes is that of code points, which is the order of Python's texts.
-        texts = self.values.to_list()
-        order = sorted(range(self.n), key=lambda number: texts[number])
-        return _null_last(np.array(order, dtype=np.int64), self.null)
+        return _null_last(_text_order(self.values), self.null)
+
+
+def _text_order(texts: Texts) -> Integers:
+    """Return the positions of texts in their order, which is that of their UTF-8 bytes."""
+    lengths = np.diff(texts.offsets)
+    n_words = -(-int(lengths.max(initial=0)) // 8)
+    if len(texts) <= _FEW_TEXTS or n_words > _LONG_TEXT_WORDS:
+        known = texts.to_list()
+        return np.array(sorted(range(len(known)), key=lambda number: known[number]), dtype=np.int64)
+    # Bytes as the digits of integers, the first the highest; where one text begins another, the shorter comes first.
+    padded = np.zeros((len(texts), 8 * n_words), dtype=np.uint8)
+    padded[np.arange(8 * n_words) < lengths[:, None]] = texts.data[texts.offsets[0] : texts.offsets[-1]]
+    words = padded.view(">u8").astype(np.uint64)
+    return np.asarray(np.lexsort((lengths, *words.T[::-1])), dtype=np.int64)
 
 
 class _Objects:
