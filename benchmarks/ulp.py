@@ -27,13 +27,14 @@ PAGE = Path(__file__).parents[1] / "docs" / "elementary.md"
 
 HEAD = """# Elementary functions
 
-Every loss is built from these functions of `fastloss_kernels.elementary`: float64, branch-free, vectorising, and the
-same bits as plain Python, on every CPU and on the GPU. Rendered by `python -m benchmarks.ulp`.
+`fastloss_kernels.elementary` holds the functions that every loss is built from. They are float64 and branch-free, they
+vectorise, and they give the same bits in plain Python, on every CPU and on the GPU. `python -m benchmarks.ulp` renders
+this page.
 
-The error is |computed − exact| in units in the last place of the exact value; below 2⁻¹⁰²² the unit is 2⁻¹⁰⁷⁴. The
-exact values have 60 digits. *Measured* is the largest error at {points:,} points: a systematic grid over every binade
-of float64, random points where a function is used most or errs most, and the neighbours of every threshold. *Bound*
-is what the tests hold it to.
+The error is |computed − exact| in units in the last place (ULP) of the exact value; below 2⁻¹⁰²² the unit is 2⁻¹⁰⁷⁴.
+The exact values have 60 digits. *Measured* is the largest error at {points:,} points: a grid over every exponent of
+float64, random points where a function is used most or errs most, and the neighbours of every threshold. The tests
+hold every error below *bound*.
 
 | function | domain | measured | bound |
 |---|---|---|---|

@@ -70,7 +70,7 @@ def evaluate(
         out for another cause do not count); or Σw·l/n over the rows whose weight is not 0. Metrics that are no losses
         keep their own formula. A value for each row is what `score` writes.
     list_reduction : {"row", "element"}, optional
-        How a loss of single rows is taken over list columns: the mean in each list, then over lists (the default); or
+        How a pointwise loss is taken over list columns: the mean in each list, then over lists (the default); or
         each candidate by itself, the divisor counting the candidates of all lists. The result's n and weight are of
         lists in both cases.
     preset : {"keras", "torch", "sklearn", "xgboost", "lightgbm", "torchrec"}, optional
@@ -223,7 +223,7 @@ def score(
     label_domain, saturation
         As in `evaluate`; a clipped loss is clipped in its row.
     list_reduction : {"row", "element"}, optional
-        A loss of single rows over list columns: the mean in each list, unless the preset says otherwise; or the sum,
+        A pointwise loss over list columns: the mean in each list, unless the preset says otherwise; or the sum,
         whose derivatives are those of each candidate alone.
     preset : {"keras", "torch", "sklearn", "xgboost", "lightgbm", "torchrec"}, optional
         The clipping and the unit of another system, as in `evaluate`; derivatives are those at the clipped prediction.

@@ -94,7 +94,7 @@ class Request:
         How losses are summed up: the weighted mean (left out: this), the weighted sum, or that sum by the number of
         rows, of all or of those whose weight is not 0. The value of each row is what "fastloss score" writes.
     list_reduction
-        A loss of single rows over list columns: the mean in each list, then over lists (left out: row), or over all
+        A pointwise loss over list columns: the mean in each list, then over lists (left out: row), or over all
         candidates.
     preset
         The clipping, divisor and unit of another system, to reproduce its number.
@@ -369,7 +369,7 @@ def write_scores(
     label_domain
         pm1 for labels -1 and +1.
     list_reduction
-        A loss of single rows over list columns: the mean in each list (row), or the sum, whose gradient is that of
+        A pointwise loss over list columns: the mean in each list (row), or the sum, whose gradient is that of
         each candidate alone (element).
     preset
         The clipping and the unit of another system.

@@ -102,7 +102,7 @@ def objective(loss: str | Loss, /, **parameters: Any) -> Objective:
         raise UsageError(f"{metric.label} is a metric; an objective needs a loss, such as 'log_loss'.")
     chosen = _with_parameters(metric.loss, parameters)
     if isinstance(chosen, ListwiseLoss):
-        raise UsageError(f"{chosen.name} is a loss of lists; an objective needs one of rows, such as 'log_loss'.")
+        raise UsageError(f"{chosen.name} is a listwise loss; an objective needs a pointwise one, such as 'log_loss'.")
     space = next((space for space in SCORE_SPACES if space in chosen.formulas), None)
     if space is None:
         raise UsageError(

@@ -1,6 +1,6 @@
-"""Own losses: what is compiled of a Python function, its derivatives against mpmath, where it can be used, its errors.
+"""Custom losses: what is compiled of a Python function, derivatives against mpmath, where it can be used, errors.
 
-The CUDA kernels of own losses run in Numba's simulator and compile to PTX, so this file runs itself in processes of
+The CUDA kernels of custom losses run in Numba's simulator and compile to PTX, so this file runs itself in processes of
 its own.
 """
 
@@ -658,7 +658,7 @@ def test_right_derivatives_of_kinked_losses_are_accepted() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# The functions that only own losses need
+# The functions that only custom losses need
 
 
 def compiled_values(function: Callable[..., float], rows: list[tuple[float, float]], two: bool) -> np.ndarray:

@@ -235,7 +235,7 @@ def test_training_reduces_the_metric(lightgbm: Any, xgboost: Any, name: str) -> 
 
 def refusal(name: str) -> str | None:
     loss = next(loss for loss in LOSSES if loss.name == name)
-    return "is a loss of lists" if issubclass(loss, ListwiseLoss) else REFUSED.get(name)
+    return "is a listwise loss" if issubclass(loss, ListwiseLoss) else REFUSED.get(name)
 
 
 @pytest.mark.parametrize("name", [loss.name for loss in LOSSES])

@@ -87,7 +87,7 @@ class Preset:
     reductions : mapping of str to str
         Other ways for some losses, by their names.
     list_reduction : {"row", "element"}
-        How a loss of single rows is taken over lists.
+        How a pointwise loss is taken over lists.
     units : mapping of str to Unit
         Units of losses, by their names.
     forms : mapping of str to callable

@@ -18,8 +18,9 @@ _INTRODUCTION = (
     "As a metric, a loss is its weighted mean over the log, Σw·l / Σw. Predictions are logits x, probabilities p, "
     "log-probabilities, margins s or values ŷ; y is the label and w the weight. "
     "Parameters are written log_loss(label_smoothing=0.1). "
-    "A loss of a list reads list columns: the candidates' predictions, and a label for each or the index of the right "
-    "one. A loss of a row reads them too, as its mean in each list (list_reduction)."
+    "Listwise losses take list columns: the predictions of the candidates, and a label for each or the index of the "
+    "right one. Pointwise losses take numbers. They also accept list columns; by default they are averaged within "
+    "each list (list_reduction)."
 )
 
 
@@ -81,7 +82,7 @@ def _loss_entry(loss: type[Loss]) -> Entry:
     if parameters := "; ".join(_parameters(loss)):
         facts.append(("parameters", parameters))
     facts.append(("source", loss.source))
-    kind = "loss of a list" if loss.listwise else "loss of a row"
+    kind = "listwise loss" if loss.listwise else "pointwise loss"
     return Entry(loss.name, (*loss.aliases, loss.__name__), kind, tuple(facts))
 
 

@@ -60,7 +60,7 @@ class Lists(NamedTuple):
 
     @property
     def n_lists(self) -> int:
-        """How many lists there are."""
+        """The number of lists."""
         return len(self.offsets) - 1
 
 

@@ -94,12 +94,12 @@ class OverLists(ListwiseLoss):
 
     @property
     def differentiable(self) -> bool:  # type: ignore[override]
-        """Whether the loss is."""
+        """The trait of the loss."""
         return self.loss.differentiable
 
     @property
     def hessian(self) -> str:
-        """What the formulas of the loss return as hessian."""
+        """The trait of the loss."""
         return self.loss.hessian
 
     @property

@@ -21,7 +21,7 @@ from fastloss_kernels.losses.poisson import row_full as poisson_row_full
 
 @dataclass(frozen=True)
 class Floored:
-    """What losses with a floor have in common."""
+    """Base of losses with a floor."""
 
     floor: float
 

@@ -134,7 +134,7 @@ def make_list_flag(test: ListTest) -> Callable[..., None]:
     return compile_cpu(flag, formulas=(test,))
 
 
-# What a list may be: fit for the loss, or why not.
+# Fit for the loss, or why not.
 USABLE, EMPTY, MASKED, NO_POSITIVE, NO_PAIR, TWO_INFINITIES, NO_SUCH_INDEX = range(7)
 NEEDS = {"candidate": 0, "positive": 1, "pair": 2}
 

@@ -19,9 +19,9 @@ REACH = 24
 # one of the three at most.
 STENCIL = (-4, -2, -1, 0, 1, 2, 4)
 CENTRES = (0, -12, 12)
-# What a difference may be off, relatively.
+# The relative error that a difference may have.
 DIFFERENCE_TOLERANCE = 1e-5
-# What libm's functions may be off from ours in a formula that cancels.
+# The difference that libm's functions may make where a formula cancels.
 PYTHON_TOLERANCE = 1e-6
 
 FRACTIONS = (0.02, 0.11, 0.27, 0.43, 0.55, 0.68, 0.83, 0.97)

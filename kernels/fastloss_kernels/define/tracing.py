@@ -132,7 +132,7 @@ def node_of(graph: Graph, value: Any) -> int | None:
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# What a formula may call. Each takes and returns `Number` objects.
+# The functions that a formula may call. Each takes and returns `Number` objects.
 
 
 def _square(x: Any) -> Any:

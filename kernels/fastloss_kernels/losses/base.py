@@ -70,12 +70,12 @@ class Loss:
 
     @property
     def label_domain(self) -> str:
-        """How a label column may hold the classes of a binary loss: "01", or "pm1" for −1 to +1."""
+        """The classes in a label column: "01", or "pm1" for −1 to +1, which binary losses alone can have."""
         return "01"
 
     @property
     def hessian(self) -> str:
-        """What the formulas return as hessian.
+        """The kind of hessian that the formulas return.
 
         "exact" is the second derivative. "zero" is the second derivative too, where that is 0 wherever it exists, in
         every space. "approximate" is the second derivative with some part of the loss held constant.
@@ -201,7 +201,7 @@ class ListwiseLoss(Loss):
 
     @property
     def needs(self) -> str:
-        """What a list must hold: a "candidate"; also a "positive" label, or a "pair" of different labels."""
+        """The least that a list must hold: a "candidate", a "positive" label, or a "pair" of different labels."""
         return "candidate"
 
     @property
