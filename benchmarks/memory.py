@@ -25,7 +25,7 @@ from benchmarks.machine import describe_machine, describe_versions, figure, figu
 _CHILD = """
 import json, resource, sys
 import numba, numpy, polars, pyarrow, pyarrow.compute, pyarrow.parquet
-import fastloss.api, fastloss.engine.cpu, fastloss.sources.parquet.source, fastloss.sources.parquet.pyarrow_decoder
+import fastloss.api, fastloss.engine.engine, fastloss.sources.parquet.source, fastloss.sources.parquet.pyarrow_decoder
 
 def resident(name):
     try:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from fastloss.api import evaluate, score
     from fastloss.errors import DataError, FastlossError, ReadError, SchemaError, UsageError
     from fastloss.objectives import objective
-    from fastloss.plan import Plan, Prediction, logit, logprob, make_plan, margin, prob, value
+    from fastloss.plan import Plan, make_plan
+    from fastloss.request import Prediction, Request, logit, logprob, margin, prob, value
     from fastloss.result import Result, Value
     from fastloss.scan import Progress
     from fastloss.scoring import Scored
@@ -24,7 +25,8 @@ _HOMES = {
     "fastloss.api": ("evaluate", "score"),
     "fastloss.errors": ("DataError", "FastlossError", "ReadError", "SchemaError", "UsageError"),
     "fastloss.objectives": ("objective",),
-    "fastloss.plan": ("Plan", "Prediction", "logit", "logprob", "make_plan", "margin", "prob", "value"),
+    "fastloss.plan": ("Plan", "make_plan"),
+    "fastloss.request": ("Prediction", "Request", "logit", "logprob", "margin", "prob", "value"),
     "fastloss.result": ("Result", "Value"),
     "fastloss.scan": ("Progress",),
     "fastloss.scoring": ("Scored",),
@@ -38,6 +40,7 @@ __all__ = [
     "Prediction",
     "Progress",
     "ReadError",
+    "Request",
     "Result",
     "SchemaError",
     "Scored",

@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from fastloss.executors import ThreadExecutor
-from fastloss.plan import DEFAULT_MEMORY, Plan, Prediction, make_plan
-from fastloss.result import Result
+from fastloss.budget import DEFAULT_MEMORY
+from fastloss.plan import Plan, make_plan
+from fastloss.request import Prediction
+from fastloss.result import Result, result_of
 from fastloss.scan import Progress, run_scan
 from fastloss.scoring import Scored, make_score_plan, run_score
 from fastloss_kernels.losses import Loss
@@ -31,6 +32,7 @@ def evaluate(
     reduction: Literal["mean", "sum", "sum_over_batch_size", "sum_by_nonzero_weights"] | None = None,
     list_reduction: Literal["row", "element"] | None = None,
     preset: Literal["keras", "torch", "sklearn", "xgboost", "lightgbm", "torchrec"] | None = None,
+    common_rows: bool = False,
     saturation: Literal["clip", "exact", "error"] = "clip",
     on_bad_row: Literal["raise", "drop"] = "raise",
     on_bad_file: Literal["raise", "skip"] = "raise",
@@ -39,6 +41,7 @@ def evaluate(
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     batch_rows: int | None = None,
+    executor: Literal["threads", "processes"] = "threads",
     device: Literal["cpu"] = "cpu",
     progress: Callable[[Progress], None] | None = None,
 ) -> Result:
@@ -79,6 +82,9 @@ def evaluate(
         changes no row's fate: probabilities outside [0, 1], which some of these systems clip without a word, are bad
         rows under `on_bad_row` all the same, and a value over no rows, or weights of sum 0, is None, where Keras has
         0. Logits are never clipped.
+    common_rows : bool
+        Evaluate all metrics over the same lists: those that every one of them can use. Left out, a list without a
+        positive label, or without a pair, is left out of the metrics that need one, and `n` says how many each used.
     saturation : {"clip", "exact", "error"}
         What to do where a probability rules out an outcome that happened: clip it at 1e-12, or where the preset does;
         keep the infinite loss; or stop. Infinite logits are not clipped: their loss stays infinite. How many rows this
@@ -98,6 +104,9 @@ def evaluate(
         Reader threads; left out, one for each available core, as far as the memory goes. No digit depends on it.
     batch_rows : int, optional
         Rows evaluated at a time; left out, as many as suit the memory, up to 262,144. No digit depends on it.
+    executor : {"threads", "processes"}
+        Whether threads of this process read the log, or processes of their own, as many as `threads` says. No digit
+        depends on it.
     device : {"cpu"}
         Where the kernels run.
     progress : callable, optional
@@ -142,6 +151,7 @@ def evaluate(
         reduction=reduction,
         list_reduction=list_reduction,
         preset=preset,
+        common_rows=common_rows,
         saturation=saturation,
         on_bad_row=on_bad_row,
         on_bad_file=on_bad_file,
@@ -150,6 +160,7 @@ def evaluate(
         memory=memory,
         threads=threads,
         batch_rows=batch_rows,
+        executor=executor,
         device=device,
     )
     return run_plan(plan, progress)
@@ -157,9 +168,8 @@ def evaluate(
 
 def run_plan(plan: Plan, progress: Callable[[Progress], None] | None = None) -> Result:
     """Carry out a plan that `make_plan` returned."""
-    from fastloss.engine.cpu import CpuEngine
-
-    return Result(plan, run_scan(plan, CpuEngine(plan), ThreadExecutor(plan.execution.threads), progress))
+    scanned = run_scan(plan, progress)
+    return result_of(plan.evaluation, scanned)
 
 
 def score(

@@ -98,6 +98,8 @@ class Request:
         candidates.
     preset
         The clipping, divisor and unit of another system, to reproduce its number.
+    common_rows
+        Evaluate all metrics over the same lists: those that every one of them can use.
     saturation
         Where a probability rules out what happened: clip it at 1e-12, keep the infinite loss, or stop. It is counted.
     on_bad_row
@@ -112,6 +114,8 @@ class Request:
         Most memory that the scan may take, such as 512MiB (the default).
     threads
         Reader threads; left out, one for each core. No digit depends on it.
+    executor
+        Whether threads of one process read the log, or processes of their own.
     """
 
     label: Annotated[str, _Columns]
@@ -127,6 +131,7 @@ class Request:
     reduction: Annotated[_Reduction | None, _Question] = None
     list_reduction: Annotated[Literal["row", "element"] | None, _Question] = None
     preset: Annotated[_Preset | None, _Question] = None
+    common_rows: Annotated[bool, Parameter(group=_QUESTION, negative=())] = False
     saturation: Annotated[Literal["clip", "exact", "error"], _Question] = "clip"
     on_bad_row: Annotated[Literal["raise", "drop"], _Reading] = "raise"
     on_bad_file: Annotated[Literal["raise", "skip"], _Reading] = "raise"
@@ -134,11 +139,13 @@ class Request:
     verify_checksums: Annotated[bool, Parameter(group=_READING, negative=())] = False
     memory: Annotated[str | None, _Reading] = None
     threads: Annotated[int | None, _Reading] = None
+    executor: Annotated[Literal["threads", "processes"], _Reading] = "threads"
 
     def plan(self, log: Sequence[str]) -> Plan:
         """Check the request against the log; no row is read."""
-        from fastloss.metrics.names import split_names
-        from fastloss.plan import DEFAULT_MEMORY, SPACES, make_plan
+        from fastloss.budget import DEFAULT_MEMORY
+        from fastloss.plan import make_plan
+        from fastloss.request import SPACES, split_names
 
         if not log:
             raise UsageError("No log was given; name Parquet files, folders, globs or URLs.")
@@ -154,6 +161,7 @@ class Request:
             reduction=self.reduction,
             list_reduction=self.list_reduction,
             preset=self.preset,
+            common_rows=self.common_rows,
             saturation=self.saturation,
             on_bad_row=self.on_bad_row,
             on_bad_file=self.on_bad_file,
@@ -161,6 +169,7 @@ class Request:
             verify_checksums=self.verify_checksums,
             memory=DEFAULT_MEMORY if self.memory is None else self.memory,
             threads=self.threads,
+            executor=self.executor,
         )
 
 
@@ -203,7 +212,7 @@ class Gate:
             limit = float("nan")
         if not name.strip() or limit != limit:
             raise UsageError(f"--fail-if is {text!r}; write METRIC > NUMBER, with one of {', '.join(_OPERATORS)}.")
-        metric = parse_metric(name.strip()).label
+        metric = parse_metric(name.strip()).name
         if metric not in asked:
             raise UsageError(f"--fail-if names {metric}, which is not computed; computed are {', '.join(asked)}.")
         return cls(text, metric, operator, limit)
@@ -259,7 +268,7 @@ def evaluate(
     if format == "arrow" and output is None and sys.stdout.isatty():
         raise UsageError("--format arrow is binary and stdout is a terminal; add -o FILE, or a pipe.")
     plan = request.plan(log)
-    gates = [Gate.parse(text, [metric.label for metric in plan.metrics]) for text in fail_if or []]
+    gates = [Gate.parse(text, [metric.name for metric in plan.evaluation.metrics]) for text in fail_if or []]
 
     from fastloss.api import run_plan
     from fastloss.report.progress import progress_bar
@@ -299,7 +308,7 @@ def show_plan(
     _check_output(output, log)
     plan = request.plan(log)
     for text in fail_if or []:
-        Gate.parse(text, [metric.label for metric in plan.metrics])
+        Gate.parse(text, [metric.name for metric in plan.evaluation.metrics])
 
     from fastloss.report.table import describe_plan, render_plan
 
@@ -397,7 +406,7 @@ def write_scores(
     if len(paths) < 2:
         raise UsageError("Name the log and, last, where to write: fastloss score LOG... OUT.")
     from fastloss.api import score
-    from fastloss.plan import DEFAULT_MEMORY
+    from fastloss.budget import DEFAULT_MEMORY
     from fastloss.report.progress import progress_bar
 
     with progress_bar(progress) as report:

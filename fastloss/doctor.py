@@ -67,7 +67,7 @@ def _safely(look: Callable[[], str]) -> str:
 def _processor() -> str:
     from llvmlite import binding
 
-    from fastloss.plan import available_cpus
+    from fastloss.budget import available_cpus
 
     features = binding.get_host_cpu_features()
     present = [feature for feature in CPU_FEATURES if features.get(feature)] or ["none"]

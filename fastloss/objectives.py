@@ -99,7 +99,7 @@ def objective(loss: str | Loss, /, **parameters: Any) -> Objective:
     """
     metric = parse_metric(loss)
     if not isinstance(metric, MeanLoss):
-        raise UsageError(f"{metric.label} is a metric; an objective needs a loss, such as 'log_loss'.")
+        raise UsageError(f"{metric.name} is a metric; an objective needs a loss, such as 'log_loss'.")
     chosen = _with_parameters(metric.loss, parameters)
     if isinstance(chosen, ListwiseLoss):
         raise UsageError(f"{chosen.name} is a listwise loss; an objective needs a pointwise one, such as 'log_loss'.")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fastloss._version import __version__
 from fastloss.errors import UsageError, nearest_names
-from fastloss.metrics.form import LABEL, ROWS, WEIGHT, Term
+from fastloss.metrics.evaluate import GroupingValues, ModelValues, evaluate_table
 from fastloss.metrics.names import parse_metric
-from fastloss.plan import Plan
-from fastloss.scan import Scanned
-from fastloss.states.sums import CellKey, CellSums
-from fastloss_kernels.exact_sum import ExactSum
+from fastloss.metrics.resolve import Evaluation
+from fastloss.report.content import DEFAULT_SLICES
+from fastloss.scan import ScanResult
+from fastloss.states.causes import OF_SOME_METRICS
+from fastloss.states.ledger import Ledger
 
 if TYPE_CHECKING:
     import polars as pl
@@ -67,38 +71,62 @@ class Value:
         return {**row, "n": self.n, "weight": self.weight, **self.evidence}
 
 
-class _SliceSums:
-    """The sums of one model over one slice, each read once."""
+class Values(Sequence[Value]):
+    """The values of a result, made one at a time from columns: first the total, then the slices of each grouping."""
 
-    def __init__(self, columns: Mapping[tuple[int, Term], int], plan: Plan, sums: CellSums, key: CellKey, model: int):
-        self._columns = columns
-        self._plan = plan
-        self._sums = sums
-        self._key = key
-        self._model = model
-        self._read: dict[Term, ExactSum] = {}
-        self.n = self.count(ROWS)
-        self.space = plan.models[model].space
+    def __init__(self, groupings: Sequence[GroupingValues]) -> None:
+        self._groupings = groupings
+        self._ends = np.cumsum([grouping.n_slices * len(grouping.columns) for grouping in groupings]).tolist()
 
-    def count(self, term: Term) -> int:
-        return self._sums.count(self._key, self._plan.counts.index((self._model, term)))
+    def __len__(self) -> int:
+        """Return how many values there are."""
+        return int(self._ends[-1]) if self._ends else 0
 
-    def __getitem__(self, term: Term) -> ExactSum:
-        if term not in self._read:
-            self._read[term] = self._total(term)
-        return self._read[term]
+    def __eq__(self, other: object) -> bool:
+        """Compare with any sequence of values."""
+        return isinstance(other, Sequence) and list(self) == list(other)
 
-    def _total(self, term: Term) -> ExactSum:
-        if self._plan.weight is None and term == WEIGHT:
-            return ExactSum.from_count(self.n)
-        if self._plan.weight is None and term.quantity == "saturated_weight":
-            return ExactSum.from_count(self.count(Term("saturated_rows", term.loss)))
-        total = ExactSum()
-        for owner in (self._model, -1) if term in (WEIGHT, LABEL) else (self._model,):
-            # The weight and label of rows that all models use alike are summed once, as nobody's.
-            if (column := self._columns.get((owner, term))) is not None:
-                total += self._sums.total(self._key, column)
-        return total
+    __hash__ = None  # type: ignore[assignment]
+
+    @overload
+    def __getitem__(self, index: int) -> Value: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Value]: ...
+
+    def __getitem__(self, index: int | slice) -> Value | list[Value]:
+        """Return one value, or a list of them."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(f"the result has {len(self)} values")
+        number = next(i for i, end in enumerate(self._ends) if index < end)
+        grouping = self._groupings[number]
+        position, column = divmod(index - (self._ends[number - 1] if number else 0), len(grouping.columns))
+        return value_at(grouping, int(grouping.order[position]), grouping.columns[column])
+
+
+def value_at(grouping: GroupingValues, position: int, column: ModelValues) -> Value:
+    """Return the value of one metric and model in one slice of a grouping."""
+    values = column.values
+    evidence: dict[str, float | int | str] = {}
+    for name, found in values.evidence.items():
+        if isinstance(found, str):
+            evidence[name] = found
+        elif name not in values.absent or not values.absent[name][position]:
+            evidence[name] = found[position].item()
+    return Value(
+        metric=column.metric,
+        model=column.model,
+        slice=grouping.key_at(position),
+        value=None if values.undefined[position] else float(values.value[position]),
+        reason=values.reasons[values.reason[position]] or None,
+        n=int(column.n[position]),
+        weight=float(column.weight[position]),
+        evidence=evidence,
+    )
 
 
 class Result:
@@ -108,19 +136,29 @@ class Result:
     everything: first the total, then the slices of each grouping in the order they were asked for.
     """
 
-    def __init__(self, plan: Plan, scanned: Scanned) -> None:
-        self.asked = plan.asked()
-        self.fingerprint = plan.fingerprint
-        self.conventions = plan.conventions
-        self._ledger = scanned.state.ledger
-        self._skipped = scanned.skipped
-        self._n_files = scanned.n_files
-        self._models = [model.name for model in plan.models]
-        self._keys = plan.keys
-        self.values: list[Value] = list(_values(plan, scanned))
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        groupings: Sequence[GroupingValues],
+        ledger: Ledger,
+        skipped: Sequence[Mapping[str, Any]],
+        n_files: int | None,
+    ) -> None:
+        self.asked = evaluation.asked()
+        self.fingerprint = evaluation.fingerprint
+        self.conventions = evaluation.said
+        self.groupings = list(groupings)
+        self.values = Values(self.groupings)
+        self._ledger = ledger
+        self._models = [model.name for model in evaluation.models]
+        # Metrics of lists each use the lists that they can.
+        self._rows_by_metric = len({spec.rows.needs for spec in evaluation.specs} - {("zero_weight",)}) > 1
+        self.files: dict[str, Any] = {"read": n_files, "skipped": [dict(part) for part in skipped]}
 
     def __getitem__(self, metric: str) -> float | dict[str, float | None] | None:
         """Return the total's value of a metric, by model where there are several."""
+        if not isinstance(metric, str):
+            raise UsageError(f"A result is asked for {metric!r}; allowed: the name of a metric, such as 'log_loss'.")
         found = self._total(metric)
         if not found:
             raise UsageError(f"The result has no metric {metric!r}. {nearest_names(metric, self.metrics)}")
@@ -133,7 +171,7 @@ class Result:
     @property
     def metrics(self) -> list[str]:
         """The names of what was computed."""
-        return list(dict.fromkeys(value.metric for value in self.values))
+        return list(dict.fromkeys(column.metric for column in self.groupings[0].columns))
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names of what was computed."""
@@ -142,14 +180,18 @@ class Result:
     def _total(self, metric: str) -> dict[str, float | None]:
         if metric not in self.metrics:
             try:
-                metric = parse_metric(metric).label
+                metric = parse_metric(metric).name
             except UsageError:
                 return {}
-        return {v.model: v.value for v in self.values if v.metric == metric and not v.slice}
+        total = self.groupings[0]
+        return {c.model: value_at(total, 0, c).value for c in total.columns if c.metric == metric}
 
-    @property
+    @cached_property
     def rows(self) -> dict[str, Any]:
-        """Rows read, used (by model, where there are several), and dropped by cause, each with its first place."""
+        """Rows read, used (by model, where there are several), and dropped by cause, each with its first place.
+
+        A model uses a row if one of its metrics does.
+        """
         ledger = self._ledger
         dropped = [
             {
@@ -158,58 +200,78 @@ class Result:
                 "role": cause.role,
                 "rows": count,
                 "first": ledger.first[cause].describe(),
+                **({"metrics": "some"} if self._rows_by_metric and cause.name in OF_SOME_METRICS else {}),
             }
             for cause, count in sorted(ledger.dropped.items())
         ]
-        totals = {v.model: v.n for v in self.values if not v.slice}
-        used: int | dict[str, int] = totals if len(totals) > 1 else next(iter(totals.values()))
-        return {"read": ledger.n_read, "used": used, "dropped": dropped}
+        used = dict.fromkeys(self._models, 0)
+        for column in self.groupings[0].columns:
+            used[column.model] = max(used[column.model], int(column.n[0]))
+        return {
+            "read": ledger.n_read,
+            "used": used if len(used) > 1 else next(iter(used.values())),
+            "dropped": dropped,
+        }
 
-    @cached_property
-    def files(self) -> dict[str, Any]:
-        """How many files were read, and which parts were skipped for which cause."""
-        skipped = [
-            {"file": s.file, "row_group": s.row_group, "rows": s.n_rows, "cause": s.cause} for s in self._skipped
-        ]
-        return {"read": self._n_files, "skipped": skipped}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values."""
+    def _head(self) -> dict[str, Any]:
         return {
             "schema_version": SCHEMA_VERSION,
             "fastloss": __version__,
             "plan": {"fingerprint": self.fingerprint, **self.asked},
             "rows": self.rows,
             "files": self.files,
-            "values": [value.to_dict() for value in self.values],
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {**self._head(), "values": [value.to_dict() for value in self.values]}
 
     def to_json(self, indent: int | None = None) -> str:
         """Return everything as one JSON object; floats read back to the same bits, NaN and ±inf are strings."""
         return json.dumps(_jsonable(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
 
+    def shown(
+        self, slices: int | None = DEFAULT_SLICES, *, sort: str | None = None, min_rows: int = 0
+    ) -> dict[str, Any]:
+        """Return what a report shows, as plain values.
+
+        Parameters
+        ----------
+        slices : int or None
+            How many slices of each grouping to show; None for all. Where there are more, those with the most rows.
+        sort : str, optional
+            Order slices by this metric of the first model, the largest first; left out, by their keys.
+        min_rows : int
+            Leave out slices of fewer rows.
+        """
+        if sort is not None:
+            sort = parse_metric(sort).name
+            if sort not in self.metrics:
+                raise UsageError(f"Slices cannot be sorted by {sort}, which is not computed.")
+        groupings = []
+        for grouping in self.groupings[1:]:
+            chosen, n_large = _chosen(grouping, slices, sort, min_rows)
+            groupings.append(
+                {
+                    "keys": list(grouping.keys),
+                    "n_slices": grouping.n_slices,
+                    "n_of_min_rows": n_large,
+                    "slices": [[value_at(grouping, p, c).to_dict() for c in grouping.columns] for p in chosen],
+                }
+            )
+        total = self.groupings[0]
+        return {
+            **self._head(),
+            "conventions": self.conventions,
+            "total": [value_at(total, 0, column).to_dict() for column in total.columns],
+            "groupings": groupings,
+        }
+
     def to_arrow(self) -> pa.Table:
         """Return the values as an Arrow table: a column for each slice key, null where a key is not part."""
-        import pyarrow as pa
+        from fastloss.report.arrow import to_arrow
 
-        evidence = list(dict.fromkeys(name for value in self.values for name in value.evidence))
-        integers = {n for n in evidence if all(isinstance(v.evidence.get(n, 0), int) for v in self.values)}
-        columns: dict[str, Any] = {
-            "metric": pa.array([v.metric for v in self.values], pa.string()),
-            "model": pa.array([v.model for v in self.values], pa.string()),
-            "slice": pa.array([" × ".join(v.slice) for v in self.values], pa.string()),
-        }
-        for key in self._keys:
-            columns[f"slice.{key}"] = _key_column([v.slice.get(key) for v in self.values])
-        columns["value"] = pa.array([v.value for v in self.values], pa.float64(), from_pandas=False)
-        columns["reason"] = pa.array([v.reason for v in self.values], pa.string())
-        columns["n"] = pa.array([v.n for v in self.values], pa.int64())
-        columns["weight"] = pa.array([v.weight for v in self.values], pa.float64(), from_pandas=False)
-        for name in evidence:
-            words = any(isinstance(v.evidence.get(name), str) for v in self.values)
-            kind = pa.string() if words else pa.int64() if name in integers else pa.float64()
-            columns[name] = pa.array([v.evidence.get(name) for v in self.values], kind)
-        return pa.table(columns)
+        return to_arrow(self.groupings)
 
     def to_polars(self) -> pl.DataFrame:
         """Return the values as a Polars frame, with the columns of `to_arrow`."""
@@ -223,62 +285,38 @@ class Result:
         """Return the result as a text table."""
         from fastloss.report.table import render
 
-        return render(self)
+        return render(self.shown())
 
     def __repr__(self) -> str:
         """Return a one-line summary."""
         return f"<fastloss.Result of {self._ledger.n_read:,} rows: {len(self.values)} values>"
 
 
-def _key_column(values: list[Any]) -> pa.Array:
-    """Return slice keys as booleans, integers or text, whatever they all are."""
-    import pyarrow as pa
-
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {bool}:
-        return pa.array(values, pa.bool_())
-    if kinds == {int}:
-        return pa.array(values, pa.int64() if max(v for v in values if v is not None) < 1 << 63 else pa.uint64())
-    return pa.array([None if value is None else str(value) for value in values], pa.string())
+def result_of(evaluation: Evaluation, scanned: ScanResult) -> Result:
+    """Evaluate the metrics of a scanned log."""
+    tables = scanned.state.tables
+    total = tables[0].total() if tables[0].keys else tables[0]
+    specs = evaluation.specs
+    groupings = [evaluate_table(evaluation, table, specs) for table in (total, *(t for t in tables if t.keys))]
+    skipped = [{"file": s.file, "row_group": s.row_group, "rows": s.n_rows, "cause": s.cause} for s in scanned.skipped]
+    return Result(evaluation, groupings, scanned.state.ledger, skipped, scanned.n_files)
 
 
-def _values(plan: Plan, scanned: Scanned) -> Iterator[Value]:
-    total = CellSums(len(plan.counts), len(plan.terms))
-    total.rows_of([()])
-    first = scanned.state.groupings[0]
-    for row in first.cells.values():
-        total.counts[0] += first.counts[row]
-        total.words[0] += first.words[row]
-    yield from _values_of(plan, total, (), ())
-    if plan.by:
-        for columns, sums in zip(plan.by, scanned.state.groupings, strict=True):
-            # A slice of rows of weight 0 alone is counted for its rows, and has no values.
-            used = [key for key, row in sums.cells.items() if sums.counts[row, : len(plan.models)].any()]
-            for key in sorted(used, key=_sortable):
-                yield from _values_of(plan, sums, columns, key)
-
-
-def _values_of(plan: Plan, sums: CellSums, keys: tuple[str, ...], key: CellKey) -> Iterator[Value]:
-    columns = {term: column for column, term in enumerate(plan.terms)}
-    of_model = [_SliceSums(columns, plan, sums, key, index) for index in range(len(plan.models))]
-    for metric in plan.metrics:
-        for model, slice_sums in zip(plan.models, of_model, strict=True):
-            reading = metric.read(slice_sums)
-            yield Value(
-                metric=metric.label,
-                model=model.name,
-                slice=dict(zip(keys, key, strict=True)),
-                value=reading.value,
-                reason=reading.reason,
-                n=slice_sums.n,
-                weight=float(slice_sums[WEIGHT]),
-                evidence=reading.evidence,
-            )
-
-
-def _sortable(key: CellKey) -> tuple[tuple[bool, str, Any], ...]:
-    # Null sorts last; values of one column share a type, hive keys of mixed files may not.
-    return tuple((part is None, type(part).__name__, 0 if part is None else part) for part in key)
+def _chosen(
+    grouping: GroupingValues, slices: int | None, sort: str | None, min_rows: int
+) -> tuple[NDArray[np.int64], int]:
+    """Return the slices to show, in order, and how many have rows enough."""
+    n = np.max([column.n for column in grouping.columns], axis=0)
+    order = grouping.order[n[grouping.order] >= min_rows]
+    if sort is not None:
+        values = next(column.values for column in grouping.columns if column.metric == sort)
+        rank = np.where(values.undefined | np.isnan(values.value), -np.inf, values.value)
+        by_value: NDArray[np.int64] = order[np.argsort(-rank[order], kind="stable")]
+        return by_value[:slices], len(order)
+    if slices is not None and len(order) > slices:
+        largest: NDArray[np.int64] = order[np.argsort(-n[order], kind="stable")]
+        return largest[:slices], len(order)
+    return order, len(order)
 
 
 def _jsonable(value: Any) -> Any:

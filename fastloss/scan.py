@@ -1,35 +1,30 @@
-"""The scan: tasks of a source, evaluated by an executor's workers, merged whole into one state.
+"""The scan: tasks of a source, evaluated wherever an executor runs them, merged whole into one state.
 
-Each worker reads and evaluates its own tasks, and exact sums make the order of merging irrelevant.
+This is the only place where engine and source meet. Exact sums make the order of merging irrelevant, and errors are
+reported for the first task that has one, whatever the timing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fastloss.budget import Execution
+from fastloss.engine.engine import Engine
 from fastloss.errors import ReadError
-from fastloss.executors import Executor
+from fastloss.executors import EXECUTORS
+from fastloss.metrics.resolve import Evaluation, resolve
 from fastloss.plan import Plan, suggesting_to_skip
+from fastloss.request import ColumnType, Request
 from fastloss.sources.base import Task
+from fastloss.states.base import StateSpec
 from fastloss.states.evaluation import EvaluationState
+from fastloss.states.ledger import Place
 
-
-class Engine(Protocol):
-    """What the scan asks of an engine."""
-
-    def identity(self) -> EvaluationState:
-        """Return the state of no rows."""
-
-    def run(self, task: Task) -> EvaluationState:
-        """Evaluate one task."""
-
-    def check_state(self, state: EvaluationState) -> None:
-        """Refuse a merged state that outgrows the memory."""
-
-    def finish(self, state: EvaluationState) -> None:
-        """Bring the merged state into the form that is read fastest."""
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class SkippedTask(NamedTuple):
@@ -42,7 +37,7 @@ class SkippedTask(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far a scan has come; totals are None for streams."""
+    """How far a scan has come. Totals are None for streams."""
 
     rows: int
     total_rows: int | None
@@ -51,7 +46,7 @@ class Progress(NamedTuple):
 
 
 @dataclass
-class Scanned:
+class ScanResult:
     """The merged state of a log, and what was skipped."""
 
     state: EvaluationState
@@ -60,70 +55,117 @@ class Scanned:
 
 
 def evaluate_task(engine: Engine, task: Task) -> EvaluationState:
-    """Return the state of one task, which is evaluated whole or not at all."""
-    return engine.run(task)
+    """Evaluate one task, whole or not at all.
+
+    Raises
+    ------
+    ReadError
+        If the task cannot be read.
+    DataError
+        If it holds a bad row and bad rows are not dropped, or a saturated row and the request forbids it.
+    """
+    state = engine.identity()
+    row = task.first_row
+    for batch in task.read():
+        for piece in engine.split_batch(batch):
+            engine.update(state, piece, Place(task.origin, task.row_group, row))
+            row += piece.n_rows
+    engine.finish_task(state)
+    return state
 
 
 @dataclass(frozen=True)
 class TaskWork:
-    """The work of an executor: evaluates a task, or leaves it out if it cannot be read and the request says so."""
+    """What is done with each task. It can be pickled, and sent to another process.
 
-    engine: Engine
-    skip_unreadable: bool
+    Attributes
+    ----------
+    request : Request
+        What was asked.
+    types : mapping of str to ColumnType
+        The types of its columns.
+    execution : Execution
+        How the log is read.
+    specs : tuple of StateSpec, or None
+        The statistics to keep; None for those of the request.
+    """
+
+    request: Request
+    types: Mapping[str, ColumnType]
+    execution: Execution
+    specs: tuple[StateSpec, ...] | None = None
+    _made: dict[str, Engine] = field(default_factory=dict, compare=False, repr=False)
+    _lock: Any = field(default_factory=threading.Lock, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, execution: Execution, specs: Sequence[StateSpec] | None = None) -> TaskWork:
+        """Return the work of an evaluation."""
+        work = cls(evaluation.request, evaluation.types, execution, None if specs is None else tuple(specs))
+        work._made["engine"] = Engine(evaluation, execution, specs=work.specs)
+        return work
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this process."""
+        with self._lock:
+            if "engine" not in self._made:
+                self._made["engine"] = Engine(resolve(self.request, self.types), self.execution, specs=self.specs)
+            return self._made["engine"]
 
     def __call__(self, task: Task) -> EvaluationState | SkippedTask:
-        """Return the state of a task, or why there is none."""
+        """Evaluate a task, or say why it was left out."""
         try:
             return evaluate_task(self.engine, task)
         except ReadError as error:
-            if not self.skip_unreadable:
+            if self.execution.on_bad_file == "raise":
                 raise
             return SkippedTask(task.origin, task.row_group, task.n_rows, str(error))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out the engine, which every process makes for itself."""
+        return TaskWork, (self.request, self.types, self.execution, self.specs)
+
 
 def run_scan(
-    plan: Plan, engine: Engine, executor: Executor, report: Callable[[Progress], None] | None = None
-) -> Scanned:
+    plan: Plan, report: Callable[[Progress], None] | None = None, specs: Sequence[StateSpec] | None = None
+) -> ScanResult:
     """Evaluate every task of the plan's source.
 
     Parameters
     ----------
     plan : Plan
         The checked request.
-    engine : Engine
-        What evaluates a task.
-    executor : Executor
-        Where tasks are evaluated.
     report : callable, optional
-        Called with a `Progress` after each task, from any thread but never from two at once.
+        Called with a `Progress` after each task, never twice at once.
+    specs : sequence of StateSpec, optional
+        The statistics to keep; left out, those that the metrics need.
 
     Raises
     ------
     FastlossError
         The error of the first task that has one.
     """
-    summary = plan.summary
-    scanned = Scanned(engine.identity(), n_files=summary.files)
-    scanned.skipped += [SkippedTask(file, None, None, cause) for file, cause in summary.skipped]
+    summary, execution = plan.summary, plan.execution
+    work = TaskWork.of(plan.evaluation, execution, specs)
+    result = ScanResult(work.engine.identity(), n_files=summary.files)
+    result.skipped += [SkippedTask(file, None, None, cause) for file, cause in summary.skipped]
     done_bytes = 0
 
-    def merge(task: Task, outcome: EvaluationState | SkippedTask) -> None:
+    def merge(task: Task, found: EvaluationState | SkippedTask) -> None:
         nonlocal done_bytes
         done_bytes += task.stored_bytes
-        if isinstance(outcome, SkippedTask):
-            scanned.skipped.append(outcome)
+        if isinstance(found, SkippedTask):
+            result.skipped.append(found)
             return
-        scanned.state.absorb(outcome)
-        engine.check_state(scanned.state)
+        result.state.merge(found)
+        work.engine.check_merged(result.state)
         if report is not None:
-            report(Progress(scanned.state.ledger.n_read, summary.rows, done_bytes, summary.stored_bytes))
+            report(Progress(result.state.ledger.n_read, summary.rows, done_bytes, summary.stored_bytes))
 
-    on_bad_file = plan.execution.on_bad_file
-    # A stream that breaks off between two tasks has no part that could be left out: that error is the source's own.
-    with suggesting_to_skip(on_bad_file):
-        executor.fold(
-            plan.source.tasks(plan.columns, plan.read_options), TaskWork(engine, on_bad_file == "skip"), merge
+    with suggesting_to_skip(execution.on_bad_file):
+        EXECUTORS[execution.executor](execution.threads).fold(
+            plan.source.tasks(plan.columns, plan.read_options), work, merge
         )
-    engine.finish(scanned.state)
-    scanned.skipped.sort(key=str)
-    return scanned
+    result.state.normalize()
+    result.skipped.sort(key=str)
+    return result

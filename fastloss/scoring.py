@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -30,27 +29,31 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from fastloss._version import __version__
+from fastloss.budget import format_bytes
 from fastloss.columns.arrow import ArrowBatch
 from fastloss.errors import ReadError, SchemaError, UsageError
 from fastloss.executors import ThreadExecutor, raise_if_stopped
 from fastloss.files import Stamp, atomic_file, refuse_to_overwrite_inputs, stamp
-from fastloss.metrics.form import Metric
+from fastloss.metrics.base import Metric
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import parse_metric
-from fastloss.plan import SPACES, Plan, Prediction, Space, format_bytes, make_plan
+from fastloss.plan import Plan, make_plan
+from fastloss.request import SPACES, Prediction, Space
 from fastloss.scan import Progress, SkippedTask
 from fastloss.sources.base import ReadOptions, Task
 from fastloss.sources.listing import LogFile, list_files
-from fastloss.states.ledger import Cause, Ledger, Location
-from fastloss_kernels.losses import ListwiseLoss, Loss
+from fastloss.states.causes import Cause
+from fastloss.states.ledger import Ledger, Location, Place
+from fastloss_kernels import FORMULAS_VERSION
+from fastloss_kernels.losses import Loss
 
 if TYPE_CHECKING:
     from fastloss.columns.base import Batch
-    from fastloss.engine.lists import ListBatch
+    from fastloss.engine.inputs import Inputs
     from fastloss.engine.selection import Mask
+    from fastloss.engine.workspace import Workspace
 
 LOSS_COLUMNS = ("loss", "gradient", "hessian")
 PLACE_COLUMNS = ("file", "row_group", "row")
@@ -72,25 +75,25 @@ class Counts:
     ledger: Ledger = field(default_factory=Ledger)
     saturated: int = 0
 
-    def absorb(self, other: Counts) -> None:
+    def merge(self, other: Counts) -> None:
         """Add other counts to these."""
-        self.ledger.absorb(other.ledger)
+        self.ledger.merge(other.ledger)
         self.saturated += other.saturated
 
-    def to_json(self, first_task: int) -> dict[str, Any]:
-        """Return the counts as plain values; locations count tasks from the output's own first."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as plain values."""
         dropped = []
         for cause, count in sorted(self.ledger.dropped.items()):
             place = self.ledger.first[cause]
-            dropped.append([list(cause), count, place.task - first_task, place.row, place.origin, place.row_group])
+            dropped.append([list(cause), count, *place[:3]])
         return {"read": self.ledger.n_read, "saturated": self.saturated, "dropped": dropped}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any], first_task: int) -> Counts:
+    def from_json(cls, content: dict[str, Any]) -> Counts:
         """Read what `to_json` returned."""
         counts = cls(Ledger(int(content["read"])), int(content["saturated"]))
-        for cause, count, task, row, origin, row_group in content["dropped"]:
-            counts.ledger.drop(Cause(*cause), count, Location(first_task + task, row, origin, row_group, None))
+        for cause, count, origin, row_group, row in content["dropped"]:
+            counts.ledger.drop(Cause(*cause), count, Location(origin, row_group, row, None))
         return counts
 
 
@@ -110,8 +113,6 @@ class Output:
         A hash of the request and of these; None for a stream, of which nothing tells whether it is the same again.
     tasks : iterable of Task
         Its rows.
-    first_task : int
-        The number of its first task in the log.
     complete : Counts or None
         The counts of its rows, if an earlier run has written it.
     """
@@ -121,7 +122,6 @@ class Output:
     stamps: tuple[Stamp, ...]
     fingerprint: str | None
     tasks: Iterable[Task]
-    first_task: int
     complete: Counts | None
 
     @property
@@ -244,10 +244,10 @@ def make_score_plan(
         outputs = _plan_files(plan, [os.fspath(entry) for entry in log], target, request, options, top=top is not None)
     else:
         _check_file_target(target)
-        outputs = [Output(target, (), (), None, plan.source.tasks(plan.columns, options), 0, None)]
+        outputs = [Output(target, (), (), None, plan.source.tasks(plan.columns, options), None)]
     outputs = [_look_at(output, overwrite=overwrite) for output in outputs]
     others = _outputs_of_other_runs(target, outputs) if overwrite else ()
-    (over_columns,) = plan.metrics
+    (over_columns,) = plan.evaluation.metrics
     return ScorePlan(
         plan, _loss_metric(over_columns).loss, tuple(outputs), top, compression, options, flush_bytes, others
     )
@@ -267,7 +267,7 @@ def _prediction(given: dict[Space, Any]) -> dict[str, Prediction]:
 def _loss_metric(given: object) -> MeanLoss:
     metric: Metric = given if isinstance(given, MeanLoss) else parse_metric(given)
     if not isinstance(metric, MeanLoss):
-        raise UsageError(f"{metric.label} has no value of a single row; name a loss: 'fastloss losses' lists them.")
+        raise UsageError(f"{metric.name} has no value of a single row; name a loss: 'fastloss losses' lists them.")
     return metric
 
 
@@ -285,7 +285,14 @@ def _kept_columns(keep: Sequence[str] | str, taken: Sequence[str]) -> tuple[str,
 
 
 def _asked(plan: Plan, top: int | None, compression: str) -> dict[str, Any]:
-    return {**plan.asked(), "defined": plan.defined(), "keep": list(plan.keep), "top": top, "compression": compression}
+    return {
+        **plan.asked(),
+        "custom": plan.evaluation.custom(),
+        "formulas": FORMULAS_VERSION,
+        "keep": list(plan.keep),
+        "top": top,
+        "compression": compression,
+    }
 
 
 def _target(out: str | os.PathLike[str]) -> Path:
@@ -333,21 +340,17 @@ def _plan_files(
     skipped = {file for file, _ in plan.summary.skipped}
     files = {file.origin: file for _, found in listed for file in found if file.origin not in skipped}
     tasks: dict[str, list[Task]] = {origin: [] for origin in files}
-    first_tasks: dict[str, int] = {}
-    n_tasks = 0
     for task in plan.source.tasks(plan.columns, options):
         if task.origin not in tasks:
             raise ReadError(f"{task.origin!r} was removed while the log was listed; read a complete log.")
         tasks[task.origin].append(task)
-        first_tasks.setdefault(task.origin, task.index)
-        n_tasks += 1
     if top:
         _check_file_target(target)
         refuse_to_overwrite_inputs([target], inputs)
         stamps = tuple(map(stamp, files.values()))
         fingerprint = _fingerprint(request, [(origin, s.content) for origin, s in zip(files, stamps, strict=True)])
         every = [task for found in tasks.values() for task in found]
-        return [Output(target, tuple(files.values()), stamps, fingerprint, every, 0, None)]
+        return [Output(target, tuple(files.values()), stamps, fingerprint, every, None)]
 
     for file in files.values():
         inside = file.is_local and Path(os.path.realpath(file.path)).is_relative_to(os.path.realpath(target))
@@ -383,8 +386,7 @@ def _plan_files(
     for origin, file in files.items():
         found = stamp(file)
         fingerprint = _fingerprint(request, [found.content])
-        first = first_tasks.get(origin, n_tasks)
-        outputs.append(Output(paths[origin], (file,), (found,), fingerprint, tasks[origin], first, None))
+        outputs.append(Output(paths[origin], (file,), (found,), fingerprint, tasks[origin], None))
     return outputs
 
 
@@ -483,7 +485,7 @@ def _look_at(output: Output, *, overwrite: bool) -> Output:
             f"{str(path)!r} exists, from another request, another version of the log or of fastloss; "
             "choose another place, or overwrite=True."
         )
-    return dataclasses.replace(output, complete=Counts.from_json(found["rows"], output.first_task))
+    return dataclasses.replace(output, complete=Counts.from_json(found["rows"]))
 
 
 def _outputs_of_other_runs(target: Path, outputs: Sequence[Output]) -> tuple[Path, ...]:
@@ -547,7 +549,7 @@ class _Run:
         self._bytes_done = 0
         for output in score_plan.outputs:
             if output.complete is not None:
-                self._counts.absorb(output.complete)
+                self._counts.merge(output.complete)
                 self._rows_done += output.complete.ledger.n_read
                 self._bytes_done += sum(task.stored_bytes for task in output.tasks)
 
@@ -576,7 +578,7 @@ class _Run:
             if isinstance(outcome, SkippedTask):
                 self._skipped.append(outcome)
             else:
-                self._counts.absorb(outcome)
+                self._counts.merge(outcome)
                 self._written.append(output.path)
 
         ThreadExecutor(n_files).fold(waiting, write, merge)
@@ -603,9 +605,10 @@ class _Run:
                 for s in sorted(self._skipped)
             ],
         }
-        preset = self._plan.preset
-        conventions = [] if preset is None else [f"preset {preset.name}", *self._plan.conventions]
-        unit = None if preset is None else preset.units.get(self._score_plan.loss.name)
+        evaluation = self._plan.evaluation
+        preset = evaluation.request.preset
+        conventions = [] if preset is None else [f"preset {preset}", *evaluation.said]
+        unit = evaluation.conventions.unit(self._score_plan.loss)
         conventions += [] if unit is None else [f"unit: {unit.name}"]
         return Scored(rows, files, conventions)
 
@@ -622,7 +625,7 @@ class _Run:
             "fastloss": __version__,
             "fingerprint": output.fingerprint,
             "request": self._score_plan.asked(),
-            "rows": counts.to_json(output.first_task),
+            "rows": counts.to_json(),
         }
         return {METADATA_KEY: json.dumps(content, ensure_ascii=False)}
 
@@ -649,7 +652,7 @@ class _Run:
                         writer.add(record_batch(batch), scorer.score(batch, task, of_task))
                     scorer.refuse_bad_rows(of_task)
                     writer.end_task()
-                    counts.absorb(of_task)
+                    counts.merge(of_task)
                     self._advance(task, of_task.ledger.n_read)
                 raise_if_stopped()
                 self._check_unchanged(output)
@@ -686,8 +689,8 @@ class _Run:
                 self._skipped.append(outcome)
                 return
             found, of_task = outcome
-            best.absorb(found)
-            self._counts.absorb(of_task)
+            best.merge(found)
+            self._counts.merge(of_task)
             self._advance(task, of_task.ledger.n_read)
 
         ThreadExecutor(threads).fold(output.tasks, look, merge)
@@ -707,7 +710,7 @@ class _Run:
 
 def value_types(plan: Plan) -> list[pa.DataType]:
     """Return the types of `LOSS_COLUMNS`: numbers, and lists of them for the derivatives by a list of predictions."""
-    derivative = pa.large_list(pa.float64()) if plan.lists else pa.float64()
+    derivative = pa.large_list(pa.float64()) if plan.evaluation.lists else pa.float64()
     return [pa.float64(), derivative, derivative]
 
 
@@ -721,119 +724,89 @@ class _RowScorer:
     """Evaluates the loss of every row of a batch; safe to call from several threads at once."""
 
     def __init__(self, score_plan: ScorePlan) -> None:
-        from fastloss.engine.cpu import CpuEngine, saturation_error
-        from fastloss_kernels.cpu.lists import make_list_flag, make_list_value_gradient_hessian, make_scratch
-        from fastloss_kernels.cpu.pointwise import make_flag, make_value_gradient_hessian
+        from fastloss.engine.batches import make_checks
+        from fastloss.engine.device import DEVICES
 
-        plan, loss = score_plan.plan, score_plan.loss
-        self._plan = plan
-        self._loss = loss
-        self._engine = CpuEngine(plan)
-        self._saturation_error = saturation_error
-        (self._model,) = plan.models
-        space = self._model.space
-        form, epsilon = plan.form(loss), plan.epsilon_of(self._model)
-        self._parameters = form.parameters(space, epsilon)
-        self._reads = self._engine.reads(self._model, loss)
-        self._unit = None if plan.preset is None else plan.preset.units.get(loss.name)
-        self._test_parameters = loss.parameters(space, epsilon)
-        test: Any = loss.saturated.get(space)
-        row: Any = form.formulas[space]
-        self._kernel: Callable[..., None] = (
-            make_list_value_gradient_hessian if plan.lists else make_value_gradient_hessian
-        )(row)
-        n_scratch = form.n_scratch if isinstance(form, ListwiseLoss) else 0
-        self._make_scratch = functools.partial(make_scratch, n_scratch)
-        self._saturated: Callable[..., None] | None = None
-        if test is not None:
-            self._saturated = (make_list_flag if plan.lists else make_flag)(test)
+        plan = score_plan.plan
+        self._evaluation = plan.evaluation
+        self._execution = plan.execution
+        (self._model,) = self._evaluation.models
+        (over_columns,) = self._evaluation.metrics
+        assert isinstance(over_columns, MeanLoss)
+        self._loss = self._model.evaluation(over_columns.loss)
+        self._rows = self._model.rows(self._loss.needs)
+        self._unit = self._evaluation.conventions.unit(over_columns.loss)
+        self._device = DEVICES[plan.execution.device]
+        self._checks = make_checks(self._evaluation, self._device)
+        self._local = threading.local()
 
     def batches(self, task: Task) -> Iterator[Batch]:
         """Return a task's batches, short enough where they hold lists."""
-        return self._engine.pieces(task)
+        from fastloss.engine.batches import split_batch
+
+        for batch in task.read():
+            yield from split_batch(self._evaluation, self._execution, batch)
 
     def score(self, batch: Batch, task: Task, counts: Counts) -> list[pa.Array]:
         """Return loss, gradient and hessian of each row, null where the row cannot be used."""
-        n_rows = batch.n_rows
-        first_row = counts.ledger.n_read
-        checked = self._engine.check_batch(counts.ledger, batch, task)
-        (keep,), (may_saturate,) = checked.keep, checked.may_saturate
-        if checked.lists is not None:
-            return self._score_lists(checked.lists[0], keep, may_saturate, task, first_row, n_rows, counts)
-        # In writable arrays, as the losses themselves use: a kernel is compiled anew for another layout.
-        score = self._engine.buffer(("row", "score"), n_rows)
-        label = self._engine.buffer(("row", "label"), n_rows)
-        np.copyto(score, checked.scores[0])
-        np.copyto(label, checked.label)
-        if self._plan.label_domain == "pm1":
-            np.copyto(label, 0.5 * label + 0.5)
-        if may_saturate and self._saturated is not None:
-            flag = np.empty(n_rows, dtype=np.bool_)
-            self._saturated(score, label, self._test_parameters, flag)
-            if keep is not None:
-                flag &= keep
-            counts.saturated += int(np.count_nonzero(flag))
-            if self._plan.saturation == "error" and flag.any():
-                row = int(flag.argmax())
-                found = f" ({self._model.space} {float(score[row])!r} at label {float(label[row])!r})"
-                raise self._saturation_error(task, first_row + row, self._model, self._loss.name, found)
-        if self._reads != "as they are" and may_saturate:
-            clipped, _ = self._engine.prepare(self._reads, self._model, (score, label), None)
-            np.copyto(score, clipped)
+        from fastloss.engine.workspace import Workspace
+
+        workspace = self._local.__dict__.setdefault("workspace", Workspace())
+        place = Place(task.origin, task.row_group, task.first_row + counts.ledger.n_read)
+        counts.ledger.n_read += batch.n_rows
+        with np.errstate(all="ignore"), workspace.scope():
+            (found,) = self._checks.check(counts.ledger, batch, place).models
+            keep = found.keep[self._rows]
+            inputs = found.inputs.writable(keep, workspace)
+            if found.may_saturate:
+                self._count_saturated(inputs, keep, place, counts)
+            if not (self._loss.transform.is_identity or (self._loss.transform.only_clips and not found.may_saturate)):
+                inputs = inputs.transformed(self._loss.transform, workspace, self._device).writable(keep, workspace)
+            return self._evaluate(inputs, keep, batch.n_rows, workspace)
+
+    def _count_saturated(self, inputs: Inputs, keep: Mask | None, place: Place, counts: Counts) -> None:
+        from fastloss.engine.checks import saturation_error
+
+        if self._loss.saturated is None:
+            return
+        flags = np.empty(inputs.n_values, dtype=np.bool_)
+        loop = self._device.flag(self._loss.saturated, lists=inputs.lists)
+        loop(*inputs.arguments, self._loss.saturation_parameters, flags)
+        if keep is not None and len(flags) == len(keep):
+            flags &= keep
+        counts.saturated += int(np.count_nonzero(flags))
+        if self._evaluation.request.saturation == "error" and flags.any():
+            position = int(flags.argmax())
+            row = position if keep is None or len(flags) == len(keep) else int(np.flatnonzero(keep)[position])
+            text = inputs.describe(position, self._model.space)
+            raise saturation_error(place, row, self._model, self._loss.loss.name, text)
+
+    def _evaluate(self, inputs: Inputs, keep: Mask | None, n_rows: int, workspace: Workspace) -> list[pa.Array]:
         # Their own memory, since they live on until they are written.
-        values = [np.empty(n_rows) for _ in LOSS_COLUMNS]
-        self._kernel(score, label, self._parameters, *values)
-        self._in_unit(values)
+        values = np.empty(inputs.n_values)
+        derivatives = [np.zeros(inputs.n_predictions) for _ in LOSS_COLUMNS[1:]]
+        loop = self._device.value_gradient_hessian(self._loss.formula, lists=inputs.lists)
+        scratch = inputs.scratch(self._loss.n_scratch, workspace)
+        loop(*inputs.arguments, self._loss.parameters, *scratch, values, *derivatives)
+        if self._unit is not None:
+            for column in (values, *derivatives):
+                np.divide(column, self._unit.size, out=column)
         mask = None if keep is None else ~keep
-        return [pa.array(column, pa.float64(), mask=mask, from_pandas=False) for column in values]
-
-    def _score_lists(
-        self,
-        lists: ListBatch,
-        keep: Mask | None,
-        may_saturate: bool,
-        task: Task,
-        first_row: int,
-        n_rows: int,
-        counts: Counts,
-    ) -> list[pa.Array]:
-        from fastloss.engine.lists import ListBatch
-
-        used = np.arange(n_rows) if keep is None else np.flatnonzero(keep)
-        if may_saturate and self._saturated is not None:
-            flag = np.empty(len(used), dtype=np.bool_)
-            self._saturated(*lists, used, self._test_parameters, flag)
-            counts.saturated += int(np.count_nonzero(flag))
-            if self._plan.saturation == "error" and flag.any():
-                row = first_row + int(used[flag.argmax()])
-                raise self._saturation_error(task, row, self._model, self._loss.name, "")
-        if self._reads != "as they are":
-            lists = ListBatch(*self._engine.prepare(self._reads, self._model, lists, lists))
-        of_used = np.empty(len(used))
-        derivatives = [np.zeros(len(lists.score)) for _ in LOSS_COLUMNS[1:]]
-        scratch = self._make_scratch(lists.longest)
-        self._kernel(*lists, used, self._parameters, scratch, of_used, *derivatives)
-        self._in_unit([of_used, *derivatives])
-        values = of_used
-        mask = None
-        if keep is not None:
-            mask = ~keep
-            values = np.zeros(n_rows)
-            values[used] = of_used
-        offsets = pa.array(lists.score_offsets, pa.int64())
+        if len(values) < n_rows and keep is not None:
+            of_used, values = values, np.zeros(n_rows)
+            values[keep] = of_used
         loss = pa.array(values, pa.float64(), mask=mask, from_pandas=False)
+        if inputs.offsets is None:
+            return [loss, *(pa.array(column, pa.float64(), mask=mask, from_pandas=False) for column in derivatives)]
+        offsets = pa.array(inputs.offsets, pa.int64())
         null = None if mask is None else pa.array(mask)
         return [loss, *(pa.LargeListArray.from_arrays(offsets, pa.array(d), mask=null) for d in derivatives)]
 
-    def _in_unit(self, values: Sequence[NDArray[np.float64]]) -> None:
-        if self._unit is not None:
-            for column in values:
-                np.divide(column, self._unit.size, out=column)
-
     def refuse_bad_rows(self, counts: Counts) -> None:
-        """Raise a DataError if a task holds a bad row and the plan does not drop bad rows."""
-        if self._plan.on_bad_row == "raise":
-            self._engine.refuse_bad_rows(counts.ledger)
+        """Raise a DataError if a task holds a bad row and the request does not drop bad rows."""
+        from fastloss.engine.checks import refuse_bad_rows
+
+        refuse_bad_rows(self._evaluation, counts.ledger)
 
 
 class _Writer:
@@ -1012,7 +985,7 @@ class _Best:
         }
         self._hold([pa.table(columns)])
 
-    def absorb(self, other: _Best) -> None:
+    def merge(self, other: _Best) -> None:
         """Add the rows of another."""
         self._hold(other._tables)
 

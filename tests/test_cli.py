@@ -554,7 +554,7 @@ def test_the_table_of_several_models_and_slices(log: Path) -> None:
     )
     values = {(v.metric, v.model, v.slice.get("country", "total")): v for v in result.values}
     a, b = (values["log_loss", model, "total"].value for model in ("a", "b"))
-    lines = render(result).splitlines()
+    lines = render(result.shown()).splitlines()
     assert lines[0] == "8 rows read from 1 file, used: 6 by a, 7 by b"
     assert lines[1].startswith("dropped 1: null_label in click, the first in ")
     assert lines[1].endswith("one.parquet, row group 1, row 1")
@@ -578,15 +578,15 @@ def test_the_table_of_several_models_and_slices(log: Path) -> None:
         ["null", "a", "1", "0.500000"],
         ["null", "b", "1", "0.500000"],
     ]
-    assert str(result) == render(result)
+    assert str(result) == render(result.shown())
 
 
 def test_the_table_shows_saturation_where_there_is_some() -> None:
     log = pa.table({"y": [1, 0, 1], "p": [0.0, 0.5, 0.5], "q": [0.5, 0.5, 0.5], "k": ["x", "x", "y"]})
     clean = fastloss.evaluate(log, label="y", prob="q", metrics=["log_loss"])
-    assert "n_saturated" not in render(clean)
+    assert "n_saturated" not in render(clean.shown())
     both = fastloss.evaluate(log, label="y", prob={"p": "p", "q": "q"}, by="k")
-    text = render(both)
+    text = render(both.shown())
     assert re.search(r"^n_saturated +1 +0$", text, re.MULTILINE)
     assert re.search(r"^x +p +2 .* 1$", text, re.MULTILINE)
     assert re.search(r"^y +p +1 .* 0$", text, re.MULTILINE)
@@ -595,16 +595,16 @@ def test_the_table_shows_saturation_where_there_is_some() -> None:
 def test_the_table_cuts_many_slices_and_says_so() -> None:
     log = pa.table({"y": [0, 1] * 60, "x": [0.5] * 120, "k": list(range(120))})
     result = fastloss.evaluate(log, label="y", logit="x", metrics="log_loss", by="k")
-    lines = render(result).splitlines()
-    assert lines[-1] == "… and 70 slices more; JSON (--format json, Result.to_json) has all of them."
+    lines = render(result.shown()).splitlines()
+    assert lines[-1] == "… 50 of 120 slices; JSON and Arrow have all of them."
     assert lines[-2].split()[0] == "49"
-    assert render(result, most_slices=120).splitlines()[-1].split()[0] == "119"
+    assert render(result.shown(slices=None)).splitlines()[-1].split()[0] == "119"
 
 
 def test_the_table_keeps_control_characters_off_the_terminal_and_columns_aligned() -> None:
     keys = ["a\x1b[2Jb", "日本", "null", " x"]
     log = pa.table({"y": [0, 1, 0, 1], "x": [0.5] * 4, "k": keys})
-    text = render(fastloss.evaluate(log, label="y", logit="x", metrics="log_loss", by="k"))
+    text = str(fastloss.evaluate(log, label="y", logit="x", metrics="log_loss", by="k"))
     assert "\x1b" not in text
     assert "a\\x1b[2Jb" in text
     assert '"null"' in text

@@ -339,7 +339,7 @@ def test_a_list_that_the_memory_has_no_room_for_is_refused() -> None:
     log = pa.table({"y": [[1.0, *[0.0] * 400_000]], "s": [[0.0] * 400_001]})
     assert fl.evaluate(log, label="y", logit="s")["categorical_crossentropy"] == pytest.approx(math.log(400_001))
     plan = fl.make_plan(log, label="y", logit="s", memory="180MiB", threads=1, batch_rows=1000)
-    assert plan.longest_list < 400_001
+    assert plan.execution.longest_list < 400_001
     with pytest.raises(fl.UsageError, match=r"a list of 400,001 elements, and the memory has room for [\d,]+; raise"):
         fl.evaluate(log, label="y", logit="s", memory="180MiB", threads=1, batch_rows=1000)
 

@@ -238,7 +238,7 @@ def test_each_models_column_has_the_epsilon_of_its_own_type() -> None:
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda preset: preset.name)
 def test_what_a_preset_says_of_a_loss_names_a_shipped_one(preset: Preset) -> None:
     shipped = {loss.name for loss in LOSSES}
-    for table in (preset.reductions, preset.units, preset.forms, preset.list_inputs):
+    for table in (preset.reductions, preset.units, preset.variants, preset.list_inputs):
         assert set(table) <= shipped
 
 

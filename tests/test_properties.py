@@ -65,7 +65,7 @@ def test_order_pieces_and_threads_change_no_bit(loss: Loss, space: str) -> None:
 @pytest.mark.parametrize(("loss", "space"), CASES)
 def test_the_mean_is_that_of_the_array_call(loss: Loss, space: str) -> None:
     log = random_log(loss, space)
-    found = fl.evaluate(log, label="y", weight="w", metrics=[loss], **{space: "s"})[MeanLoss(loss).label]
+    found = fl.evaluate(log, label="y", weight="w", metrics=[loss], **{space: "s"})[MeanLoss(loss).name]
     label = log["y"].combine_chunks() if isinstance(loss, ListwiseLoss) else log["y"].to_numpy()
     score = log["s"].combine_chunks() if isinstance(loss, ListwiseLoss) else log["s"].to_numpy()
     weight = log["w"].to_numpy()

@@ -1,1 +1,1 @@
-"""Engines: the only place where columns, kernels and states meet."""
+"""The engine: the only place where columns, kernels and states meet."""

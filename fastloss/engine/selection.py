@@ -6,24 +6,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastloss.columns.base import Lists, NumberArray
-from fastloss.sources.base import Task
-from fastloss.states.ledger import Cause, Ledger, Location
+from fastloss.states.causes import Cause
+from fastloss.states.ledger import Ledger, Location, Place
 
 Mask = NDArray[np.bool_]
 
 
 class Selection:
-    """Which rows of a batch are still in use; drops are counted in the ledger as they happen."""
+    """Which rows of a batch are still in use. Drops are counted in the ledger as they happen."""
 
-    def __init__(self, ledger: Ledger, task: Task, first_row: int, keep: Mask | None = None) -> None:
+    def __init__(self, ledger: Ledger, place: Place, keep: Mask | None = None) -> None:
         self._ledger = ledger
-        self._task = task
-        self._first_row = first_row
+        self._place = place
         self.keep = keep
 
     def copy(self) -> Selection:
         """Return the same rows, to leave out others."""
-        return Selection(self._ledger, self._task, self._first_row, self.keep)
+        return Selection(self._ledger, self._place, self.keep)
 
     def drop_null(self, valid: Mask | None, cause: Cause) -> None:
         """Leave out the rows that are not valid."""
@@ -31,7 +30,10 @@ class Selection:
             self.drop(~valid, cause, None)
 
     def drop(self, unwanted: Mask, cause: Cause, values: NumberArray | None, counted: Mask | None = None) -> None:
-        """Leave out rows, and count those that were still in use, each once among all that share `counted`."""
+        """Drop the marked rows and count them in the ledger.
+
+        `counted` remembers rows that another model has already counted for the same cause.
+        """
         if self.keep is not None:
             unwanted = unwanted & self.keep
         if not unwanted.any():
@@ -45,12 +47,11 @@ class Selection:
             return
         row = int(unwanted.argmax())
         found = None if values is None else float(values[row])
-        task = self._task
-        place = Location(task.index, task.first_row + self._first_row + row, task.origin, task.row_group, found)
-        self._ledger.drop(cause, count, place)
+        origin, row_group, first_row = self._place
+        self._ledger.drop(cause, count, Location(origin, row_group, first_row + row, found))
 
     def drop_elements(self, unwanted: Mask, cause: Cause, lists: Lists) -> None:
-        """Leave out the rows whose list holds an unwanted element."""
+        """Drop the rows whose list holds a marked element."""
         rows = lists.lists_with(unwanted)
         found = np.full(len(rows), np.nan)
         elements = np.flatnonzero(unwanted)

@@ -2,52 +2,58 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fastloss.metrics.form import (
-    ANY_LABEL,
-    BINARY_LABEL,
-    CANDIDATES,
-    LABEL,
-    PREDICTION,
-    ROWS,
-    USED_CANDIDATES,
-    WEIGHT,
-    ZERO_WEIGHT_CANDIDATES,
-    ZERO_WEIGHT_ROWS,
-    Metric,
-    Reading,
-    Sums,
-    Term,
-)
-from fastloss.metrics.presets import Preset, Reduction
-from fastloss_kernels.domain import SPACES, Interval
-from fastloss_kernels.elementary import log, log1p
-from fastloss_kernels.exact_sum import ExactSum
-from fastloss_kernels.losses import BinaryCrossentropy, Loss, MeanSquaredError
-from fastloss_kernels.over_lists import OverLists
+import numpy as np
 
-PROBABILITY_SPACES = ("logit", "prob", "logprob")
-MEAN_SPACES = (*PROBABILITY_SPACES, "value")
+from fastloss.metrics.base import (
+    ANY_LABEL,
+    MEAN_SPACES,
+    PROBABILITY_SPACES,
+    MetricValues,
+    ModelFacts,
+    PlainMetric,
+    SliceStates,
+)
+from fastloss.metrics.conventions import LossEvaluation, RequestConventions
+from fastloss.metrics.presets import Unit
+from fastloss.metrics.quantities import (
+    Candidates,
+    InfiniteRows,
+    Label,
+    LossValue,
+    PredictedMean,
+    Rows,
+    SaturatedRows,
+    SaturatedWeight,
+    Weight,
+)
+from fastloss.states.base import RowSet, StateSpec
+from fastloss.states.counts import Count
+from fastloss.states.sums import Sum
+from fastloss_kernels.domain import Interval
+from fastloss_kernels.elementwise import map_formula
+from fastloss_kernels.exact_sum import ExactSums
+from fastloss_kernels.information import binary_entropy
+from fastloss_kernels.losses import BinaryCrossentropy, ListwiseLoss, Loss, MeanSquaredError
+from fastloss_kernels.over_lists import OverLists
 
 
 @dataclass(frozen=True)
 class MeanLoss:
     """The weighted mean of a loss, Σw·l / Σw, or what another reduction makes of it.
 
-    `sum` is Σw·l; `sum_over_batch_size` divides it by the number of rows, those of weight 0 too, and
+    `sum` is Σw·l. `sum_over_batch_size` divides it by the number of rows, those of weight 0 too, and
     `sum_by_nonzero_weights` by that of the others. A pointwise loss of all candidates of lists counts candidates where
     others count rows, and its mean is Σw·l / Σw·n, n the candidates of a list.
     """
 
     loss: Loss
-    reduction: Reduction = "mean"
-    preset: Preset | None = None
+    reduction: str = "mean"
+    conventions: RequestConventions | None = None
 
     @property
-    def label(self) -> str:
+    def name(self) -> str:
         """The loss's name with its changed parameters."""
         return self.loss.full_name
 
@@ -56,126 +62,140 @@ class MeanLoss:
         """The spaces of the loss."""
         return tuple(self.loss.formulas)
 
-    def label_range(self, space: str) -> Interval:
-        """Return the labels of the loss, or of what stands in for it under the preset."""
-        return self._form.label_range
-
     @property
-    def description(self) -> str:
+    def definition(self) -> str:
         """The loss's formula."""
         return self.loss.definition
 
-    def prediction_range(self, space: str) -> Interval:
-        """Return the predictions of the loss, or of what stands in for it under the preset."""
-        return self._form.prediction_range(space)
-
-    def terms(self, space: str) -> tuple[Term, ...]:
-        """Return the loss, the weight and, where the loss can saturate in this space, how much did."""
-        terms = (*dict.fromkeys((WEIGHT, *self._divisors)), Term("loss", self.loss))
-        return (*terms, *_saturation(self.loss)) if space in self.loss.saturated else terms
-
-    def read(self, sums: Sums) -> Reading:
-        """Divide the two sums and round once, and once more into the unit of a preset."""
-        evidence: dict[str, float | int | str] = {}
-        if self.reduction != "mean":
-            evidence["reduction"] = self.reduction
-        if isinstance(self.loss, OverLists):
-            evidence["list_reduction"] = self.loss.list_reduction
-        unit = None if self.preset is None else self.preset.units.get(self.loss.name)
-        if unit is not None:
-            evidence["unit"] = unit.name
-        if sums.space in self.loss.saturated:
-            rows, weight, infinite = _saturation(self.loss)
-            evidence["n_saturated"] = sums.count(rows)
-            evidence["w_saturated"] = float(sums[weight])
-            evidence["n_infinite"] = sums.count(infinite)
-        if sums.n == 0:
-            return Reading(None, "no_rows", evidence)
-        if self.reduction == "mean":
-            divisor = sums[self._divisors[0]]
-        else:
-            divisor = ExactSum.from_count(sum(map(sums.count, self._divisors)) if self._divisors else 1)
-        total = sums[Term("loss", self.loss)]
-        if total.n_nan:
-            # No shipped loss is NaN on a good row; an own one may be, where its formula is 0·∞.
-            return Reading(None, "nan_loss", {**evidence, "n_nan": total.n_nan})
-        value = total / divisor
-        return _finite(value if unit is None else value / unit.size, evidence)
-
-    @property
-    def _form(self) -> Loss:
-        return self.loss if self.preset is None else self.preset.form(self.loss)
-
-    @property
-    def _divisors(self) -> tuple[Term, ...]:
-        """What the sum is divided by: one sum, or counts that add up."""
-        by_element = isinstance(self.loss, OverLists) and self.loss.list_reduction == "element"
-        if self.reduction == "mean":
-            return (CANDIDATES if by_element else WEIGHT,)
-        if self.reduction == "sum_by_nonzero_weights":
-            return (USED_CANDIDATES if by_element else ROWS,)
-        if self.reduction == "sum_over_batch_size":
-            return (USED_CANDIDATES, ZERO_WEIGHT_CANDIDATES) if by_element else (ROWS, ZERO_WEIGHT_ROWS)
-        return ()
-
-
-def _saturation(loss: Loss) -> tuple[Term, Term, Term]:
-    return Term("saturated_rows", loss), Term("saturated_weight", loss), Term("infinite_rows", loss)
-
-
-def _finite(value: float, evidence: Mapping[str, float | int | str] | None = None) -> Reading:
-    """Return a quotient of sums as a reading, with the reason where some term is infinite."""
-    if math.isfinite(value):
-        return Reading(value, None, evidence or {})
-    return Reading(None if math.isnan(value) else value, "infinite_terms", evidence or {})
-
-
-class _WholeSpace:
-    """A metric that accepts whatever its prediction's space holds, and the labels that go with it."""
+    def over_lists(self) -> bool:
+        """Return whether the loss reads lists."""
+        return isinstance(self.loss, ListwiseLoss)
 
     def label_range(self, space: str) -> Interval:
-        """Return 0 to 1 where predictions are of a binary label, else any number."""
-        return ANY_LABEL if space == "value" else BINARY_LABEL
+        """Return the labels of the loss, or of what stands in for it under the preset."""
+        return self.loss.label_range if self.conventions is None else self.conventions.label_range(self.loss)
 
     def prediction_range(self, space: str) -> Interval:
-        """Return the whole space."""
-        return Interval(*SPACES[space])
+        """Return the predictions of the loss, or of what stands in for it under the preset."""
+        if self.conventions is None:
+            return self.loss.prediction_range(space)
+        return self.conventions.prediction_range(self.loss, space)
+
+    def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
+        """Return the loss, its divisor and, where the loss can saturate, how much of it did."""
+        evaluation = model.evaluation(self.loss)
+        rows = model.rows(evaluation.needs)
+        total = Sum(rows, LossValue(evaluation))
+        return (*model.weight(rows), *self._divisors(model, rows), total, *_saturation(evaluation, model, rows))
+
+    def evaluate(self, states: SliceStates) -> MetricValues:
+        """Divide the two sums and round once, and once more into the unit of a preset."""
+        model = states.model
+        evaluation = model.evaluation(self.loss)
+        rows = model.rows(evaluation.needs)
+        n = states.count(rows)
+        total: ExactSums = states[Sum(rows, LossValue(evaluation))]
+        value = total / self._divisor(states, rows)
+        if self._unit is not None:
+            value = value / self._unit.size
+        values = MetricValues(value, rows)
+        self._add_evidence(values, states, evaluation)
+        values.explain(n == 0, "no_rows", undefined=True)
+        # No shipped loss is NaN on a good row. A custom one may be, where its formula is 0·∞.
+        is_nan = (total.n_nan > 0) & (values.reason == 0)
+        if is_nan.any():
+            values.explain(is_nan, "nan_loss", undefined=True)
+            values.evidence["n_nan"] = total.n_nan
+            values.absent["n_nan"] = ~is_nan
+        values.explain_infinite()
+        return values
+
+    def refine(self, states: SliceStates) -> tuple[StateSpec, ...]:
+        """Return nothing: one pass is enough."""
+        return ()
+
+    def _add_evidence(self, values: MetricValues, states: SliceStates, evaluation: LossEvaluation) -> None:
+        if self.reduction != "mean":
+            values.evidence["reduction"] = self.reduction
+        if isinstance(self.loss, OverLists):
+            values.evidence["list_reduction"] = self.loss.list_reduction
+        if self._unit is not None:
+            values.evidence["unit"] = self._unit.name
+        if evaluation.saturated is not None:
+            saturated = states[Count(values.rows, SaturatedRows(evaluation))]
+            values.evidence["n_saturated"] = saturated
+            if states.model.weighted:
+                weight = states[Sum(values.rows, SaturatedWeight(evaluation))].to_float()
+            else:
+                weight = saturated.astype(np.float64)
+            values.evidence["w_saturated"] = weight
+            values.evidence["n_infinite"] = states[Count(values.rows, InfiniteRows(evaluation))]
+
+    @property
+    def _unit(self) -> Unit | None:
+        return None if self.conventions is None else self.conventions.unit(self.loss)
+
+    @property
+    def _by_element(self) -> bool:
+        return isinstance(self.loss, OverLists) and self.loss.list_reduction == "element"
+
+    def _divisors(self, model: ModelFacts, rows: RowSet) -> tuple[StateSpec, ...]:
+        """Return what the sum is divided by, besides the weight: one sum, or counts that add up."""
+        if self.reduction == "mean":
+            return (Sum(rows, Candidates()),) if self._by_element else ()
+        if self.reduction == "sum":
+            return ()
+        counted = Candidates() if self._by_element else Rows()
+        if self.reduction == "sum_by_nonzero_weights":
+            return (Count(rows, counted),)
+        if not model.weighted:
+            return (Count(rows, counted),)
+        return (Count(rows, counted), Count(model.zero_weight_rows, counted))
+
+    def _divisor(self, states: SliceStates, rows: RowSet) -> ExactSums:
+        divisors = self._divisors(states.model, rows)
+        if self.reduction == "mean":
+            if not divisors:
+                return states.weight(rows)
+            candidates: ExactSums = states[divisors[0]]
+            return candidates
+        if not divisors:
+            return ExactSums.from_counts(np.ones(states.n_slices, dtype=np.int64))
+        return ExactSums.from_counts(np.sum([states[spec] for spec in divisors], axis=0, dtype=np.int64))
+
+
+def _saturation(evaluation: LossEvaluation, model: ModelFacts, rows: RowSet) -> tuple[StateSpec, ...]:
+    if evaluation.saturated is None:
+        return ()
+    weight = (Sum(rows, SaturatedWeight(evaluation)),) if model.weighted else ()
+    return (Count(rows, SaturatedRows(evaluation)), *weight, Count(rows, InfiniteRows(evaluation)))
 
 
 @dataclass(frozen=True)
-class RootMeanSquaredError(_WholeSpace):
+class RootMeanSquaredError(PlainMetric):
     """The square root of the mean squared error."""
 
-    label = "root_mean_squared_error"
+    name = "root_mean_squared_error"
     spaces = ("value", "prob")
-    description = "√(Σw·(ŷ − y)² / Σw)"
+    definition = "√(Σw·(ŷ − y)² / Σw)"
 
     def label_range(self, space: str) -> Interval:
         """Return the labels of the squared error."""
         return ANY_LABEL
 
-    def terms(self, space: str) -> tuple[Term, ...]:
+    def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
         """Return the squared error and the weight."""
-        return MeanLoss(MeanSquaredError()).terms(space)
+        return MeanLoss(MeanSquaredError()).states(model)
 
-    def read(self, sums: Sums) -> Reading:
+    def evaluate(self, states: SliceStates) -> MetricValues:
         """Take the square root of the rounded mean."""
-        mean = MeanLoss(MeanSquaredError()).read(sums)
-        return mean if mean.value is None else Reading(math.sqrt(mean.value), mean.reason)
-
-
-def _entropy(positive: ExactSum, weight: ExactSum) -> float:
-    """Compute −c·log c − (1 − c)·log(1 − c) of the base rate c, in nats."""
-    rate = positive / weight
-    rest = ExactSum(weight.units - positive.units) / weight
-    # The logarithm of the larger side is taken through the smaller one, which keeps more digits.
-    log_rate = log(rate) if rate < 0.5 else log1p(-rest)
-    log_rest = log(rest) if rest < 0.5 else log1p(-rate)
-    return -(rate * log_rate + rest * log_rest)
+        values = MeanLoss(MeanSquaredError()).evaluate(states)
+        values.value = np.sqrt(values.value)
+        return values
 
 
 @dataclass(frozen=True)
-class NormalizedEntropy(_WholeSpace):
+class NormalizedEntropy(PlainMetric):
     """Log loss divided by the entropy of the base rate of the same rows and weights.
 
     References
@@ -188,66 +208,69 @@ class NormalizedEntropy(_WholeSpace):
     spaces = PROBABILITY_SPACES
 
     @property
-    def label(self) -> str:
+    def name(self) -> str:
         """Its own name, or that of its complement, the relative information gain."""
         return "relative_information_gain" if self.complement else "normalized_entropy"
 
     @property
-    def description(self) -> str:
+    def definition(self) -> str:
         """The formula."""
         quotient = "log_loss / entropy(Σw·y / Σw)"
         return f"1 − {quotient}" if self.complement else quotient
 
-    def terms(self, space: str) -> tuple[Term, ...]:
+    def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
         """Return what log loss needs, and the labels."""
-        return (*MeanLoss(BinaryCrossentropy()).terms(space), LABEL)
+        return (*MeanLoss(BinaryCrossentropy()).states(model), Sum(model.rows(), Label()))
 
-    def read(self, sums: Sums) -> Reading:
+    def evaluate(self, states: SliceStates) -> MetricValues:
         """Divide the mean log loss by the base rate's entropy."""
-        mean = MeanLoss(BinaryCrossentropy()).read(sums)
-        if mean.value is None:
-            return mean
-        if sums[LABEL].units in (0, sums[WEIGHT].units):
-            return Reading(None, "one_class", mean.evidence)
-        quotient = mean.value / _entropy(sums[LABEL], sums[WEIGHT])
-        return Reading(1.0 - quotient if self.complement else quotient, mean.reason, mean.evidence)
+        values = MeanLoss(BinaryCrossentropy()).evaluate(states)
+        label: ExactSums = states[Sum(values.rows, Label())]
+        weight = states.weight(values.rows)
+        # A mean that is not defined keeps its own reason.
+        values.explain((label.is_zero | (label == weight)) & ~values.undefined, "one_class", undefined=True)
+        rate, rest = label / weight, (weight - label) / weight
+        defined = np.flatnonzero(~values.undefined)
+        entropy = np.full(states.n_slices, np.nan)
+        entropy[defined] = map_formula(binary_entropy, rate[defined], rest[defined])
+        with np.errstate(all="ignore"):
+            quotient = values.value / entropy
+            values.value = 1.0 - quotient if self.complement else quotient
+        return values
 
 
 @dataclass(frozen=True)
-class SumQuotient(_WholeSpace):
+class SumQuotient(PlainMetric):
     """The quotient of two sums, rounded once."""
 
-    label: str
-    numerator: Term
-    denominator: Term
-    description: str
+    name: str
+    numerator: Label | PredictedMean
+    denominator: Label | PredictedMean | Weight
+    definition: str
     spaces: tuple[str, ...] = MEAN_SPACES
 
-    def terms(self, space: str) -> tuple[Term, ...]:
+    def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
         """Return both sums."""
-        return (self.numerator, self.denominator)
+        rows = model.rows()
+        below = () if isinstance(self.denominator, Weight) else (Sum(rows, self.denominator),)
+        return (*model.weight(rows), Sum(rows, self.numerator), *below)
 
-    def read(self, sums: Sums) -> Reading:
+    def evaluate(self, states: SliceStates) -> MetricValues:
         """Divide the two sums."""
-        if sums.n == 0:
-            return Reading(None, "no_rows")
-        denominator = sums[self.denominator]
-        if denominator.is_finite and denominator.units == 0:
-            return Reading(None, f"zero_{self.denominator.quantity}")
-        return _finite(sums[self.numerator] / denominator)
+        rows = states.model.rows()
+        above: ExactSums = states[Sum(rows, self.numerator)]
+        below: ExactSums
+        below = states.weight(rows) if isinstance(self.denominator, Weight) else states[Sum(rows, self.denominator)]
+        values = MetricValues(above / below, rows)
+        values.explain(states.count(rows) == 0, "no_rows", undefined=True)
+        values.explain(below.is_finite & below.is_zero, f"zero_{_WORDS[type(self.denominator)]}", undefined=True)
+        values.explain_infinite()
+        return values
 
 
-MEAN_METRICS: tuple[Metric, ...] = (
-    RootMeanSquaredError(),
-    NormalizedEntropy(),
-    NormalizedEntropy(complement=True),
-    SumQuotient("ctr", LABEL, WEIGHT, "Σw·y / Σw", (*MEAN_SPACES, "margin")),
-    SumQuotient("mean_prediction", PREDICTION, WEIGHT, "Σw·ŷ / Σw, ŷ = σ(x) for logits"),
-    SumQuotient("calibration", PREDICTION, LABEL, "Σw·ŷ / Σw·y"),
-    SumQuotient("copc", LABEL, PREDICTION, "Σw·y / Σw·ŷ: clicks over predicted clicks"),
-)
-ALIASES = {
-    "rmse": "root_mean_squared_error",
-    "ne": "normalized_entropy",
-    "rig": "relative_information_gain",
-}
+_WORDS = {Label: "label", PredictedMean: "prediction", Weight: "weight"}
+
+CTR = SumQuotient("ctr", Label(), Weight(), "Σw·y / Σw", (*MEAN_SPACES, "margin"))
+MEAN_PREDICTION = SumQuotient("mean_prediction", PredictedMean(), Weight(), "Σw·ŷ / Σw, ŷ = σ(x) for logits")
+CALIBRATION = SumQuotient("calibration", PredictedMean(), Label(), "Σw·ŷ / Σw·y")
+COPC = SumQuotient("copc", Label(), PredictedMean(), "Σw·y / Σw·ŷ: clicks over predicted clicks")

@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
-from dataclasses import fields
-from typing import Literal
+from dataclasses import fields, replace
+from typing import Any, Literal
 
 from fastloss.errors import UsageError, nearest_names
-from fastloss.metrics.form import Metric
-from fastloss.metrics.means import ALIASES, MEAN_METRICS, MeanLoss
+from fastloss.metrics.base import Metric
+from fastloss.metrics.means import (
+    CALIBRATION,
+    COPC,
+    CTR,
+    MEAN_PREDICTION,
+    MeanLoss,
+    NormalizedEntropy,
+    RootMeanSquaredError,
+)
 from fastloss_kernels.define import DEFINED
 from fastloss_kernels.losses import LOSSES, Loss
 
+# Every metric that is no loss, once, as it is without parameters.
+METRICS: tuple[Metric, ...] = (
+    RootMeanSquaredError(),
+    NormalizedEntropy(),
+    NormalizedEntropy(complement=True),
+    CTR,
+    MEAN_PREDICTION,
+    CALIBRATION,
+    COPC,
+)
+ALIASES = {
+    "rmse": "root_mean_squared_error",
+    "ne": "normalized_entropy",
+    "rig": "relative_information_gain",
+}
 _LOSSES = {name: loss for loss in LOSSES for name in (loss.name, *loss.aliases, loss.__name__)}
-_METRICS: dict[str, Metric] = {metric.label: metric for metric in MEAN_METRICS}
+_METRICS: dict[str, Any] = {metric.name: metric for metric in METRICS}
 _METRICS |= {alias: _METRICS[name] for alias, name in ALIASES.items()}
 
 
@@ -39,9 +62,7 @@ def parse_metric(given: object) -> Metric:
         raise UsageError(f"A metric is {given!r}; allowed: a name such as 'log_loss', or a loss of fastloss.losses.")
     name, parameters = _parse_call(given)
     if name in _METRICS:
-        if parameters:
-            raise UsageError(f"{name} takes no parameters; got {', '.join(parameters)}.")
-        return _METRICS[name]
+        return _with_parameters(_METRICS[name], name, parameters)
     loss = _LOSSES.get(name) or DEFINED.get(name)
     if loss is None:
         raise UsageError(f"No metric or loss is called {name!r}. {nearest_names(name, known_names())}")
@@ -53,6 +74,20 @@ def parse_metric(given: object) -> Metric:
         return MeanLoss(loss(**parameters))
     except (ValueError, TypeError, OverflowError) as error:
         raise UsageError(str(error)) from None
+
+
+def _with_parameters(metric: Any, name: str, parameters: dict[str, object]) -> Metric:
+    allowed = metric.parameters
+    unknown = [parameter for parameter in parameters if parameter not in allowed]
+    if unknown and not allowed:
+        raise UsageError(f"{name} takes no parameters; got {', '.join(parameters)}.")
+    if unknown:
+        raise UsageError(f"{name} has no parameter {unknown[0]!r}; its parameters: {', '.join(allowed)}.")
+    try:
+        changed: Metric = replace(metric, **parameters)
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from None
+    return changed
 
 
 def _parse_call(text: str) -> tuple[str, dict[str, object]]:
@@ -76,18 +111,6 @@ def _parameter(node: ast.expr) -> object:
     if isinstance(node, ast.Name):
         return {"true": True, "false": False, "none": None}.get(node.id.lower(), node.id)
     return ast.literal_eval(node)
-
-
-def split_names(text: str) -> list[str]:
-    """Split a comma-separated list of metrics, leaving commas inside parentheses alone."""
-    names, depth, start = [], 0, 0
-    for i, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
-            names.append(text[start:i])
-            start = i + 1
-    names.append(text[start:])
-    return [name.strip() for name in names if name.strip()]
 
 
 def default_metrics(spaces: Iterable[str], shape: Literal["row", "list", "index"] = "row") -> list[Metric]:

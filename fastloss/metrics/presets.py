@@ -82,6 +82,8 @@ class Preset:
     clips_both_sides : bool
         Whether probabilities are clipped to [ε, 1 − ε], so that even a certain and right one costs −log(1 − ε);
         otherwise logarithms are clipped at log ε.
+    clips_in_column_type : bool
+        Whether the bounds of clipping are rounded to the column's type first.
     reduction : str
         How a loss is summed up over rows.
     reductions : mapping of str to str
@@ -90,7 +92,7 @@ class Preset:
         How a pointwise loss is taken over lists.
     units : mapping of str to Unit
         Units of losses, by their names.
-    forms : mapping of str to callable
+    variants : mapping of str to callable
         Losses whose formula differs, by their names: from the loss to one that stands in.
     list_inputs : mapping of str to ListInputs
         Losses of lists of probabilities that are prepared in another way than by the clipping, by their names.
@@ -102,11 +104,12 @@ class Preset:
     says: str
     epsilon: float | None
     clips_both_sides: bool
+    clips_in_column_type: bool = False
     reduction: Reduction = "mean"
     reductions: Mapping[str, Reduction] = field(default_factory=dict)
     list_reduction: ListReduction = "row"
     units: Mapping[str, Unit] = field(default_factory=dict)
-    forms: Mapping[str, Callable[[Loss], Loss]] = field(default_factory=dict)
+    variants: Mapping[str, Callable[[Loss], Loss]] = field(default_factory=dict)
     list_inputs: Mapping[str, ListInputs] = field(default_factory=dict)
     ignored_class: int | None = None
 
@@ -124,19 +127,19 @@ class Preset:
         probable = [space for space in spaces if space in ("prob", "logprob")]
         said = [self.says] if clips and any(space in loss.saturated for loss in plain for space in probable) else []
         for loss in plain:
-            form, inputs = self.form(loss), self.list_inputs.get(loss.name)
-            if form is not loss:
-                said.append(f"{loss.name} is {form.definition}")
+            variant, inputs = self.variant_of(loss), self.list_inputs.get(loss.name)
+            if variant is not loss:
+                said.append(f"{loss.name} is {variant.definition}")
             if inputs is not None and "prob" in spaces:
                 said += [f"{loss.name} divides the probabilities of a list by their sum"] * bool(inputs.normalize)
                 said += [f"{loss.name} clips labels too"] * (inputs.clips_labels and clips)
         return said
 
-    def form(self, loss: Loss) -> Loss:
+    def variant_of(self, loss: Loss) -> Loss:
         """Return the loss that stands in for a loss; mostly itself."""
         if isinstance(loss, OverLists):
-            return dataclasses.replace(loss, loss=self.form(loss.loss))
-        return self.forms[loss.name](loss) if loss.name in self.forms else loss
+            return dataclasses.replace(loss, loss=self.variant_of(loss.loss))
+        return self.variants[loss.name](loss) if loss.name in self.variants else loss
 
 
 def _poisson(constant: float, form: str) -> Callable[[Loss], Loss]:
@@ -170,9 +173,10 @@ PRESETS: Mapping[str, Preset] = {
             says="probabilities are clipped to 1e-7 and 1 - 1e-7",
             epsilon=_KERAS_EPSILON,
             clips_both_sides=True,
+            clips_in_column_type=True,
             reduction="sum_over_batch_size",
             units={"mean_absolute_percentage_error": PERCENT},
-            forms={
+            variants={
                 "mean_absolute_percentage_error": _percentage(_KERAS_EPSILON),
                 "mean_squared_logarithmic_error": lambda _: FlooredSquaredLogarithmicError(_KERAS_EPSILON),
                 "poisson": _poisson(_KERAS_EPSILON, "shifted"),
@@ -194,7 +198,7 @@ PRESETS: Mapping[str, Preset] = {
             # Its weights are of classes, and its mean divides by those of the rows' classes.
             reductions={"sparse_categorical_crossentropy": "mean"},
             list_reduction="element",
-            forms={
+            variants={
                 # PyTorch itself has no such loss; this is what torchmetrics divides by at least.
                 "mean_absolute_percentage_error": _percentage(1.17e-6),
                 "poisson": _poisson_of_torch,
@@ -207,21 +211,21 @@ PRESETS: Mapping[str, Preset] = {
             says="probabilities are clipped to eps and 1 - eps of the column's type",
             epsilon=None,
             clips_both_sides=True,
-            forms={"mean_absolute_percentage_error": _percentage(2.0**-52)},
+            variants={"mean_absolute_percentage_error": _percentage(2.0**-52)},
         ),
         Preset(
             name="xgboost",
             says="logarithms of probabilities are at least log 1e-16",
             epsilon=1e-16,
             clips_both_sides=False,
-            forms={"poisson": _poisson(1e-16, "floored_full")},
+            variants={"poisson": _poisson(1e-16, "floored_full")},
         ),
         Preset(
             name="lightgbm",
             says="logarithms of probabilities are at least log 1e-15",
             epsilon=1e-15,
             clips_both_sides=False,
-            forms={
+            variants={
                 "mean_absolute_percentage_error": _percentage(1.0),
                 "poisson": _poisson(1e-10, "floored"),
             },

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from fastloss.errors import UsageError, nearest_names
-from fastloss.metrics.form import Metric
-from fastloss.metrics.means import ALIASES, MEAN_METRICS
-from fastloss.metrics.names import known_names
+from fastloss.metrics.base import Metric
+from fastloss.metrics.names import ALIASES, METRICS, known_names
 from fastloss_kernels.domain import Interval
 from fastloss_kernels.losses import LOSSES, BinaryLoss, ListwiseLoss, Loss
 
@@ -36,7 +35,7 @@ class Entry:
 
 def entries() -> list[Entry]:
     """Return every loss, then every other metric."""
-    return [_loss_entry(loss) for loss in LOSSES] + [_metric_entry(metric) for metric in MEAN_METRICS]
+    return [_loss_entry(loss) for loss in LOSSES] + [_metric_entry(metric) for metric in METRICS]
 
 
 def render_losses(name: str | None = None) -> str:
@@ -88,14 +87,14 @@ def _loss_entry(loss: type[Loss]) -> Entry:
 
 def _metric_entry(metric: Metric) -> Entry:
     facts = [
-        ("formula", metric.description),
+        ("formula", metric.definition),
         ("labels", "; ".join(_labels_by_space(metric))),
         ("predictions", ", ".join(metric.spaces)),
     ]
     if source := _references(type(metric)):
         facts.append(("source", source))
-    aliases = tuple(alias for alias, name in ALIASES.items() if name == metric.label)
-    return Entry(metric.label, aliases, "metric", tuple(facts))
+    aliases = tuple(alias for alias, name in ALIASES.items() if name == metric.name)
+    return Entry(metric.name, aliases, "metric", tuple(facts))
 
 
 def _labels_by_space(metric: Metric) -> Iterator[str]:

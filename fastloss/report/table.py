@@ -9,34 +9,31 @@ from rich.cells import cell_len
 
 if TYPE_CHECKING:
     from fastloss.plan import Plan
-    from fastloss.result import Result, Value
 
-# A longer list of slices is no longer read by a person; JSON and Arrow have them all.
-MOST_SLICES = 50
+# One number with its evidence, as `Value.to_dict` returns it.
+Shown = Mapping[str, Any]
 
 
-def render(result: Result, most_slices: int = MOST_SLICES) -> str:
+def render(content: Mapping[str, Any]) -> str:
     """Return a result as text: what was read, the total, and one table for each grouping.
 
     Parameters
     ----------
-    result : Result
-        What to show.
-    most_slices : int
-        Slice values to show of each grouping; a last line says how many there are beside them.
+    content : mapping
+        What `Result.shown` returns.
 
     Returns
     -------
     str
         Numbers have six significant digits. A value that is not defined stands as ``null`` with its reason.
     """
-    groupings: dict[tuple[str, ...], list[Value]] = {}
-    for value in result.values:
-        groupings.setdefault(tuple(value.slice), []).append(value)
-    weighted = result.asked["weight"] is not None
-    blocks = [_header(result), "total\n" + _total(groupings.pop((), []), weighted)]
-    for keys, values in groupings.items():
-        blocks.append(f"by {' × '.join(keys)}\n" + _slices(keys, values, weighted, most_slices))
+    weighted = content["plan"]["weight"] is not None
+    blocks = [_header(content), "total\n" + _total(content["total"], weighted)]
+    blocks += [
+        f"by {' × '.join(printable(key) for key in grouping['keys'])}\n" + _slices(grouping, weighted)
+        for grouping in content["groupings"]
+        if grouping["n_slices"]
+    ]
     return "\n\n".join(blocks)
 
 
@@ -66,19 +63,20 @@ def render_plan(description: Mapping[str, Any]) -> str:
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
     """Return what a plan would read and compute, as plain values."""
-    roles: dict[str, list[str]] = {column: [] for column in plan.columns}
-    roles[plan.label].append("label")
-    for model in plan.models:
+    request, types = plan.request, plan.evaluation.types
+    roles: dict[str, list[str]] = {column: [] for column in request.columns}
+    roles[request.label].append("label")
+    for model in request.models:
         roles[model.column].append(f"{model.space} of {model.name}")
-    if plan.weight is not None:
-        roles[plan.weight].append("weight")
-    for key in plan.keys:
+    if request.weight is not None:
+        roles[request.weight].append("weight")
+    for key in request.keys:
         roles[key].append("slice key")
     summary, execution = plan.summary, plan.execution
     streamed = summary.rows is None
     return {
         "plan": {"fingerprint": plan.fingerprint, **plan.asked()},
-        "columns": [{"name": name, "type": plan.types[name], "roles": roles[name]} for name in plan.columns],
+        "columns": [{"name": name, "type": types[name].name, "roles": roles[name]} for name in request.columns],
         "files": None if streamed else summary.files,
         "row_groups": None if streamed else summary.row_groups,
         "rows": summary.rows,
@@ -100,8 +98,8 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def _header(result: Result) -> str:
-    rows, files = result.rows, result.files
+def _header(content: Mapping[str, Any]) -> str:
+    rows, files = content["rows"], content["files"]
     used = rows["used"]
     if isinstance(used, int):
         shown = f"{used:,} used"
@@ -109,33 +107,32 @@ def _header(result: Result) -> str:
         shown = "used: " + ", ".join(f"{n:,} by {printable(model)}" for model, n in used.items())
     origin = f" from {_count(files['read'], 'file')}" if files["read"] else ""
     lines = [f"{_count(rows['read'], 'row')} read{origin}, {shown}"]
-    lines += [
-        f"dropped {cause['rows']:,}: {cause['cause']} in {printable(cause['column'])}, "
-        f"the first in {printable(cause['first'])}"
-        for cause in rows["dropped"]
-    ]
+    for cause in rows["dropped"]:
+        left_out = "left out of some metrics" if "metrics" in cause else "dropped"
+        place = f"{printable(cause['column'])}, the first in {printable(cause['first'])}"
+        lines.append(f"{left_out} {cause['rows']:,}: {cause['cause']} in {place}")
     for skipped in files["skipped"]:
         part = "" if skipped["row_group"] is None else f", row group {skipped['row_group']}"
         lost = "" if skipped["rows"] is None else f" ({_count(skipped['rows'], 'row')})"
         lines.append(f"skipped {printable(skipped['file'])}{part}{lost}: {printable(skipped['cause'])}")
-    return "\n".join([*lines, *_conventions(result)])
+    return "\n".join([*lines, *_conventions(content)])
 
 
-def _conventions(result: Result) -> list[str]:
+def _conventions(content: Mapping[str, Any]) -> list[str]:
     """Say how losses were summed up, and by whose conventions."""
 
     def found(name: str) -> dict[str, list[str]]:
         metrics: dict[str, list[str]] = {}
-        for value in result.values:
-            if name in value.evidence and value.metric not in metrics.setdefault(str(value.evidence[name]), []):
-                metrics[str(value.evidence[name])].append(value.metric)
+        for value in content["total"]:
+            if name in value and value["metric"] not in metrics.setdefault(str(value[name]), []):
+                metrics[str(value[name])].append(value["metric"])
         return metrics
 
     lists = found("list_reduction")
     # The mean of a list, or the sum over its candidates: what is done with them is the reduction's matter.
     elements = "the mean over all candidates of all lists" if not found("reduction") else "each candidate by itself"
     said = {"row": "the mean in each list, then over lists", "element": elements}
-    preset, said_of = result.asked.get("preset"), result.conventions
+    preset, said_of = content["plan"].get("preset"), content["conventions"]
     return [
         *([] if preset is None else [f"preset {preset}{': ' * bool(said_of)}{'; '.join(said_of)}"]),
         *(f"reduction {name}: {_REDUCTIONS[name]} ({', '.join(of)})" for name, of in found("reduction").items()),
@@ -155,51 +152,75 @@ def _count(n: int, what: str) -> str:
     return f"{n:,} {what}" + ("" if n == 1 else "s")
 
 
-def _total(values: Sequence[Value], weighted: bool) -> str:
+def _total(values: Sequence[Shown], weighted: bool) -> str:
     """Lay out one row for each metric and one column for each model."""
-    models = list(dict.fromkeys(value.model for value in values))
-    metrics = list(dict.fromkeys(value.metric for value in values))
-    by_place = {(value.metric, value.model): value for value in values}
-    firsts = [by_place[metrics[0], model] for model in models]
+    models = list(dict.fromkeys(value["model"] for value in values))
+    metrics = list(dict.fromkeys(value["metric"] for value in values))
+    by_place = {(value["metric"], value["model"]): value for value in values}
+    by_model = [[by_place[metric, model] for metric in metrics] for model in models]
+    # Metrics of lists may each use rows of their own.
+    same_rows = all(value["n"] == of_model[0]["n"] for of_model in by_model for value in of_model)
     rows = [["metric", *(printable(model) for model in models)]]
     rows += [[metric, *(_number(by_place[metric, model]) for model in models)] for metric in metrics]
-    rows.append(["n", *(f"{value.n:,}" for value in firsts)])
-    if weighted:
-        rows.append(["weight", *(_weight(value) for value in firsts)])
-    for name, counts in _saturated([[by_place[metric, model] for metric in metrics] for model in models]).items():
+    if same_rows:
+        rows.append(["n", *(f"{of_model[0]['n']:,}" for of_model in by_model)])
+    if same_rows and weighted:
+        rows.append(["weight", *(_weight(of_model[0]["weight"]) for of_model in by_model)])
+    for name, counts in _saturated(by_model).items():
         rows.append([name, *(f"{n:,}" for n in counts)])
-    return _aligned(rows, "l" + "r" * len(models))
+    if not same_rows:
+        names = ["n", "weight"] if weighted else ["n"]
+        rows[0] += [name if len(models) == 1 else f"{name} of {printable(m)}" for m in models for name in names]
+        for row, metric in zip(rows[1:], metrics, strict=False):
+            for model in models:
+                value = by_place[metric, model]
+                row += [f"{value['n']:,}", *([_weight(value["weight"])] if weighted else [])]
+        rows = [row + [""] * (len(rows[0]) - len(row)) for row in rows]
+    return _aligned(rows, "l" + "r" * (len(rows[0]) - 1))
 
 
-def _slices(keys: tuple[str, ...], values: Sequence[Value], weighted: bool, most: int) -> str:
+def _slices(grouping: Mapping[str, Any], weighted: bool) -> str:
     """Lay out one row for each slice and model, and one column for each metric."""
-    slices: dict[tuple[Any, ...], dict[str, list[Value]]] = {}
-    for value in values:
-        slices.setdefault(tuple(value.slice.values()), {}).setdefault(value.model, []).append(value)
-    lines = [(key, model, found) for key, models in list(slices.items())[:most] for model, found in models.items()]
-    several = len({value.model for value in values}) > 1
-    metrics = [value.metric for value in lines[0][2]]
+    keys, slices = grouping["keys"], grouping["slices"]
+    lines: list[tuple[list[Any], str, list[Shown]]] = []
+    for values in slices:
+        for model in dict.fromkeys(value["model"] for value in values):
+            of_model = [value for value in values if value["model"] == model]
+            lines.append(([values[0]["slice"][key] for key in keys], model, of_model))
+    if not lines:
+        return f"no slice has rows enough, of {_count(grouping['n_slices'], 'slice')}"
+    several = len({model for _, model, _ in lines}) > 1
+    # Metrics of lists may each use rows of their own.
+    same_rows = all(value["n"] == found[0]["n"] for _, _, found in lines for value in found)
+    columns = []
+    for value in lines[0][2]:
+        columns += [value["metric"]] if same_rows else [f"n of {value['metric']}", value["metric"]]
     saturated = _saturated([found for _, _, found in lines])
-    rows = [[*(printable(key) for key in keys), *(["model"] if several else []), "n"]]
-    rows[0] += [*(["weight"] if weighted else []), *metrics, *saturated]
+    rows = [[*(printable(key) for key in keys), *(["model"] if several else []), *(["n"] if same_rows else [])]]
+    rows[0] += [*(["weight"] if weighted else []), *columns, *saturated]
     for index, (key, model, found) in enumerate(lines):
-        row = [*(_key(part) for part in key), *([printable(model)] if several else []), f"{found[0].n:,}"]
-        row += [*([_weight(found[0])] if weighted else []), *(_number(value) for value in found)]
+        row = [*(_key(part) for part in key), *([printable(model)] if several else [])]
+        row += [*([f"{found[0]['n']:,}"] if same_rows else []), *([_weight(found[0]["weight"])] if weighted else [])]
+        for value in found:
+            row += [_number(value)] if same_rows else [f"{value['n']:,}", _number(value)]
         rows.append(row + [f"{counts[index]:,}" for counts in saturated.values()])
     n_texts = len(keys) + several
     table = _aligned(rows, "l" * n_texts + "r" * (len(rows[0]) - n_texts))
-    more = len(slices) - most
+    more = grouping["n_of_min_rows"] - len(slices)
     if more > 0:
-        table += f"\n… and {_count(more, 'slice')} more; JSON (--format json, Result.to_json) has all of them."
+        table += f"\n… {len(slices):,} of {grouping['n_of_min_rows']:,} slices; JSON and Arrow have all of them."
+    small = grouping["n_slices"] - grouping["n_of_min_rows"]
+    if small:
+        table += f"\n… {_count(small, 'slice')} of fewer rows left out."
     return table
 
 
-def _saturated(rows: Iterable[Sequence[Value]]) -> dict[str, list[int]]:
+def _saturated(rows: Iterable[Sequence[Shown]]) -> dict[str, list[int]]:
     """Collect the counts of saturated rows that are above 0, named after the metric where metrics differ."""
     by_metric: dict[str, list[int]] = {}
     for row in rows:
         for value in row:
-            by_metric.setdefault(value.metric, []).append(int(value.evidence.get("n_saturated", 0)))
+            by_metric.setdefault(value["metric"], []).append(int(value.get("n_saturated", 0)))
     distinct: dict[tuple[int, ...], str] = {}
     for metric, counts in by_metric.items():
         if any(counts):
@@ -209,12 +230,12 @@ def _saturated(rows: Iterable[Sequence[Value]]) -> dict[str, list[int]]:
     return {f"n_saturated of {metric}": list(counts) for counts, metric in distinct.items()}
 
 
-def _number(value: Value) -> str:
-    return f"null ({value.reason})" if value.value is None else _six_digits(value.value)
+def _number(value: Shown) -> str:
+    return f"null ({value['reason']})" if value["value"] is None else _six_digits(value["value"])
 
 
-def _weight(value: Value) -> str:
-    return f"{value.weight:,.0f}" if value.weight.is_integer() and value.weight < 1e15 else _six_digits(value.weight)
+def _weight(weight: float) -> str:
+    return f"{weight:,.0f}" if weight.is_integer() and weight < 1e15 else _six_digits(weight)
 
 
 def _six_digits(number: float) -> str:

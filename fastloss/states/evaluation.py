@@ -1,27 +1,48 @@
-"""The whole state of an evaluation: the ledger and the sums of every grouping."""
+"""The whole state of an evaluation: the ledger, and a table of slices for every grouping."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fastloss.states.base import StateSpec
 from fastloss.states.ledger import Ledger
-from fastloss.states.sums import CellSums
+from fastloss.states.slices import SliceTable
 
 
 @dataclass
 class EvaluationState:
-    """What a task contributes, and what tasks merge into."""
+    """What a task contributes, and what tasks merge into.
+
+    Attributes
+    ----------
+    ledger : Ledger
+        The rows that were read, and those left out.
+    tables : tuple of SliceTable
+        The statistics of each grouping.
+    """
 
     ledger: Ledger
-    groupings: tuple[CellSums, ...]
+    tables: tuple[SliceTable, ...]
 
     @classmethod
-    def identity(cls, n_groupings: int, n_counts: int, n_terms: int) -> EvaluationState:
+    def identity(cls, groupings: Sequence[tuple[str, ...]], specs: Sequence[StateSpec]) -> EvaluationState:
         """Return the state of no rows."""
-        return cls(Ledger(), tuple(CellSums(n_counts, n_terms) for _ in range(n_groupings)))
+        return cls(Ledger(), tuple(SliceTable(keys, specs) for keys in groupings))
 
-    def absorb(self, other: EvaluationState) -> None:
-        """Add another state to this one; the other stays as it is."""
-        self.ledger.absorb(other.ledger)
-        for mine, theirs in zip(self.groupings, other.groupings, strict=True):
-            mine.absorb(theirs)
+    def merge(self, other: EvaluationState) -> None:
+        """Add another state to this one. The other stays as it is."""
+        self.ledger.merge(other.ledger)
+        for mine, theirs in zip(self.tables, other.tables, strict=True):
+            mine.merge(theirs)
+
+    def normalize(self) -> None:
+        """Bring every column into the form that is read and stored."""
+        for table in self.tables:
+            for column in table.columns:
+                column.normalize()
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the statistics take."""
+        return sum(table.nbytes for table in self.tables)

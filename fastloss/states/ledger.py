@@ -5,15 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from fastloss.states.causes import BAD_CAUSES, Cause
 
-class Location(NamedTuple):
-    """Where a row stands, ordered as the log is read; rows count from 0 inside their row group."""
 
-    task: int
-    row: int
+class Place(NamedTuple):
+    """Where the first row of a batch stands; rows count from 0 in a row group, and in a stream from its beginning."""
+
     origin: str
     row_group: int | None
+    first_row: int
+
+
+class Location(NamedTuple):
+    """Where a row stands, and the number found there."""
+
+    origin: str
+    row_group: int | None
+    row: int
     value: float | None
+
+    @property
+    def order(self) -> tuple[str, int, int]:
+        """What locations are ordered by, whichever was found first."""
+        return self.origin, -1 if self.row_group is None else self.row_group, self.row
 
     def describe(self) -> str:
         """Say the place in words."""
@@ -21,29 +35,9 @@ class Location(NamedTuple):
         return f"{self.origin}{part}, row {self.row}"
 
 
-class Cause(NamedTuple):
-    """Why a row was left out, the column that made it so, and what that column was read as."""
-
-    name: str
-    column: str
-    role: str
-
-
-# A bad row stops the evaluation unless the user chose to drop it; other causes are counted and skipped.
-BAD_CAUSES = (
-    "nan",
-    "outside_domain",
-    "negative_weight",
-    "infinite_weight",
-    "different_lengths",
-    "two_infinite_predictions",
-    "list_too_long",
-)
-
-
 @dataclass
 class Ledger:
-    """Counts of rows; merging adds them and keeps the first location of each cause."""
+    """Counts of rows. Merging adds them and keeps the first location of each cause, by file, row group and row."""
 
     n_read: int = 0
     dropped: dict[Cause, int] = field(default_factory=dict)
@@ -53,11 +47,15 @@ class Ledger:
         """Count rows left out for one cause, the first of them at `location`."""
         self.dropped[cause] = self.dropped.get(cause, 0) + count
         known = self.first.get(cause)
-        if known is None or location[:2] < known[:2]:
+        if known is None or location.order < known.order:
             self.first[cause] = location
 
-    def absorb(self, other: Ledger) -> None:
-        """Add another ledger to this one."""
+    def merge(self, other: Ledger) -> None:
+        """Add another ledger to this one. The other stays as it is."""
         self.n_read += other.n_read
         for cause, count in other.dropped.items():
             self.drop(cause, count, other.first[cause])
+
+    def bad(self) -> dict[Cause, int]:
+        """Return the bad rows by cause."""
+        return {cause: count for cause, count in self.dropped.items() if cause.name in BAD_CAUSES}

@@ -1,0 +1,214 @@
+"""How a log is read: threads, memory and batches. None of it can change a digit of a result."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from fastloss.errors import UsageError
+from fastloss.request import one_of
+
+DEFAULT_MEMORY = 512 << 20
+# Long enough that the interpreter's share of a batch is small, short enough that its columns stay in the cache.
+_LARGEST_BATCH_ROWS = 262_144
+_SMALLEST_BATCH_ROWS = 4_096
+_SMALLEST_TASK_BYTES = 4 << 20
+# What the process takes beside columns, buffers and states: the compiler, compiled kernels, the allocators' slack.
+_FIXED_BYTES = 160 << 20
+# Numbers that a thread holds for each row of a batch beside its columns: terms, slice numbers, their order, copies.
+_SCRATCH_COLUMNS = 8
+# What a candidate takes as it is decoded, as float64 of label and score, and as what a loss derives from it.
+_CANDIDATE_BYTES = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionOptions:
+    """How the caller wants a log to be read; what is None is chosen.
+
+    Attributes
+    ----------
+    reader : str
+        What decodes Parquet.
+    verify_checksums : bool
+        Verify the checksum of each Parquet page that carries one.
+    on_bad_file : {"raise", "skip"}
+        What to do at a file that cannot be read.
+    memory : int or str
+        Bound of the memory that the scan may take beyond the imported libraries.
+    threads : int or None
+        Reader threads, or worker processes.
+    batch_rows : int or None
+        Rows evaluated at a time.
+    executor : str
+        What the tasks run on.
+    device : str
+        Where the kernels run.
+    """
+
+    reader: Any = "pyarrow"
+    verify_checksums: Any = False
+    on_bad_file: Literal["raise", "skip"] = "raise"
+    memory: int | str = DEFAULT_MEMORY
+    threads: int | None = None
+    batch_rows: int | None = None
+    executor: str = "threads"
+    device: str = "cpu"
+
+    @classmethod
+    def of(cls, words: Mapping[str, Sequence[str]], **options: Any) -> ExecutionOptions:
+        """Check what a caller wrote; `words` has the allowed words of options that a registry elsewhere lists."""
+        allowed = {**words, "on_bad_file": ("raise", "skip")}
+        for name, given in options.items():
+            if name in allowed:
+                one_of(name, given, allowed[name])
+        return cls(**options)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the log is read.
+
+    Attributes
+    ----------
+    reader, verify_checksums, on_bad_file, executor, device
+        As in `ExecutionOptions`.
+    threads : int
+        Reader threads, or worker processes.
+    memory_bytes : int
+        The memory that the scan may take.
+    batch_rows : int
+        Rows evaluated at a time.
+    n_columns : int
+        Columns that are read.
+    sliced : bool
+        Whether there are slices, which take a part of the memory.
+    """
+
+    reader: Any
+    verify_checksums: Any
+    on_bad_file: Literal["raise", "skip"]
+    executor: str
+    device: str
+    threads: int
+    memory_bytes: int
+    batch_rows: int
+    n_columns: int
+    sliced: bool
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Memory of all threads' buffers for the batch in work."""
+        return self.threads * self.batch_rows * 8 * (self.n_columns + _SCRATCH_COLUMNS)
+
+    @property
+    def slices_bytes(self) -> int:
+        """The part of the memory that slices may take, when there are slices."""
+        return _slices_bytes(self.memory_bytes, self.sliced)
+
+    @property
+    def task_bytes(self) -> int:
+        """Decoded bytes that a task may hold at once."""
+        room = self.memory_bytes - _FIXED_BYTES - self.slices_bytes
+        return max(_SMALLEST_TASK_BYTES, (room - self.buffer_bytes) // self.threads)
+
+    @property
+    def longest_list(self) -> int:
+        """How many candidates a list may have: as many as a thread's part of the memory has room for."""
+        return max(self.batch_rows, self.task_bytes // _CANDIDATE_BYTES)
+
+    def memory_bound(self, largest_task_bytes: int | None) -> int:
+        """Return the most memory that the scan takes beyond the imported libraries, bytes.
+
+        Parameters
+        ----------
+        largest_task_bytes : int or None
+            The decoded bytes of the largest task; None where that is not known, as of a stream.
+        """
+        task = self.task_bytes if largest_task_bytes is None else largest_task_bytes
+        return _FIXED_BYTES + self.threads * task + self.buffer_bytes + self.slices_bytes
+
+    def with_fewer_threads(self) -> Execution:
+        """Return the same with one thread less."""
+        return replace(self, threads=self.threads - 1)
+
+
+def _slices_bytes(memory_bytes: int, sliced: bool) -> int:
+    # A quarter of what is there by default, and of more than that three quarters.
+    more = max(0, memory_bytes - DEFAULT_MEMORY)
+    return (memory_bytes - more) // 4 + 3 * more // 4 if sliced else 0
+
+
+def memory_for_slices(slices_bytes: int) -> int:
+    """Return a memory of which slices may take so much."""
+    return DEFAULT_MEMORY + max(0, slices_bytes - DEFAULT_MEMORY // 4) * 4 // 3
+
+
+def choose_execution(options: ExecutionOptions, *, n_columns: int, sliced: bool) -> Execution:
+    """Choose what the caller left open so that the smallest pieces of a log fit in the memory.
+
+    Raises
+    ------
+    UsageError
+        If they cannot fit, or a number is out of range.
+    """
+    memory_bytes = parse_bytes(options.memory)
+    room = memory_bytes - _slices_bytes(memory_bytes, sliced) - _FIXED_BYTES
+    row_bytes = 8 * (n_columns + _SCRATCH_COLUMNS)
+    rows = _SMALLEST_BATCH_ROWS if options.batch_rows is None else _positive("batch_rows", options.batch_rows)
+    thread_bytes = _SMALLEST_TASK_BYTES + rows * row_bytes
+    if options.threads is None:
+        threads = max(1, min(available_cpus(), room // thread_bytes))
+    else:
+        threads = _positive("threads", options.threads)
+    if room < threads * thread_bytes:
+        raise UsageError(
+            f"memory is {format_bytes(memory_bytes)}; {threads} thread{'s' if threads > 1 else ''} with batches of "
+            f"{rows} rows need {format_bytes(memory_bytes + threads * thread_bytes - room)}. Raise memory"
+            f"{' or lower threads' if threads > 1 else ''}."
+        )
+    if options.batch_rows is None:
+        # A quarter for the batches in work leaves the rest to what is read.
+        rows = min(_LARGEST_BATCH_ROWS, max(rows, room // (4 * threads * row_bytes)))
+    return Execution(
+        reader=options.reader,
+        verify_checksums=options.verify_checksums,
+        on_bad_file=options.on_bad_file,
+        executor=options.executor,
+        device=options.device,
+        threads=threads,
+        memory_bytes=memory_bytes,
+        batch_rows=rows,
+        n_columns=n_columns,
+        sliced=sliced,
+    )
+
+
+def _positive(name: str, given: int) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise UsageError(f"{name} is {given!r}; allowed: a whole number from 1.")
+    return given
+
+
+def available_cpus() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+_UNITS |= {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def parse_bytes(given: int | str) -> int:
+    """Read a number of bytes such as 536870912, '512MiB' or '1GB'."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(given))
+    if isinstance(given, bool) or match is None or match[2].lower() not in _UNITS:
+        raise UsageError(f"memory is {given!r}; allowed: bytes, or a number with KB, MB, GB, KiB, MiB or GiB.")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def format_bytes(count: int) -> str:
+    """Write a number of bytes for a person."""
+    return f"{count / (1 << 20):,.0f} MiB" if count >= 1 << 20 else f"{count:,} bytes"

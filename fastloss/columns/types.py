@@ -1,0 +1,47 @@
+"""The checks of a log's schema against a request: names, and types that a column's role allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from fastloss.columns.arrow import check_key_type, check_list_type, check_numeric_type, is_list_type
+from fastloss.errors import SchemaError, UsageError, nearest_names
+from fastloss.request import ColumnType, Request
+
+
+def check_columns(schema: pa.Schema, request: Request, keep: Sequence[str] = ()) -> dict[str, ColumnType]:
+    """Check every column that is read, and return the types of those that the request names.
+
+    Raises
+    ------
+    SchemaError
+        If a column is missing, is there twice, or has a type that its role does not allow.
+    """
+    for column in (*request.columns, *keep):
+        if not isinstance(column, str):
+            raise UsageError(f"A column is named by {column!r}; allowed: a string.")
+        if column not in schema.names:
+            raise SchemaError(f"The log has no column {column!r}. {nearest_names(column, schema.names)}")
+        if schema.names.count(column) > 1:
+            raise SchemaError(f"The log has {schema.names.count(column)} columns called {column!r}; rename them.")
+    for column in request.numeric_columns:
+        kind = schema.field(column).type
+        if is_list_type(kind) and column == request.weight:
+            raise SchemaError(f"the weight column {column!r} has type {kind}; one number a row is needed.")
+        (check_list_type if is_list_type(kind) else check_numeric_type)(column, kind)
+    for key in request.keys:
+        check_key_type(key, schema.field(key).type)
+    return {column: _column_type(schema.field(column).type) for column in request.columns}
+
+
+def _column_type(kind: pa.DataType) -> ColumnType:
+    return ColumnType(str(kind), is_list_type(kind), _machine_epsilon(kind))
+
+
+def _machine_epsilon(kind: pa.DataType) -> float:
+    """Return the distance from 1 to the next number of a column's type; other than floats count as float64."""
+    if is_list_type(kind) or pa.types.is_dictionary(kind):
+        return _machine_epsilon(kind.value_type)
+    return 2.0**-10 if pa.types.is_float16(kind) else 2.0**-23 if pa.types.is_float32(kind) else 2.0**-52

@@ -1,0 +1,24 @@
+"""How a batch is checked, and cut where it holds long lists: what the engine and scoring share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fastloss.budget import Execution
+from fastloss.columns.base import Batch
+from fastloss.engine.checks import Checks, RowChecks
+from fastloss.engine.device import Device
+from fastloss.engine.list_checks import ListChecks, pieces
+from fastloss.metrics.resolve import Evaluation
+
+
+def make_checks(evaluation: Evaluation, device: Device) -> Checks:
+    """Return the checks of a request's columns, rows or lists."""
+    return ListChecks(evaluation, device) if evaluation.lists else RowChecks(evaluation, device)
+
+
+def split_batch(evaluation: Evaluation, execution: Execution, batch: Batch) -> Iterator[Batch]:
+    """Return a batch whole, or one of lists in pieces of no more candidates than a batch has rows."""
+    if evaluation.lists:
+        return pieces(batch, execution.batch_rows, execution.longest_list)
+    return iter((batch,))

@@ -1,0 +1,206 @@
+"""Which rows of a batch can be used, for columns of one number a row; and the prose of refusals, for lists too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from fastloss.columns.base import Batch, NumberArray
+from fastloss.engine.device import Device
+from fastloss.engine.inputs import Inputs, RowInputs
+from fastloss.engine.selection import Mask, Selection
+from fastloss.engine.workspace import read_only
+from fastloss.errors import DataError
+from fastloss.metrics.base import ModelFacts
+from fastloss.metrics.resolve import Evaluation
+from fastloss.states import causes
+from fastloss.states.base import RowSet
+from fastloss.states.causes import Cause
+from fastloss.states.ledger import Ledger, Location, Place
+from fastloss_kernels.domain import Interval
+
+_LARGEST = float(np.finfo(np.float64).max)
+_SMALLEST = 5e-324
+
+
+@dataclass
+class ModelRows:
+    """What one model reads of a batch.
+
+    Attributes
+    ----------
+    inputs : RowInputs or ListInputs
+        All rows of the batch.
+    keep : mapping of RowSet to numpy.ndarray of bool, or None
+        The rows of each set that statistics are kept of; None for all.
+    may_saturate : bool
+        Whether a loss of some row may be clipped or infinite.
+    """
+
+    inputs: Inputs
+    keep: dict[RowSet, Mask | None]
+    may_saturate: bool
+
+
+@dataclass
+class CheckedBatch:
+    """The numbers of a batch, and which of its rows can be used.
+
+    Attributes
+    ----------
+    weight : numpy.ndarray or None
+        The rows' weights; None where each weighs 1.
+    models : list of ModelRows
+        What each model reads.
+    """
+
+    weight: NumberArray | None
+    models: list[ModelRows]
+
+
+class Checks(Protocol):
+    """Reads the columns of a batch and leaves out the rows that cannot be used."""
+
+    def check(self, ledger: Ledger, batch: Batch, place: Place) -> CheckedBatch:
+        """Return a batch's numbers; each row that is left out is counted in the ledger."""
+
+
+class WeightChecks:
+    """The checks of weights, which rows and lists share."""
+
+    def __init__(self, evaluation: Evaluation, device: Device) -> None:
+        self._name = evaluation.request.weight
+        self._count_outside = device.sums.make_count_outside()
+
+    def check(self, usable: Selection, batch: Batch) -> tuple[NumberArray | None, Mask | None]:
+        """Return the weights, and the rows that are left out for nothing but a weight of 0 (None: none)."""
+        name = self._name
+        if name is None:
+            return None, None
+        weight, valid = batch.numbers(name)
+        usable.drop_null(valid, Cause(causes.NULL_WEIGHT, name, "weight"))
+        n_nan, n_outside = self._count_outside(weight, _SMALLEST, _LARGEST)
+        if n_nan:
+            usable.drop(np.isnan(weight), Cause(causes.NAN, name, "weight"), weight)
+        if n_outside:
+            usable.drop(weight < 0.0, Cause(causes.NEGATIVE_WEIGHT, name, "weight"), weight)
+            usable.drop(np.isinf(weight), Cause(causes.INFINITE_WEIGHT, name, "weight"), weight)
+            zero_weight: Mask = weight == 0.0
+            if usable.keep is not None:
+                zero_weight &= usable.keep
+            if zero_weight.any():
+                usable.drop(zero_weight, Cause(causes.ZERO_WEIGHT, name, "weight"), weight)
+                return weight, zero_weight
+        return weight, None
+
+
+class RowChecks:
+    """The checks of columns of one number a row."""
+
+    def __init__(self, evaluation: Evaluation, device: Device) -> None:
+        self._evaluation = evaluation
+        self._count_outside = device.sums.make_count_outside()
+        self._weights = WeightChecks(evaluation, device)
+        self._label_range = evaluation.column_label_range
+
+    def check(self, ledger: Ledger, batch: Batch, place: Place) -> CheckedBatch:
+        """Return a batch's numbers; each row that is left out is counted in the ledger."""
+        evaluation = self._evaluation
+        usable = Selection(ledger, place)
+        weight, zero_weight = self._weights.check(usable, batch)
+        label = self._labels(usable, batch)
+        models = []
+        of_column: dict[str, Selection] = {}
+        of_space: dict[tuple[str, str], Selection] = {}
+        for model, allowed in zip(evaluation.models, evaluation.prediction_ranges, strict=True):
+            score, valid = batch.numbers(model.column)
+            # One pass usually shows that all is well: the range in which nothing saturates is the narrower one.
+            low, high = evaluation.conventions.unsaturated(model.space, model.column)
+            n_nan, n_outside = self._count_outside(score, max(low, allowed.bounds[0]), min(high, allowed.bounds[1]))
+            # Two models may read one column: what it drops is counted once.
+            if model.column not in of_column:
+                of_column[model.column] = usable.copy()
+                null = Cause(causes.NULL_PREDICTION, model.column, model.space)
+                of_column[model.column].drop_null(valid, null)
+                if n_nan:
+                    nan = Cause(causes.NAN, model.column, model.space)
+                    of_column[model.column].drop(np.isnan(score), nan, score)
+            if (model.column, model.space) not in of_space:
+                own = of_space[model.column, model.space] = of_column[model.column].copy()
+                outside = Cause(causes.OUTSIDE_DOMAIN, model.column, model.space)
+                _drop_outside(own, score, outside, n_outside, allowed)
+            keep = of_space[model.column, model.space].keep
+            rows: dict[RowSet, Mask | None] = {model.rows(): keep}
+            if zero_weight is not None:
+                rows[model.zero_weight_rows] = zero_weight
+            models.append(ModelRows(RowInputs(score, label), rows, n_outside > 0))
+        return CheckedBatch(weight, models)
+
+    def _labels(self, usable: Selection, batch: Batch) -> NumberArray:
+        name = self._evaluation.request.label
+        label, valid = batch.numbers(name)
+        usable.drop_null(valid, Cause(causes.NULL_LABEL, name, "label"))
+        n_nan, n_outside = self._count_outside(label, *self._label_range.bounds)
+        if n_nan:
+            usable.drop(np.isnan(label), Cause(causes.NAN, name, "label"), label)
+        _drop_outside(usable, label, Cause(causes.OUTSIDE_DOMAIN, name, "label"), n_outside, self._label_range)
+        if self._evaluation.label_domain == "pm1":
+            return read_only(0.5 * label.astype(np.float64) + 0.5)
+        return label
+
+
+def _drop_outside(selection: Selection, values: NumberArray, cause: Cause, n_outside: int, allowed: Interval) -> None:
+    if n_outside:
+        # NumPy would round a Python float to the column's float32 before it compares.
+        low, high = map(np.float64, allowed.bounds)
+        selection.drop((values < low) | (values > high), cause, values)
+    if allowed.without_zero:
+        selection.drop(values == 0.0, cause, values)
+
+
+def refuse_bad_rows(evaluation: Evaluation, ledger: Ledger) -> None:
+    """Raise a DataError if the ledger of a task holds a bad row and the request does not drop bad rows."""
+    bad = ledger.bad()
+    if evaluation.request.on_bad_row != "raise" or not bad:
+        return
+    first = min(bad, key=lambda cause: ledger.first[cause].order)
+    count = sum(bad.values())
+    rows = f"{count:,} bad row{'s' if count > 1 else ''} in this part"
+    text = _describe(evaluation, first, ledger.first[first])
+    raise DataError(f"{text} {rows}; on_bad_row='drop' leaves such rows out and counts them.")
+
+
+def _describe(evaluation: Evaluation, cause: Cause, place: Location) -> str:
+    role, hint = cause.role, ""
+    if cause.name in causes.LIST_FAULTS:
+        return f"{place.describe()}: column {cause.column!r} {causes.LIST_FAULTS[cause.name]}."
+    if role == "weight":
+        allowed = "finite numbers from 0"
+    elif role == "label":
+        labels = evaluation.column_label_range
+        allowed = labels.describe("label")
+        if evaluation.label_is_index:
+            allowed = "the index of one of the list's candidates, from 0"
+        elif place.value == -1.0 and 1.0 in labels and 2.0 not in labels:
+            hint = " If labels are -1 and +1, use label_domain='pm1'."
+        if place.value == 0.0 and evaluation.label_domain == "pm1":
+            hint = " If labels are 0 and 1, leave out label_domain='pm1'."
+    else:
+        index = next(i for i, m in enumerate(evaluation.models) if (m.column, m.space) == (cause.column, role))
+        allowed = evaluation.prediction_ranges[index].describe(role)
+        if role == "prob":
+            hint = " If these are logits, declare them logit=."
+    return f"{place.describe()}: {role} column {cause.column!r} is {place.value!r}; allowed: {allowed}.{hint}"
+
+
+def saturation_error(place: Place, row: int, model: ModelFacts, loss: str, found: str) -> DataError:
+    """Return the error of a saturated row of the batch at `place`, where the request forbids such rows."""
+    where = Location(place.origin, place.row_group, place.first_row + row, None).describe()
+    # An infinite logit is never clipped.
+    choices = "'exact'" if model.space == "logit" else "'clip' or 'exact'"
+    return DataError(
+        f"{where}: column {model.column!r} rules out an outcome that happened, so {loss} is infinite there"
+        f"{found}; use saturation={choices}."
+    )

@@ -1,0 +1,201 @@
+"""The engine: batches of rows into statistics, through kernels that release the interpreter lock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fastloss.budget import Execution, format_bytes, memory_for_slices
+from fastloss.columns.base import Batch
+from fastloss.engine.batches import make_checks, split_batch
+from fastloss.engine.checks import CheckedBatch, refuse_bad_rows, saturation_error
+from fastloss.engine.device import DEVICES, Device
+from fastloss.engine.selection import Mask
+from fastloss.engine.slices import Arrangement, UsedRows
+from fastloss.engine.updates.base import Update
+from fastloss.engine.updates.registry import UPDATES
+from fastloss.engine.workspace import Workspace
+from fastloss.errors import UsageError
+from fastloss.metrics.base import ModelFacts
+from fastloss.metrics.conventions import LossEvaluation
+from fastloss.metrics.quantities import SaturatedRows
+from fastloss.metrics.resolve import Evaluation
+from fastloss.states.base import RowSet, StateSpec
+from fastloss.states.counts import Count
+from fastloss.states.evaluation import EvaluationState
+from fastloss.states.ledger import Place
+from fastloss_kernels.exact_sum import ADDITIONS_BEFORE_CARRY
+
+
+class _RowSetWork(NamedTuple):
+    """What is done with one set of rows of a model."""
+
+    model: ModelFacts
+    rows: RowSet
+    updates: tuple[tuple[int, Update], ...]
+    saturating: tuple[LossEvaluation, ...]
+
+
+class Engine:
+    """Evaluates batches of one request. It may be called from several threads at once.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        What is computed.
+    execution : Execution
+        How the log is read.
+    device : Device, optional
+        Where kernels run; left out, what `execution` names.
+    specs : sequence of StateSpec, optional
+        The statistics to keep; left out, those of `evaluation`.
+    """
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        execution: Execution,
+        device: Device | None = None,
+        specs: Sequence[StateSpec] | None = None,
+    ) -> None:
+        self._evaluation = evaluation
+        self._execution = execution
+        self._device = DEVICES[execution.device] if device is None else device
+        self._specs = evaluation.specs if specs is None else tuple(specs)
+        self._checks = make_checks(evaluation, self._device)
+        self._work = self._row_set_work()
+        self._local = threading.local()
+        # What the states take that are alive at once: an estimate that threads may update at the same time.
+        self._merged_bytes = 0
+        self._task_bytes = 0
+
+    def _row_set_work(self) -> list[_RowSetWork]:
+        work = []
+        for rows in sorted({spec.rows for spec in self._specs}):
+            of_rows = [(number, spec) for number, spec in enumerate(self._specs) if spec.rows == rows]
+            saturating = [
+                spec.counted.evaluation
+                for _, spec in of_rows
+                if isinstance(spec, Count) and isinstance(spec.counted, SaturatedRows)
+            ]
+            updates = tuple((number, UPDATES[type(spec)](spec, self._device)) for number, spec in of_rows)
+            work.append(_RowSetWork(self._evaluation.models[rows.model], rows, updates, tuple(saturating)))
+        return work
+
+    def identity(self) -> EvaluationState:
+        """Return the state of no rows."""
+        return EvaluationState.identity(self._evaluation.request.groupings, self._specs)
+
+    @property
+    def workspace(self) -> Workspace:
+        """The memory of the calling thread."""
+        found = self._local.__dict__.get("workspace")
+        if found is None:
+            found = self._local.workspace = Workspace()
+        assert isinstance(found, Workspace)
+        return found
+
+    def split_batch(self, batch: Batch) -> Iterator[Batch]:
+        """Return a batch whole, or one of lists in pieces of no more candidates than a batch has rows."""
+        return split_batch(self._evaluation, self._execution, batch)
+
+    def update(self, state: EvaluationState, batch: Batch, place: Place) -> None:
+        """Add the rows of a batch to a state.
+
+        Raises
+        ------
+        DataError
+            If a row is saturated and the request forbids it.
+        UsageError
+            If the slices outgrow the memory.
+        """
+        state.ledger.n_read += batch.n_rows
+        if batch.n_rows == 0:
+            return
+        # What overflows is counted as infinite, and says so in the result.
+        with np.errstate(all="ignore"), self.workspace.scope():
+            checked = self._checks.check(state.ledger, batch, place)
+            self._add(state, batch, checked, place)
+        before = state.ledger.n_read - batch.n_rows
+        if state.ledger.n_read // ADDITIONS_BEFORE_CARRY > before // ADDITIONS_BEFORE_CARRY:
+            state.normalize()
+
+    def _add(self, state: EvaluationState, batch: Batch, checked: CheckedBatch, place: Place) -> None:
+        keys = {key: batch.keys(key) for key in self._evaluation.request.keys}
+        # Models whose rows are the same rows share their order and their slices.
+        by_mask: dict[int, tuple[Mask | None, list[_RowSetWork]]] = {}
+        for work in self._work:
+            keep_of = checked.models[work.model.index].keep
+            if work.rows in keep_of:
+                keep = keep_of[work.rows]
+                by_mask.setdefault(id(keep), (keep, []))[1].append(work)
+        for keep, works in by_mask.values():
+            with self.workspace.scope():
+                arrangement = Arrangement(state.tables, keys, keep, batch.n_rows, self.workspace, self._device)
+                self._check_memory(state, merged=False)
+                weight = None if checked.weight is None else arrangement.take(checked.weight)
+                for work in works:
+                    model_rows = checked.models[work.model.index]
+                    rows = UsedRows(
+                        arrangement=arrangement,
+                        inputs=model_rows.inputs.take(arrangement),
+                        weight=weight,
+                        space=work.model.space,
+                        column=work.model.column,
+                        may_saturate=model_rows.may_saturate,
+                        place=place,
+                        workspace=self.workspace,
+                        device=self._device,
+                    )
+                    self._refuse_saturated(work, rows)
+                    for number, update in work.updates:
+                        update(rows, [table.columns[number] for table in state.tables])
+
+    def _refuse_saturated(self, work: _RowSetWork, rows: UsedRows) -> None:
+        if self._evaluation.request.saturation != "error" or not rows.may_saturate:
+            return
+        for evaluation in work.saturating:
+            assert evaluation.saturated is not None
+            flags = rows.flags(evaluation.saturated, evaluation.saturation_parameters)
+            if flags.any():
+                position, row = rows.first_row(flags)
+                found = rows.inputs.describe(position, work.model.space)
+                raise saturation_error(rows.place, row, work.model, evaluation.loss.name, found)
+
+    def finish_task(self, state: EvaluationState) -> None:
+        """Refuse the bad rows of a task, if the request does not drop them, and carry what was added.
+
+        Raises
+        ------
+        DataError
+            If the task holds a bad row and bad rows are not dropped.
+        """
+        refuse_bad_rows(self._evaluation, state.ledger)
+        state.normalize()
+
+    def check_merged(self, state: EvaluationState) -> None:
+        """Refuse a merged state whose slices outgrow the memory, beside those of the tasks that run."""
+        self._check_memory(state, merged=True)
+
+    def _check_memory(self, state: EvaluationState, *, merged: bool) -> None:
+        execution = self._execution
+        if not execution.sliced:
+            return
+        if merged:
+            # Half as much again while it grows.
+            self._merged_bytes = state.nbytes * 3 // 2
+        else:
+            self._task_bytes = max(self._task_bytes, state.nbytes)
+        needed = self._merged_bytes + execution.threads * self._task_bytes
+        if needed <= execution.slices_bytes:
+            return
+        table = max(state.tables, key=lambda table: table.nbytes)
+        raise UsageError(
+            f"by {' × '.join(table.keys)} brings the slices to {table.n_slices:,} so far, which take "
+            f"{format_bytes(needed)}, and {format_bytes(execution.memory_bytes)} of memory leave "
+            f"{format_bytes(execution.slices_bytes)} for them. Slice by fewer values, or raise memory, to "
+            f"{format_bytes(memory_for_slices(2 * needed))} or more."
+        )

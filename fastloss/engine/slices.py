@@ -1,0 +1,234 @@
+"""The rows that are used, in the order of their slices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastloss.columns.base import Keys, NumberArray
+from fastloss.engine.device import Device
+from fastloss.engine.inputs import Inputs
+from fastloss.engine.selection import Mask
+from fastloss.engine.workspace import Workspace, read_only
+from fastloss.metrics.conventions import InputTransform
+from fastloss.states.base import SliceRuns
+from fastloss.states.ledger import Place
+from fastloss.states.slices import SliceTable
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+T = TypeVar("T")
+
+# A cross of keys with more combinations than this many times the batch is numbered by sorting.
+_DENSE_FACTOR = 4
+# Sorting rows by slice pays from about so many rows a slice on; below, each row is added where it belongs.
+_ROWS_A_RUN = 16
+
+
+class Arrangement:
+    """Some rows of a batch, in the order of the first grouping's slices, and where the slices of each grouping stand.
+
+    Attributes
+    ----------
+    rows : numpy.ndarray of int64, or None
+        The rows of the batch in this order; None for all of them as they stand.
+    n_rows : int
+        How many there are.
+    runs : tuple of SliceRuns
+        Where they belong in each grouping.
+    is_whole : bool
+        Whether there are no slices.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[SliceTable],
+        keys: Mapping[str, Keys],
+        keep: Mask | None,
+        n_batch_rows: int,
+        workspace: Workspace,
+        device: Device,
+    ) -> None:
+        self._workspace = workspace
+        self._take = device.sums.make_take_rows()
+        self._n_batch_rows = n_batch_rows
+        self._taken: dict[int, tuple[NumberArray, NumberArray]] = {}
+        self.rows: Integers | None = None if keep is None else np.flatnonzero(keep)
+        self.n_rows = n_batch_rows if self.rows is None else len(self.rows)
+        sort = device.sums.make_sort_by_cell()
+        runs = []
+        for number, table in enumerate(tables):
+            if not table.keys:
+                runs.append(SliceRuns(None, np.array([0, self.n_rows]), np.zeros(1, dtype=np.int64)))
+                continue
+            columns = [keys[key] for key in table.keys]
+            codes, n_codes, parts_of = _number_slices(columns, self.rows)
+            if n_codes * _ROWS_A_RUN > self.n_rows:
+                runs.append(SliceRuns(None, None, table.positions(parts_of(codes), columns)))
+                continue
+            order: Integers | None = np.empty(self.n_rows, dtype=np.int64)
+            starts = np.empty(n_codes + 1, dtype=np.int64)
+            sort(codes, n_codes, order, starts)
+            present = np.flatnonzero(np.diff(starts))
+            starts = np.append(starts[present], self.n_rows)
+            if number == 0:
+                self.rows = order if self.rows is None else self.rows[order]
+                order = None
+            runs.append(SliceRuns(order, starts, table.positions(parts_of(present), columns)))
+        self.runs = tuple(runs)
+        self.is_whole = not any(table.keys for table in tables)
+
+    @property
+    def batch_rows(self) -> Integers:
+        """The rows of the batch, in this order."""
+        return np.arange(self._n_batch_rows) if self.rows is None else self.rows
+
+    def take(self, values: NumberArray) -> NumberArray:
+        """Return the values of these rows; each array is gathered once."""
+        if self.rows is None:
+            return values
+        known = self._taken.get(id(values))
+        if known is not None:
+            return known[1]
+        out = self._workspace.floats(self.n_rows)
+        with self._workspace.scope():
+            wide = values
+            if values.dtype != np.float64:
+                wide = self._workspace.floats(len(values))
+                np.copyto(wide, values)
+                wide = read_only(wide)
+            self._take(wide, self.rows, out)
+        # The array is kept beside what was gathered, so that its identity stays its own.
+        self._taken[id(values)] = values, read_only(out)
+        return self._taken[id(values)][1]
+
+
+@dataclass
+class UsedRows:
+    """The rows of a batch that one set of rows holds, as updates read them.
+
+    Attributes
+    ----------
+    arrangement : Arrangement
+        Their order and their slices.
+    inputs : RowInputs or ListInputs
+        Predictions and labels, in that order.
+    weight : numpy.ndarray of float64, float32 or int8, or None
+        Their weights; None where each row weighs 1.
+    space : str
+        The space of the predictions.
+    column : str
+        The column of the predictions.
+    may_saturate : bool
+        Whether a loss of some row may be clipped or infinite.
+    place : Place
+        Where the batch stands.
+    workspace : Workspace
+        Memory for what an update computes.
+    device : Device
+        Where kernels run.
+    """
+
+    arrangement: Arrangement
+    inputs: Inputs
+    weight: NumberArray | None
+    space: str
+    column: str
+    may_saturate: bool
+    place: Place
+    workspace: Workspace
+    device: Device
+    _transformed: dict[object, Inputs] = field(default_factory=dict)
+    _computed: dict[object, Any] = field(default_factory=dict)
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+        return self.arrangement.n_rows
+
+    @property
+    def runs(self) -> tuple[SliceRuns, ...]:
+        """Where the rows belong in each grouping."""
+        return self.arrangement.runs
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there are no slices."""
+        return self.arrangement.is_whole
+
+    @property
+    def terms(self) -> Floats:
+        """An array for one number a row, which every update may overwrite."""
+        return self._once("terms", lambda: self.workspace.floats(self.n_rows))
+
+    def transformed(self, transform: InputTransform) -> Inputs:
+        """Return the inputs as a loss reads them. Far from the ends of its space no prediction is clipped."""
+        if transform.is_identity or (transform.only_clips and not self.may_saturate):
+            return self.inputs
+        return self._once(transform, lambda: self.inputs.transformed(transform, self.workspace, self.device))
+
+    def scratch(self, n_scratch: int) -> tuple[Any, ...]:
+        """Return what a loop of values takes between parameters and outputs."""
+        return self._once(("scratch", n_scratch), lambda: self.inputs.scratch(n_scratch, self.workspace))
+
+    def flags(self, test: Callable[..., bool], parameters: tuple[float, ...]) -> Mask:
+        """Return which rows pass a test."""
+
+        def compute() -> Mask:
+            flags = np.empty(self.n_rows, dtype=np.bool_)
+            self.device.flag(test, lists=self.inputs.lists)(*self.inputs.arguments, parameters, flags)
+            return flags
+
+        return self._once((test, parameters), compute)
+
+    def _once(self, key: object, compute: Callable[[], T]) -> T:
+        if key not in self._computed:
+            self._computed[key] = compute()
+        found: T = self._computed[key]
+        return found
+
+    def first_row(self, flags: Mask) -> tuple[int, int]:
+        """Return the position among these rows, and the row of the batch, of the first flagged row of the batch."""
+        positions = np.flatnonzero(flags)
+        rows = self.arrangement.batch_rows[positions]
+        return int(positions[rows.argmin()]), int(rows.min())
+
+
+def _number_slices(
+    keys: Sequence[Keys], rows: Integers | None
+) -> tuple[Integers, int, Callable[[Integers], list[Integers]]]:
+    """Number the combinations of key values.
+
+    Returns
+    -------
+    numbers : numpy.ndarray of int64, shape (n_rows,)
+        The number of each row's combination.
+    n_numbers : int
+        How many numbers there are; not all need occur.
+    parts_of : callable
+        From numbers to the codes in each key column.
+    """
+    codes = [np.asarray(key.codes if rows is None else key.codes[rows], dtype=np.int64) for key in keys]
+    sizes = [len(key.values) for key in keys]
+
+    def parts_of(numbers: Integers) -> list[Integers]:
+        parts = []
+        for size in reversed(sizes):
+            numbers, part = np.divmod(numbers, size)
+            parts.append(part)
+        return parts[::-1]
+
+    n_combined = math.prod(sizes)
+    if n_combined <= _DENSE_FACTOR * len(codes[0]) + 1024:
+        combined = codes[0]
+        for column, size in zip(codes[1:], sizes[1:], strict=True):
+            combined = combined * size + column
+        return combined, n_combined, parts_of
+    # Too many combinations to number, perhaps for 64 bits: number those that occur.
+    present, numbers = np.unique(np.stack(codes), axis=1, return_inverse=True)
+    return numbers.reshape(-1), present.shape[1], lambda chosen: [part[chosen] for part in present]

@@ -1,0 +1,77 @@
+"""Counts: rows, candidates, and rows whose loss is clipped or infinite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastloss.engine.device import Device
+from fastloss.engine.slices import UsedRows
+from fastloss.engine.updates.base import Update
+from fastloss.metrics.quantities import Candidates, InfiniteRows, Rows, SaturatedRows
+from fastloss.states.counts import Count, CountColumn
+
+# count(rows): a flag or a number for each row; None where nothing is to be counted.
+Counting = Callable[[UsedRows], NDArray[Any] | None]
+
+
+def _candidates(quantity: Candidates, device: Device) -> Counting:
+    return lambda rows: rows.inputs.candidates()
+
+
+def _saturated(quantity: SaturatedRows, device: Device) -> Counting:
+    evaluation = quantity.evaluation
+
+    def count(rows: UsedRows) -> NDArray[Any] | None:
+        if not rows.may_saturate or evaluation.saturated is None:
+            return None
+        return rows.flags(evaluation.saturated, evaluation.saturation_parameters)
+
+    return count
+
+
+def _infinite(quantity: InfiniteRows, device: Device) -> Counting:
+    evaluation = quantity.evaluation
+
+    def count(rows: UsedRows) -> NDArray[Any] | None:
+        if not rows.may_saturate or evaluation.saturated is None:
+            return None
+        if not rows.flags(evaluation.saturated, evaluation.saturation_parameters).any():
+            return None
+        exact, inputs = rows.terms, rows.inputs
+        loop = device.value(evaluation.exact_formula, lists=inputs.lists)
+        loop(*inputs.arguments, evaluation.exact_parameters, *rows.scratch(evaluation.n_scratch), exact)
+        return np.isinf(exact)
+
+    return count
+
+
+_COUNTINGS: Mapping[type, Callable[[Any, Device], Counting]] = {
+    Candidates: _candidates,
+    SaturatedRows: _saturated,
+    InfiniteRows: _infinite,
+}
+
+
+def make_count_update(spec: Count, device: Device) -> Update:
+    """Make the update of a count of rows, or of what is in them."""
+    if isinstance(spec.counted, Rows):
+
+        def count_rows(rows: UsedRows, columns: Sequence[CountColumn]) -> None:
+            for column, runs in zip(columns, rows.runs, strict=True):
+                column.add_lengths(runs)
+
+        return count_rows
+    counting = _COUNTINGS[type(spec.counted)](spec.counted, device)
+
+    def update(rows: UsedRows, columns: Sequence[CountColumn]) -> None:
+        counted = counting(rows)
+        if counted is None:
+            return
+        for column, runs in zip(columns, rows.runs, strict=True):
+            column.add(counted, runs)
+
+    return update

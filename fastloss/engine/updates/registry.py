@@ -1,0 +1,18 @@
+"""The update of every kind of state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastloss.engine.device import Device
+from fastloss.engine.updates.base import Update
+from fastloss.engine.updates.counts import make_count_update
+from fastloss.engine.updates.sums import make_sum_update
+from fastloss.states.counts import Count
+from fastloss.states.sums import Sum
+
+UPDATES: Mapping[type, Callable[[Any, Device], Update]] = {
+    Sum: make_sum_update,
+    Count: make_count_update,
+}

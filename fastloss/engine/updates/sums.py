@@ -1,0 +1,131 @@
+"""Sums: the terms of the rows are computed, weighted, and added to their slices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastloss.engine.device import Device
+from fastloss.engine.inputs import RowInputs
+from fastloss.engine.slices import UsedRows
+from fastloss.engine.updates.base import Update
+from fastloss.metrics.quantities import Candidates, Label, LossValue, PredictedMean, SaturatedWeight, Weight
+from fastloss.states.sums import Sum, SumColumn
+from fastloss_kernels.inverse_links import INVERSE_LINKS
+
+Floats = NDArray[np.float64]
+# fill(rows, terms): compute one term for each row.
+Fill = Callable[[UsedRows, Floats], None]
+
+
+def _weight(quantity: Weight, device: Device) -> Fill:
+    return lambda rows, terms: terms.fill(1.0)
+
+
+def _label(quantity: Label, device: Device) -> Fill:
+    def fill(rows: UsedRows, terms: Floats) -> None:
+        assert isinstance(rows.inputs, RowInputs)
+        np.copyto(terms, rows.inputs.label)
+
+    return fill
+
+
+def _predicted_mean(quantity: PredictedMean, device: Device) -> Fill:
+    def fill(rows: UsedRows, terms: Floats) -> None:
+        assert isinstance(rows.inputs, RowInputs)
+        inverse_link = INVERSE_LINKS.get(rows.space)
+        if inverse_link is None:
+            np.copyto(terms, rows.inputs.score)
+        else:
+            device.value(inverse_link, lists=False)(*rows.inputs.arguments, (), terms)
+
+    return fill
+
+
+def _loss_value(quantity: LossValue, device: Device) -> Fill:
+    evaluation = quantity.evaluation
+
+    def fill(rows: UsedRows, terms: Floats) -> None:
+        inputs = rows.transformed(evaluation.transform)
+        loop = device.value(evaluation.formula, lists=inputs.lists)
+        loop(*inputs.arguments, evaluation.parameters, *rows.scratch(evaluation.n_scratch), terms)
+
+    return fill
+
+
+def _candidates(quantity: Candidates, device: Device) -> Fill:
+    return lambda rows, terms: np.copyto(terms, rows.inputs.candidates())
+
+
+def _saturated_weight(quantity: SaturatedWeight, device: Device) -> Fill:
+    evaluation = quantity.evaluation
+
+    def fill(rows: UsedRows, terms: Floats) -> None:
+        assert evaluation.saturated is not None
+        np.copyto(terms, rows.flags(evaluation.saturated, evaluation.saturation_parameters))
+
+    return fill
+
+
+_FILLS: Mapping[type, Callable[[Any, Device], Fill]] = {
+    Weight: _weight,
+    Label: _label,
+    PredictedMean: _predicted_mean,
+    LossValue: _loss_value,
+    Candidates: _candidates,
+    SaturatedWeight: _saturated_weight,
+}
+
+
+def make_sum_update(spec: Sum, device: Device) -> Update:
+    """Make the update of a sum over rows."""
+    fill = _FILLS[type(spec.quantity)](spec.quantity, device)
+    add_at_once = _fused(spec, device)
+    only_saturated = isinstance(spec.quantity, SaturatedWeight)
+
+    def update(rows: UsedRows, columns: Sequence[SumColumn]) -> None:
+        if only_saturated and not rows.may_saturate:
+            return
+        if add_at_once is not None and rows.weight is None and rows.is_whole and not rows.inputs.lists:
+            add_at_once(rows, columns[0].only_accumulator())
+            return
+        terms = rows.terms
+        fill(rows, terms)
+        if rows.weight is not None:
+            np.multiply(terms, rows.weight, out=terms)
+        if rows.is_whole:
+            device.sums.make_add_terms()(terms, columns[0].only_accumulator())
+            return
+        for column, runs in zip(columns, rows.runs, strict=True):
+            column.add(terms, runs)
+
+    return update
+
+
+def _fused(spec: Sum, device: Device) -> Callable[[UsedRows, NDArray[np.int64]], None] | None:
+    """Return a loop that computes the terms and sums them without storing them, where there is one."""
+    quantity = spec.quantity
+    if isinstance(quantity, LossValue):
+        evaluation = quantity.evaluation
+
+        def add_losses(rows: UsedRows, accumulator: NDArray[np.int64]) -> None:
+            inputs = rows.transformed(evaluation.transform)
+            loop = device.sums.make_add_values(evaluation.formula)
+            loop(*inputs.arguments, evaluation.parameters, accumulator)
+
+        return add_losses
+    if isinstance(quantity, PredictedMean):
+
+        def add_means(rows: UsedRows, accumulator: NDArray[np.int64]) -> None:
+            inverse_link = INVERSE_LINKS.get(rows.space)
+            if inverse_link is None:
+                np.copyto(rows.terms, rows.inputs.arguments[0])
+                device.sums.make_add_terms()(rows.terms, accumulator)
+            else:
+                device.sums.make_add_values(inverse_link)(*rows.inputs.arguments, (), accumulator)
+
+        return add_means
+    return None

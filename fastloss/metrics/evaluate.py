@@ -1,0 +1,112 @@
+"""From statistics to values: every metric over all slices of a grouping at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastloss.metrics.base import MetricValues, SliceStates
+from fastloss.metrics.quantities import Rows
+from fastloss.metrics.resolve import Evaluation
+from fastloss.states.base import StateSpec
+from fastloss.states.counts import Count
+from fastloss.states.slices import KeyColumn, SliceTable
+
+
+@dataclass
+class ModelValues:
+    """One metric of one model over the slices of a grouping.
+
+    Attributes
+    ----------
+    metric, model : str
+        Their names.
+    values : MetricValues
+        The values of all slices of the table.
+    n : numpy.ndarray of int64, shape (n_slices,)
+        The rows that the metric uses.
+    weight : numpy.ndarray of float64, shape (n_slices,)
+        Their weight.
+    """
+
+    metric: str
+    model: str
+    values: MetricValues
+    n: NDArray[np.int64]
+    weight: NDArray[np.float64]
+
+
+@dataclass
+class GroupingValues:
+    """All metrics of all models over the slices of one grouping.
+
+    Attributes
+    ----------
+    keys : tuple of str
+        The slice columns; ``()`` for the total.
+    key_columns : list of KeyColumn
+        The value of each slice in each of these columns.
+    order : numpy.ndarray of int64, shape (n_shown,)
+        The slices that have rows, sorted by their keys.
+    columns : list of ModelValues
+        Metrics in the order asked for, and for each the models.
+    """
+
+    keys: tuple[str, ...]
+    key_columns: list[KeyColumn]
+    order: NDArray[np.int64]
+    columns: list[ModelValues]
+
+    @property
+    def n_slices(self) -> int:
+        """How many slices have rows."""
+        return len(self.order)
+
+    @cached_property
+    def _texts(self) -> list[list[Any] | None]:
+        return [None if isinstance(c.values, np.ndarray) else c.to_list() for c in self.key_columns]
+
+    def key_at(self, position: int) -> dict[str, Any]:
+        """Return the keys of a slice."""
+        found: dict[str, Any] = {}
+        for key, column, texts in zip(self.keys, self.key_columns, self._texts, strict=True):
+            if column.null is not None and column.null[position]:
+                found[key] = None
+            elif texts is not None:
+                found[key] = texts[position]
+            else:
+                assert isinstance(column.values, np.ndarray)
+                found[key] = int(column.values[position])
+        return found
+
+
+def slice_states(evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec]) -> list[SliceStates]:
+    """Return, for each model, what the statistics of a table evaluate to."""
+    columns = {spec: column.evaluate() for spec, column in zip(specs, table.columns, strict=True)}
+    return [SliceStates(model, columns, table.n_slices) for model in evaluation.models]
+
+
+def evaluate_table(evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec]) -> GroupingValues:
+    """Compute every metric over all slices of a table."""
+    states = slice_states(evaluation, table, specs)
+    columns = []
+    with np.errstate(all="ignore"):
+        for metric in evaluation.metrics:
+            for model in states:
+                values = metric.evaluate(model)
+                weight = model.weight(values.rows).to_float()
+                columns.append(ModelValues(metric.name, model.model.name, values, model.count(values.rows), weight))
+    order = table.sorted_positions()
+    if table.keys:
+        # A slice of rows of weight 0 alone is counted for its rows, and has no values.
+        used = np.zeros(table.n_slices, dtype=np.bool_)
+        for spec, column in zip(specs, table.columns, strict=True):
+            if isinstance(spec, Count) and isinstance(spec.counted, Rows) and spec.rows.needs != ("zero_weight",):
+                used |= column.evaluate() > 0
+        order = order[used[order]]
+    return GroupingValues(table.keys, table.key_columns(), order, columns)

@@ -1,0 +1,92 @@
+"""What is summed or counted over rows: the quantities of metrics, each declared once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastloss.metrics.conventions import LossEvaluation
+
+
+@dataclass(frozen=True)
+class Weight:
+    """The weight of a row."""
+
+    name = "weight"
+
+
+@dataclass(frozen=True)
+class Label:
+    """The label, times the weight."""
+
+    name = "label"
+
+
+@dataclass(frozen=True)
+class PredictedMean:
+    """The mean of the label that the prediction stands for, times the weight."""
+
+    name = "predicted mean"
+
+
+@dataclass(frozen=True)
+class LossValue:
+    """A loss, times the weight."""
+
+    evaluation: LossEvaluation
+
+    @property
+    def name(self) -> str:
+        """The loss's name with its parameters."""
+        return f"loss {self.evaluation.loss.full_name}"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The unmasked candidates of a list: counted, or summed times the weight."""
+
+    name = "candidates"
+
+
+@dataclass(frozen=True)
+class SaturatedWeight:
+    """The weight of the rows whose loss is clipped or infinite."""
+
+    evaluation: LossEvaluation
+
+    @property
+    def name(self) -> str:
+        """The quantity and the loss."""
+        return f"saturated weight {self.evaluation.loss.full_name}"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows themselves."""
+
+    name = "rows"
+
+
+@dataclass(frozen=True)
+class SaturatedRows:
+    """The rows whose loss is clipped or infinite."""
+
+    evaluation: LossEvaluation
+
+    @property
+    def name(self) -> str:
+        """The quantity and the loss."""
+        return f"saturated rows {self.evaluation.loss.full_name}"
+
+
+@dataclass(frozen=True)
+class InfiniteRows:
+    """The rows whose loss would be infinite if nothing were clipped."""
+
+    evaluation: LossEvaluation
+
+    @property
+    def name(self) -> str:
+        """The quantity and the loss."""
+        return f"infinite rows {self.evaluation.loss.full_name}"

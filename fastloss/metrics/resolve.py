@@ -1,0 +1,289 @@
+"""From a request and the types of its columns to the statistics that are kept: no file is known here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from fastloss.errors import SchemaError, UsageError
+from fastloss.metrics.base import Metric, ModelFacts, counted
+from fastloss.metrics.conventions import RequestConventions, column_types
+from fastloss.metrics.means import MeanLoss
+from fastloss.metrics.names import default_metrics, parse_metric
+from fastloss.metrics.presets import Preset, preset_of, reduction_of
+from fastloss.request import ColumnType, Model, Request, one_of
+from fastloss.states.base import StateSpec
+from fastloss_kernels import FORMULAS_VERSION
+from fastloss_kernels.domain import Interval
+from fastloss_kernels.losses import LOSSES, ListwiseLoss, Loss
+from fastloss_kernels.over_lists import OverLists
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A request resolved against the types of its columns: all that the engine and the result need to know.
+
+    Attributes
+    ----------
+    request : Request
+        What was asked.
+    types : mapping of str to ColumnType
+        The types of the request's columns.
+    models : tuple of ModelFacts
+        The predictions.
+    metrics : tuple of Metric
+        The metrics, as they apply to columns of these shapes.
+    specs : tuple of StateSpec
+        The statistics to keep of each slice, each once.
+    lists : bool
+        Whether predictions are lists; labels then are lists too, or indices into them.
+    label_is_index : bool
+        Whether labels are indices into lists.
+    label_domain : {"01", "pm1"}
+        The labels' domain.
+    label_range : Interval
+        The labels that all metrics accept, as metrics see them (0 to 1 for labels −1 and +1).
+    prediction_ranges : tuple of Interval
+        The predictions of each model that all metrics accept.
+    list_reduction : {"row", "element"}
+        How pointwise losses are taken over lists.
+    conventions : RequestConventions
+        How losses are evaluated.
+    """
+
+    request: Request
+    types: Mapping[str, ColumnType]
+    models: tuple[ModelFacts, ...]
+    metrics: tuple[Metric, ...]
+    specs: tuple[StateSpec, ...]
+    lists: bool
+    label_is_index: bool
+    label_domain: Literal["01", "pm1"]
+    label_range: Interval
+    prediction_ranges: tuple[Interval, ...]
+    list_reduction: Literal["row", "element"]
+    conventions: RequestConventions
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """The losses among the metrics."""
+        return tuple(metric.loss for metric in self.metrics if isinstance(metric, MeanLoss))
+
+    @property
+    def column_label_range(self) -> Interval:
+        """The labels that the column may hold."""
+        if self.label_domain != "pm1":
+            return self.label_range
+        # A label of 0 would be a soft one half; far more often it says that the domain is 0 and 1.
+        low, high = 2.0 * self.label_range.low - 1.0, 2.0 * self.label_range.high - 1.0
+        return Interval(low, high, *self.label_range[2:4], without_zero=True)
+
+    def asked(self) -> dict[str, Any]:
+        """Return what was asked, as a reader of the result knows it."""
+        request, reduction = self.request, _reduction_asked(self.request)
+        return {
+            "label": request.label,
+            "models": {m.name: {m.space: m.column} for m in request.models},
+            "weight": request.weight,
+            "metrics": [metric.name for metric in self.metrics],
+            "by": [list(keys) for keys in request.by],
+            "label_domain": self.label_domain,
+            **({"list_reduction": self.list_reduction} if self.lists else {}),
+            **({"common_rows": True} if request.common_rows else {}),
+            **({} if reduction is None else {"reduction": reduction}),
+            **({} if request.preset is None else {"preset": request.preset}),
+            "saturation": request.saturation,
+            "on_bad_row": request.on_bad_row,
+        }
+
+    @cached_property
+    def said(self) -> list[str]:
+        """What the preset does to what was asked, in words."""
+        return self.conventions.describe(self.losses, [model.space for model in self.models])
+
+    def custom(self) -> list[list[str]]:
+        """Return what tells apart custom losses of one name: the formula and the domains of each."""
+        plain = [loss.loss if isinstance(loss, OverLists) else loss for loss in self.losses]
+        return [
+            [
+                loss.full_name,
+                loss.source,
+                repr(loss.label_range),
+                *(repr(loss.prediction_range(s)) for s in loss.formulas),
+            ]
+            for loss in plain
+            if type(loss) not in LOSSES
+        ]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that can change a number: what was asked, the columns' types, and the formulas' version."""
+        types = {name: kind.name for name, kind in self.types.items() if name in self.request.columns}
+        content = [self.asked(), types, FORMULAS_VERSION, self.custom()]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def resolve(request: Request, types: Mapping[str, ColumnType]) -> Evaluation:
+    """Check a request against the types of its columns.
+
+    Raises
+    ------
+    UsageError
+        If a metric is unknown, or does not apply to these predictions.
+    SchemaError
+        If lists and numbers are mixed.
+    """
+    named = None if request.metrics is None else [parse_metric(metric) for metric in request.metrics]
+    preset = preset_of(request.preset)
+    reduction = _reduction_asked(request)
+    list_reduction = request.list_reduction
+    if list_reduction is None:
+        list_reduction = "row" if preset is None else preset.list_reduction
+    one_of("list_reduction", list_reduction, ("row", "element"))
+    _check_spaces(named or [], request.models)
+    lists, label_is_index = _shapes(types, request.label, request.models)
+    if named is None:
+        shape: Literal["row", "list", "index"] = "index" if label_is_index else "list" if lists else "row"
+        named = default_metrics((m.space for m in request.models), shape)
+        _check_spaces(named, request.models)
+    conventions = RequestConventions(preset, request.saturation, column_types(types))
+    over_columns = [_over_columns(metric, request, lists, label_is_index, list_reduction) for metric in named]
+    metrics = _each_once([_reduced(metric, reduction, conventions) for metric in over_columns])
+    if request.common_rows and lists:
+        conventions = replace(conventions, common_needs=_common_needs(metrics, preset))
+    models = tuple(
+        ModelFacts(index, m.name, m.space, m.column, request.weight is not None, lists, conventions)
+        for index, m in enumerate(request.models)
+    )
+    # The slices that have rows, and what a model used, are read from the counts of the first metric's rows.
+    specs = counted([spec for model in models for metric in metrics for spec in metric.states(model)])
+    return Evaluation(
+        request=request,
+        types=types,
+        models=models,
+        metrics=tuple(metrics),
+        specs=specs,
+        lists=lists,
+        label_is_index=label_is_index,
+        label_domain=_label_domain(request, metrics),
+        label_range=_intersection(metric.label_range(model.space) for metric in metrics for model in models),
+        prediction_ranges=tuple(_intersection(m.prediction_range(model.space) for m in metrics) for model in models),
+        list_reduction=list_reduction,
+        conventions=conventions,
+    )
+
+
+def _reduction_asked(request: Request) -> str | None:
+    # The mean needs no word where nothing else would be done.
+    if request.reduction == "mean" and request.preset is None:
+        return None
+    return reduction_of(request.reduction)
+
+
+def _common_needs(metrics: Sequence[Metric], preset: Preset | None) -> tuple[str, ...]:
+    losses = [metric.loss for metric in metrics if isinstance(metric, MeanLoss)]
+    needs = {loss.needs if preset is None else preset.needs(loss) for loss in losses if isinstance(loss, ListwiseLoss)}
+    return tuple(sorted(needs))
+
+
+def _label_domain(request: Request, metrics: Iterable[Metric]) -> Literal["01", "pm1"]:
+    losses = (metric.loss for metric in metrics if isinstance(metric, MeanLoss))
+    return "pm1" if any(loss.label_domain == "pm1" for loss in losses) else request.label_domain
+
+
+def _intersection(ranges: Iterable[Interval]) -> Interval:
+    listed = list(ranges)
+    low = max(listed, key=lambda r: (r.low, r.low_open))
+    high = min(listed, key=lambda r: (r.high, not r.high_open))
+    return Interval(low.low, high.high, low.low_open, high.high_open, any(r.without_zero for r in listed))
+
+
+def _check_spaces(metrics: Sequence[Metric], models: Sequence[Model]) -> None:
+    for metric in metrics:
+        for model in models:
+            if model.space not in metric.spaces:
+                raise UsageError(
+                    f"{metric.name} reads {' or '.join(f'{s}=' for s in metric.spaces)}; "
+                    f"the prediction {model.column!r} was declared {model.space}=."
+                )
+
+
+def _shapes(types: Mapping[str, ColumnType], label: str, models: Sequence[Model]) -> tuple[bool, bool]:
+    """Return whether predictions are lists, and whether labels are indices into them."""
+    shapes = {model.column: types[model.column].is_list for model in models}
+    if len(set(shapes.values())) > 1:
+        of_lists = next(column for column, is_list in shapes.items() if is_list)
+        of_numbers = next(column for column, is_list in shapes.items() if not is_list)
+        raise SchemaError(
+            f"column {of_lists!r} holds lists and column {of_numbers!r} numbers; evaluate them one after the other."
+        )
+    lists = any(shapes.values())
+    label_is_list = types[label].is_list
+    if label_is_list and not lists:
+        column = next(iter(shapes))
+        raise SchemaError(
+            f"the label column {label!r} holds lists, and the prediction column {column!r} has type "
+            f"{types[column].name}; both must hold lists, or both numbers."
+        )
+    return lists, lists and not label_is_list
+
+
+def _over_columns(
+    metric: Metric, request: Request, lists: bool, label_is_index: bool, list_reduction: Literal["row", "element"]
+) -> Metric:
+    """Return a metric as it applies to columns of this shape, or refuse what does not apply."""
+    column, label = request.models[0].column, request.label
+    loss = metric.loss if isinstance(metric, MeanLoss) else None
+    if isinstance(loss, OverLists):
+        raise UsageError(
+            f"OverLists of {metric.name} is for calls on arrays; name the loss itself, and list_reduction= beside it."
+        )
+    if not lists:
+        if metric.over_lists():
+            raise UsageError(f"{metric.name} reads lists of predictions, and column {column!r} holds numbers.")
+        return metric
+    if loss is None:
+        if metric.over_lists():
+            return metric
+        raise UsageError(f"{metric.name} reads one number a row, and column {column!r} holds lists; name losses.")
+    if isinstance(loss, ListwiseLoss) and label_is_index and loss.label_kind != "index":
+        raise UsageError(
+            f"{metric.name} reads a label for each candidate, and the label column {label!r} holds numbers; "
+            "for the index of the right candidate use 'sparse_categorical_crossentropy'."
+        )
+    if isinstance(loss, ListwiseLoss) and not label_is_index and loss.label_kind == "index":
+        raise UsageError(
+            f"{metric.name} reads the index of the right candidate, and the label column {label!r} holds lists; "
+            "for a label of each candidate use 'categorical_crossentropy'."
+        )
+    if isinstance(loss, ListwiseLoss):
+        return metric
+    if label_is_index:
+        raise UsageError(
+            f"{metric.name} reads a label for each candidate, and the label column {label!r} holds numbers, column "
+            f"{column!r} lists; both must hold lists."
+        )
+    return MeanLoss(OverLists(loss, list_reduction))
+
+
+def _each_once(metrics: Sequence[Metric]) -> list[Metric]:
+    """Leave out metrics named twice; two that are not the same must not share a name."""
+    known: dict[str, Metric] = {}
+    for metric in metrics:
+        if known.setdefault(metric.name, metric) != metric:
+            raise UsageError(
+                f"Two different losses are called {metric.name!r}; define them with names of their own, "
+                "or evaluate them one after the other."
+            )
+    return list(known.values())
+
+
+def _reduced(metric: Metric, reduction: str | None, conventions: RequestConventions) -> Metric:
+    """Return a metric with the reduction and the conventions that were asked for, where it is a loss."""
+    if not isinstance(metric, MeanLoss):
+        return metric
+    return MeanLoss(metric.loss, conventions.reduction(metric.loss, reduction), conventions)

@@ -1,0 +1,272 @@
+"""What is asked of a log: a value that can be hashed, compared, written as JSON and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from fastloss.errors import UsageError
+
+Space = Literal["logit", "prob", "logprob", "margin", "value"]
+SPACES: tuple[Space, ...] = ("logit", "prob", "logprob", "margin", "value")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A prediction column and the space of its numbers."""
+
+    space: Space
+    column: str
+
+
+def logit(column: str) -> Prediction:
+    """Declare a column of logits, log(p / (1 − p))."""
+    return Prediction("logit", column)
+
+
+def prob(column: str) -> Prediction:
+    """Declare a column of probabilities in [0, 1]."""
+    return Prediction("prob", column)
+
+
+def logprob(column: str) -> Prediction:
+    """Declare a column of natural logarithms of probabilities, at most 0."""
+    return Prediction("logprob", column)
+
+
+def margin(column: str) -> Prediction:
+    """Declare a column of decision values, as a support-vector machine gives them."""
+    return Prediction("margin", column)
+
+
+def value(column: str) -> Prediction:
+    """Declare a column of predictions in the unit of the label."""
+    return Prediction("value", column)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A named prediction."""
+
+    name: str
+    space: Space
+    column: str
+
+
+@dataclass(frozen=True)
+class ColumnType:
+    """What a result may depend on of a column's type.
+
+    Attributes
+    ----------
+    name : str
+        The type as Arrow writes it.
+    is_list : bool
+        Whether each row holds a list.
+    epsilon : float
+        The distance from 1 to the next number of the type; other types than floats count as float64.
+    """
+
+    name: str
+    is_list: bool
+    epsilon: float
+
+    @property
+    def is_float32(self) -> bool:
+        """Whether the numbers are float32."""
+        return self.epsilon == 2.0**-23
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to compute, as far as it can change a number.
+
+    Attributes
+    ----------
+    label : str
+        The label column.
+    models : tuple of Model
+        The predictions, each with its name.
+    weight : str or None
+        The column of row weights.
+    metrics : tuple of str or Loss, or None
+        Metrics by name, or losses. None for the usual ones of the predictions' spaces.
+    by : tuple of tuple of str
+        The slice keys of each grouping.
+    label_domain : {"01", "pm1"}
+        Whether binary labels are 0 and 1, or −1 and +1.
+    reduction : str or None
+        How losses are summed up over rows. None leaves it to the preset, or to the mean.
+    list_reduction : str or None
+        How a pointwise loss is taken over list columns. None leaves it to the preset, or to the mean in each list.
+    preset : str or None
+        The name of the system whose conventions hold.
+    common_rows : bool
+        Whether all metrics of a model use the same lists: those that every one of them can use.
+    saturation : {"clip", "exact", "error"}
+        What to do where a probability rules out what happened.
+    on_bad_row : {"raise", "drop"}
+        What to do at a row that holds a value that is not allowed.
+    """
+
+    label: str
+    models: tuple[Model, ...]
+    weight: str | None = None
+    metrics: tuple[Any, ...] | None = None
+    by: tuple[tuple[str, ...], ...] = ()
+    label_domain: Literal["01", "pm1"] = "01"
+    reduction: str | None = None
+    list_reduction: Literal["row", "element"] | None = None
+    preset: str | None = None
+    common_rows: bool = False
+    saturation: Literal["clip", "exact", "error"] = "clip"
+    on_bad_row: Literal["raise", "drop"] = "raise"
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        label: str,
+        predictions: Mapping[str, Prediction] | None = None,
+        weight: str | None = None,
+        metrics: Sequence[object] | object | None = None,
+        by: Sequence[str | Sequence[str]] | str | None = (),
+        **options: Any,
+    ) -> Request:
+        """Check what a caller wrote; besides `predictions`, a keyword of each space names columns.
+
+        Raises
+        ------
+        UsageError
+            If a value is none of those allowed.
+        """
+        models = _models(predictions, {space: options.pop(space, None) for space in SPACES})
+        for column in (label, weight, *(model.column for model in models)):
+            if column is not None and not isinstance(column, str):
+                raise UsageError(f"A column is named by {column!r}; allowed: a string.")
+        given = split_names(metrics) if isinstance(metrics, str) else metrics
+        given = given if given is None or isinstance(given, list | tuple) else [given]
+        if given is not None and not given:
+            raise UsageError("No metric was asked for; name at least one, such as 'log_loss'.")
+        for name, words in _WORDS.items():
+            if name in options:
+                one_of(name, options[name], words)
+        if "common_rows" in options:
+            options["common_rows"] = bool(options["common_rows"])
+        return cls(
+            label=label,
+            models=tuple(models),
+            weight=weight,
+            metrics=None if given is None else tuple(given),
+            by=_groupings(by),
+            **options,
+        )
+
+    @property
+    def groupings(self) -> tuple[tuple[str, ...], ...]:
+        """The groupings that are summed; without slices the total alone, whose keys are ``()``."""
+        return self.by or ((),)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The slice columns, each once."""
+        return tuple(dict.fromkeys(key for keys in self.by for key in keys))
+
+    @property
+    def numeric_columns(self) -> tuple[str, ...]:
+        """The columns that must hold numbers, or lists of them, each once."""
+        weight = () if self.weight is None else (self.weight,)
+        return tuple(dict.fromkeys((self.label, *(model.column for model in self.models), *weight)))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read, each once."""
+        return tuple(dict.fromkeys((*self.numeric_columns, *self.keys)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the request as plain values, from which `from_dict` makes an equal one; a loss is its full name."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        names = None if self.metrics is None else [getattr(m, "full_name", m) for m in self.metrics]
+        return {
+            **plain,
+            "models": [[model.name, model.space, model.column] for model in self.models],
+            "metrics": names,
+            "by": [list(keys) for keys in self.by],
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Request:
+        """Read what `to_dict` wrote."""
+        metrics = plain["metrics"]
+        return cls(
+            **{
+                **plain,
+                "models": tuple(Model(*model) for model in plain["models"]),
+                "metrics": None if metrics is None else tuple(metrics),
+                "by": tuple(tuple(keys) for keys in plain["by"]),
+            }
+        )
+
+
+_WORDS: Mapping[str, tuple[str, ...]] = {
+    "label_domain": ("01", "pm1"),
+    "saturation": ("clip", "exact", "error"),
+    "on_bad_row": ("raise", "drop"),
+}
+
+
+def one_of(name: str, given: str, allowed: Sequence[str]) -> Any:
+    """Return an option's word, or raise a UsageError that names the allowed ones."""
+    if given not in allowed:
+        raise UsageError(f"{name} is {given!r}; allowed: {' or '.join(repr(a) for a in allowed)}.")
+    return given
+
+
+def split_names(text: str) -> list[str]:
+    """Split a comma-separated list of metrics, leaving commas inside parentheses alone."""
+    names, depth, start = [], 0, 0
+    for i, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            names.append(text[start:i])
+            start = i + 1
+    names.append(text[start:])
+    return [name.strip() for name in names if name.strip()]
+
+
+def _models(
+    predictions: Mapping[str, Prediction] | None, spaces: Mapping[Space, str | Mapping[str, str] | None]
+) -> list[Model]:
+    models = []
+    if predictions is not None and not isinstance(predictions, Mapping):
+        raise UsageError(f"predictions is {predictions!r}; allowed: predictions by name, such as {{'a': logit('s')}}.")
+    for name, prediction in (predictions or {}).items():
+        if not isinstance(prediction, Prediction):
+            raise UsageError(f"predictions[{name!r}] is {prediction!r}; allowed: logit('column'), prob('column'), ….")
+        models.append(Model(name, prediction.space, prediction.column))
+    for space in SPACES:
+        given = spaces[space]
+        named = {given: given} if isinstance(given, str) else (given or {})
+        if not isinstance(named, Mapping):
+            raise UsageError(f"{space} is {given!r}; allowed: a column, or columns by the names of their models.")
+        models += [Model(name, space, column) for name, column in named.items()]
+    if not models:
+        raise UsageError(f"No prediction was given; name a column with {', '.join(f'{s}=' for s in SPACES)}.")
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        raise UsageError(f"Two predictions are called {max(names, key=names.count)!r}; give each a name of its own.")
+    return models
+
+
+def _groupings(by: Sequence[str | Sequence[str]] | str | None) -> tuple[tuple[str, ...], ...]:
+    given = [by] if isinstance(by, str) else () if by is None else by
+    groupings = []
+    if not isinstance(given, list | tuple):
+        raise UsageError(f"by is {by!r}; allowed: a column, or a list of columns and of tuples of columns.")
+    for keys in given:
+        grouping = tuple(keys) if isinstance(keys, list | tuple) else (keys,)
+        if not grouping or not all(isinstance(k, str) for k in grouping) or len(set(grouping)) < len(grouping):
+            raise UsageError(f"by holds {keys!r}; allowed: a column, or several different columns for their cross.")
+        groupings.append(grouping)
+    return tuple(dict.fromkeys(groupings))
