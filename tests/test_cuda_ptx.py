@@ -75,13 +75,14 @@ def test_ptx_holds_what_the_source_says(name: str, compiled: dict[str, Any]) -> 
     assert found == reaches_fma(CASES[name][0])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *LIST_CASES])
 def test_machine_code_is_assembled_from_the_ptx_without_spills(name: str, compiled: dict[str, Any]) -> None:
     for kernel in compiled["kernels"][name].values():
         assert kernel["launches_this_ptx"]
         assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in kernel["resources"]
-        # 65,536 registers on a multiprocessor: up to 80 a thread, three blocks of 256 threads still fit.
-        assert int(re.search(r"Used (\d+) registers", kernel["resources"])[1]) <= 80
+        # 65,536 registers on a multiprocessor: three blocks of 256 threads fit with 80 a thread, two with 128.
+        most = 128 if name in LIST_CASES else 80
+        assert int(re.search(r"Used (\d+) registers", kernel["resources"])[1]) <= most
 
 
 @pytest.mark.parametrize("name", CASES)

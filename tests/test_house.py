@@ -207,6 +207,27 @@ def test_layers_are_in_order() -> None:
             seen.add(part)
 
 
+def module_of(path: Path) -> str:
+    names = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(names[names[0] == "kernels" :]).removesuffix(".__init__")
+
+
+def test_modules_stand_in_no_circle() -> None:
+    modules = {module_of(path): path for path in SOURCES}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        always = imports(SOURCES[path])
+        graph[module] = set()
+        for name in imports(SOURCES[path], typing=True):
+            target = name if name in modules else name.rpartition(".")[0]
+            exception = (part_of(path), target.partition(".")[2].partition(".")[0]) in TYPING_EXCEPTIONS
+            # A package's own names are found through it.
+            if target in modules and target != module and not (exception and name not in always):
+                graph[module].add(target)
+    # Raises CycleError, which names the modules of a circle.
+    graphlib.TopologicalSorter(graph).prepare()
+
+
 def loops_of(device: str) -> dict[str, list[str]]:
     """What the loops of a device take, by "file:maker": the arguments of the functions that a maker compiles."""
     found = {}
