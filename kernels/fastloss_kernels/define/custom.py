@@ -71,7 +71,7 @@ def define(
     ------
     TypeError, ValueError
         If the function cannot be compiled, does not return one finite number on its domain, or a derivative disagrees
-        with differences of what it derives; if a name is taken by a shipped loss, or a parameter is no number.
+        with differences of what it derives; if a name is taken by a shipped loss, or a parameter is not a number.
 
     Notes
     -----

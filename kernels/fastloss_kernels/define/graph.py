@@ -153,8 +153,8 @@ class Graph:
                 raise ValueError(
                     f"it branches more than {MOST_BRANCHES} times on one row; a loop must have a fixed number of turns"
                 )
-            turn = len(self._answers)
-            self._answers[condition] = self._prefix[turn] if turn < len(self._prefix) else True
+            depth = len(self._answers)
+            self._answers[condition] = self._prefix[depth] if depth < len(self._prefix) else True
         return self._answers[condition]
 
     def follow(self, run: Callable[[], int]) -> int:
@@ -171,8 +171,8 @@ class Graph:
             self._answers, self._prefix = {}, prefix
             result = run()
             conditions, answers = list(self._answers), list(self._answers.values())
-            for turn in reversed(range(len(prefix), len(conditions))):
-                result = self.add("select", conditions[turn], result, explore([*answers[:turn], False]))
+            for depth in reversed(range(len(prefix), len(conditions))):
+                result = self.add("select", conditions[depth], result, explore([*answers[:depth], False]))
             return result
 
         return explore([])
@@ -237,9 +237,9 @@ class Graph:
             return self.add("select", takes_b, db, da), self.add("select", takes_b, ddb, dda)
         if kind == "power":
             return self._power(i, arguments, first, second)
-        slope, bend = self._outer(kind, i, arguments[0])
+        slope, curvature = self._outer(kind, i, arguments[0])
         du, ddu = first[0], second[0]
-        return times(slope, du), plus(times(bend, times(du, du)), times(slope, ddu))
+        return times(slope, du), plus(times(curvature, times(du, du)), times(slope, ddu))
 
     def _above_on_the_right(self, one: tuple[int, int, int], other: tuple[int, int, int]) -> int:
         """Return whether one is above the other, and where they meet, whether it rises above it to the right.
@@ -261,18 +261,18 @@ class Graph:
             less = self.add("subtract", y, self.one)
             slope = times(y, self.power(x, less))
             factor = times(y, less)
-            bend = times(factor, self.power(x, self.add("subtract", less, self.one)))
+            curvature = times(factor, self.power(x, self.add("subtract", less, self.one)))
             # 0·∞ where x is 0 and y is 1 or 0.
-            bend = self.add("select", self.add("equal", factor, self.zero), self.zero, bend)
+            curvature = self.add("select", self.add("equal", factor, self.zero), self.zero, curvature)
             slope = self.add("select", self.add("equal", y, self.zero), self.zero, slope)
-            return times(slope, dx), plus(times(bend, times(dx, dx)), times(slope, ddx))
+            return times(slope, dx), plus(times(curvature, times(dx, dx)), times(slope, ddx))
         # xʸ = eᵘ with u = y·log x.
         logarithm = self.add("log", x)
         rate = over(dx, x)
         du = plus(times(dy, logarithm), times(y, rate))
         both = times(dy, rate)
-        bend = self.minus(over(ddx, x), times(rate, rate))
-        ddu = plus(plus(times(ddy, logarithm), plus(both, both)), times(y, bend))
+        curvature = self.minus(over(ddx, x), times(rate, rate))
+        ddu = plus(plus(times(ddy, logarithm), plus(both, both)), times(y, curvature))
         return times(i, du), times(i, plus(times(du, du), ddu))
 
     def _outer(self, kind: str, i: int, u: int) -> tuple[int, int]:
