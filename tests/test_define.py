@@ -957,3 +957,90 @@ def test_a_function_of_no_module_is_compiled_too() -> None:
     exec("def tripled(prediction, label):\n    return 3.0 * (prediction - label) ** 2", {"__builtins__": {}}, names)
     loss = define(names["tripled"], name="tripled_square")
     assert loss()([1.0], value=[3.0]).tolist() == [12.0]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Single points
+
+
+@pytest.mark.parametrize(
+    ("function", "gradient", "hessian"),
+    [
+        (lambda p, y: abs(p - y) ** 2.5, 0.0, 0.0),
+        (lambda p, y: ((p - y) ** 2) ** 1.25, 0.0, 0.0),
+        (lambda p, y: abs(p - y) ** 3.5, 0.0, 0.0),
+        (lambda p, y: max(p - y, 0.0) ** 2.5, 0.0, 0.0),
+    ],
+)
+def test_powers_have_their_derivatives_at_zero(
+    function: Callable[..., float], gradient: float, hessian: float
+) -> None:
+    loss = define(function, name="power_of_a_distance")()
+    found = loss.gradient_hessian([0.0, 1.0, -2.0], value=[0.0, 1.0, -2.0])
+    assert [number.tolist() for number in found] == [[gradient] * 3, [hessian] * 3]
+    # What stands still has no slope, however steep the power is.
+    assert np.isfinite(loss.gradient_hessian([3.0], value=[0.0])).all()
+
+
+def test_a_power_has_its_infinite_curvature_at_zero() -> None:
+    loss = define(lambda p, y: abs(p - y) ** 1.5, name="steep")()
+    assert loss.gradient([0.0, 0.0], value=[0.0, 4.0]).tolist() == [0.0, 3.0]
+    assert loss.gradient_hessian([0.0, 0.0], value=[0.0, 4.0])[1].tolist() == [math.inf, 0.375]
+
+
+@pytest.mark.parametrize(
+    ("function", "role", "stated"),
+    [
+        (lambda p, y: 0.0 if p == y else (p - y) ** 2, "hessian", "0.0"),
+        (lambda p, y: 0.0 * y + (math.expm1(p) / p if p != 0.0 else 1.0), "gradient", "0.0"),
+        (lambda p, y: math.sqrt((p - y) ** 2), "hessian", "inf"),
+    ],
+)
+def test_a_derivative_that_a_single_point_decides_is_warned_of(
+    function: Callable[..., float], role: str, stated: str
+) -> None:
+    with pytest.warns(UserWarning, match="at a single point") as warned:
+        define(function, name="pointed")
+    start = f"pointed: the {role} derived is {stated} at prediction "
+    assert any(str(each.message).startswith(start) for each in warned)
+
+
+def test_kinks_are_not_warned_of() -> None:
+    # Warnings are errors here.
+    define(lambda p, y: abs(p - y), name="kinked")
+    define(lambda p, y: max(p - y, 0.0) + 0.5 * (p - y) ** 2, name="kinked")
+    define(lambda p, y: (p - y) ** 2 if p > y else 3.0 * (p - y) ** 2, name="kinked")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Which argument is the label
+
+
+def reference(prediction, label):
+    return (prediction - 2.0 * label) ** 2
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda label, prediction: (prediction - 2.0 * label) ** 2,
+        lambda y_true, y_pred: (y_pred - 2.0 * y_true) ** 2,
+        lambda y_pred, y_true: (y_pred - 2.0 * y_true) ** 2,
+        lambda y, p: (p - 2.0 * y) ** 2,
+        lambda label, anything: (anything - 2.0 * label) ** 2,
+        lambda target, score: (score - 2.0 * target) ** 2,
+    ],
+)
+def test_arguments_are_told_apart_by_their_names(function: Callable[..., float]) -> None:
+    expected = define(reference)()
+    loss = define(function, name="by_name", gradient=lambda label, score: 2.0 * (score - 2.0 * label))()
+    label, prediction = [0.5, -1.0, 3.0], [2.0, 0.25, 1.0]
+    assert loss(label, value=prediction).tolist() == expected(label, value=prediction).tolist()
+    found, wanted = (each.gradient_hessian(label, value=prediction) for each in (loss, expected))
+    assert [x.tolist() for x in found] == [x.tolist() for x in wanted]
+
+
+@pytest.mark.parametrize("function", [lambda a, b: (a - b) ** 2, lambda p, score: (p - score) ** 2])
+def test_arguments_that_cannot_be_told_apart_are_refused(function: Callable[..., float]) -> None:
+    with pytest.raises(TypeError, match=r"which of them is the label cannot be told; allowed: prediction or y_pred"):
+        define(function, name="by_name")

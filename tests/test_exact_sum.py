@@ -13,8 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastloss_kernels.cpu import sums
+from fastloss_kernels.cpu.pointwise import make_value
 from fastloss_kernels.exact_sum import (
     ACCUMULATOR_WORDS,
+    ADDITIONS_BEFORE_CARRY,
     COMPARED_WORDS,
     LIMBS,
     ExactSum,
@@ -27,6 +29,7 @@ from fastloss_kernels.exact_sum import (
 )
 from fastloss_kernels.exact_sum import rounded as round_in_python
 from fastloss_kernels.exact_sum import rounded_quotient as divide_in_python
+from fastloss_kernels.losses import HalfSquaredError
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -341,3 +344,40 @@ def test_rounding_in_plain_python_is_the_compiled_one(top: list[float], bottom: 
         value, certain = plain
         finite_input = bool(tops.is_finite[0] and bottoms.is_finite[0])
         assert not (certain and finite_input) or same_bits(value, compiled)
+
+
+@pytest.mark.parametrize("exponent", [-39, -40, -41, -42, -43, -50, -83, -84, -85, -90])
+@pytest.mark.parametrize("largest", [1.0, -1.9999, 2.0**-400, 2.0**1000])
+def test_a_term_far_above_all_others_of_its_block_loses_none(exponent: int, largest: float) -> None:
+    # The first level of a split leaves terms up to 2⁻⁴¹ of the largest, with all their bits, to the second one, whose
+    # sum of 1,023 of them is exact as long as it is cut no further than 44 bits down.
+    random = np.random.default_rng(-exponent)
+    terms = np.append(largest * 2.0 ** (exponent + random.uniform(-1.0, 0.0, 1023)), largest)
+    assert Fraction(ExactSum.from_words(accumulate(terms)).units, 1 << 1088) == exact(terms.tolist())
+
+
+def test_an_accumulator_holds_as_many_additions_as_are_allowed_between_carries() -> None:
+    words = np.zeros(ACCUMULATOR_WORDS, dtype=np.int64)
+    # Every bit of the significand is set, in each place that it may have in a digit.
+    most = 0
+    for shift in range(64):
+        words[:] = 0
+        add_term(words, math.ldexp(2.0 - 2.0**-52, shift))
+        most = max(most, int(words[:LIMBS].max()))
+    assert most >= (1 << 32) - 1
+    # Beside a digit that a carry has left.
+    assert most * ADDITIONS_BEFORE_CARRY + (1 << 32) < 1 << 63
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 1023, 1024, 1025, 2049, 3 * 1024 + 1])
+def test_values_summed_as_they_are_computed_are_the_sum_of_the_values(n_rows: int) -> None:
+    loss = HalfSquaredError()
+    row, parameters = loss.formulas["value"], loss.parameters("value")
+    score, label = np.linspace(-3.0, 5.0, n_rows) ** 3, np.zeros(n_rows)
+    # The last row alone outweighs all others.
+    score[-1] = 1e9
+    values, fused = np.empty(n_rows), np.zeros(ACCUMULATOR_WORDS, dtype=np.int64)
+    make_value(row)(score, label, parameters, values)
+    sums.make_add_values(row)(score, label, parameters, fused)
+    assert ExactSum.from_words(fused) == ExactSum.from_words(accumulate(values))
+    assert Fraction(ExactSum.from_words(fused).units, 1 << 1088) == exact(values.tolist())

@@ -599,15 +599,17 @@ def test_shifts_that_a_loss_does_not_see_change_no_bit(loss: ListwiseLoss, space
 
 
 @pytest.mark.parametrize("loss", [ListMLE, PairwiseHinge, PairwiseLogistic])
-def test_a_list_of_more_pairs_than_allowed_has_no_number(loss: type[PairwiseLogistic]) -> None:
+def test_a_list_of_more_pairs_than_allowed_is_refused(loss: type[PairwiseLogistic]) -> None:
     few = loss(max_pairs=14)
     assert few.longest_list == 5
     assert loss(max_pairs=15).longest_list == 6
     label, score = [[1.0, 0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]], [np.arange(5.0), np.arange(6.0)]
-    assert np.isnan(few(label, logit=score)).tolist() == [False, True]
-    gradient, hessian = few.gradient_hessian(label, logit=score)
-    assert np.isnan(gradient[1]).all()
-    assert np.isnan(hessian[1]).all()
+    for call in (few, few.gradient, few.gradient_hessian):
+        with pytest.raises(ValueError, match="List 1 has 6 candidates; allowed: at most 5 by max_pairs"):
+            call(label, logit=score)
+    # A null list is not looked at.
+    assert np.isnan(few([label[0], None], logit=score)).tolist() == [False, True]
+    gradient = few.gradient(label[:1], logit=score[:1])
     assert same_bits(gradient[0], loss().gradient(label, logit=score)[0])
     with pytest.raises(ValueError, match="max_pairs is 0; allowed: 1 <= max_pairs"):
         loss(max_pairs=0)
@@ -717,3 +719,59 @@ def test_float32_columns_equal_float64_columns_of_the_same_numbers(loss: Listwis
     wide += loss.gradient_hessian(label.astype(np.float64), **{space: wide_score})
     for one, other in zip(narrow, wide, strict=True):
         assert same_bits(one, other)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Clipped probabilities
+
+
+def test_a_probability_of_epsilon_is_not_clipped() -> None:
+    epsilon = 1e-12
+    below = math.nextafter(epsilon, 0.0)
+    for loss, label in (
+        (CategoricalCrossentropy(), [1.0, 0.0]),
+        (SparseCategoricalCrossentropy(), [0.0]),
+        (CategoricalFocalCrossentropy(), [1.0, 0.0]),
+        (KLDivergence(), [1.0, 0.0]),
+        (MultiPositiveCrossentropy(), [1.0, 0.0]),
+        (MultiPositiveCrossentropy(form="mass"), [1.0, 0.0]),
+        (MultiPositiveCrossentropy(form="each_vs_negatives"), [1.0, 0.0]),
+    ):
+        test, parameters = loss.saturated["prob"], loss.parameters("prob", epsilon)
+        assert not test(np.array([epsilon, 0.5]), np.array(label), parameters)
+        assert test(np.array([below, 0.5]), np.array(label), parameters)
+        # Nothing asks for the other one.
+        assert not test(np.array([0.5, below]), np.array(label), parameters)
+
+
+@pytest.mark.parametrize("p", [0.0, 1e-300, 1e-13, math.nextafter(1e-12, 0.0)])
+@pytest.mark.parametrize(
+    ("loss", "label"),
+    [
+        (CategoricalCrossentropy(), [[1.0, 0.0]]),
+        (SparseCategoricalCrossentropy(), [0.0]),
+        (KLDivergence(), [[1.0, 0.0]]),
+        (MultiPositiveCrossentropy(), [[1.0, 0.0]]),
+        (MultiPositiveCrossentropy(form="mass"), [[1.0, 0.0]]),
+    ],
+    ids=lambda part: getattr(part, "full_name", ""),
+)
+def test_derivatives_of_a_clipped_probability_are_those_at_epsilon(loss: ListwiseLoss, label: Any, p: float) -> None:
+    # −log p at p = ε: −1/ε and 1/ε².
+    (gradient,), (hessian,) = loss.gradient_hessian(label, prob=np.array([[p, 0.75]]))
+    assert gradient.tolist() == [pytest.approx(-1e12, rel=1e-15), 0.0]
+    assert hessian.tolist() == [pytest.approx(1e24, rel=4e-16), 0.0]
+    assert loss(label, prob=np.array([[p, 0.75]]))[0] == loss(label, prob=np.array([[1e-12, 0.75]]))[0]
+
+
+@pytest.mark.parametrize("p", [0.0, 1e-13])
+def test_derivatives_of_pairs_of_clipped_probabilities_are_those_at_epsilon(p: float) -> None:
+    for loss in (MultiPositiveCrossentropy(form="each_vs_negatives"), CategoricalFocalCrossentropy()):
+        clipped, at_epsilon = (np.array([[first, 0.75]]) for first in (p, 1e-12))
+        for found, wanted in zip(
+            loss.gradient_hessian([[1.0, 0.0]], prob=clipped),
+            loss.gradient_hessian([[1.0, 0.0]], prob=at_epsilon),
+            strict=True,
+        ):
+            assert found[0] == pytest.approx(wanted[0], rel=1e-10)
+            assert abs(found[0][0]) > 1e9

@@ -313,6 +313,14 @@ def test_derivatives_agree_with_differences(loss: Loss, space: str) -> None:
 
 
 @pytest.mark.parametrize(("loss", "space"), CASES)
+def test_a_missing_number_has_no_derivatives_either(loss: Loss, space: str) -> None:
+    x = next(x for x in (0.5, -0.5) if x in loss.prediction_range(space))
+    label, score = np.array([1.0, math.nan, 1.0, math.nan]), np.array([x, x, math.nan, math.nan])
+    for number in (loss(label, **{space: score}), *loss.gradient_hessian(label, **{space: score})):
+        assert np.isnan(number).tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize(("loss", "space"), CASES)
 def test_every_driver_gives_the_same_bits(loss: Loss, space: str) -> None:
     random = np.random.default_rng(3)
     score = np.array(random_scores(loss, space, 200_003))
@@ -635,3 +643,19 @@ def test_smoothing_keeps_the_digits_of_the_smaller_part() -> None:
     with mpmath.workdps(60):
         exact = ORACLES["BinaryCrossentropy"]["logit"](mpf(x), mpf(1), loss)[0]
         assert ulp_error(float(loss([1.0], logit=[x])[0]), exact) <= 2.0
+
+
+def test_a_probability_of_epsilon_is_not_clipped() -> None:
+    epsilon = 1e-12
+    for loss in (BinaryCrossentropy(), BinaryFocalCrossentropy(), Poly1()):
+        test, parameters = loss.saturated["prob"], loss.parameters("prob", epsilon)
+        assert not test(epsilon, 1.0, parameters)
+        assert test(math.nextafter(epsilon, 0.0), 1.0, parameters)
+        assert not test(math.nextafter(epsilon, 0.0), 0.0, parameters)
+        # The nearest to 1 whose distance from it is not below ε, and the next one.
+        high = 1.0 - epsilon
+        high = high if 1.0 - high >= epsilon else math.nextafter(high, 0.0)
+        assert 1.0 - math.nextafter(high, 1.0) < epsilon
+        assert not test(high, 0.0, parameters)
+        assert test(math.nextafter(high, 1.0), 0.0, parameters)
+        assert not test(math.nextafter(high, 1.0), 1.0, parameters)

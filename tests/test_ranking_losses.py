@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import fastloss as fl
@@ -107,21 +108,31 @@ def test_labels_beyond_a_gain_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["LambdaRank", "ApproxNDCG"])
-def test_more_pairs_than_allowed_have_no_number(name: str) -> None:
+def test_more_pairs_than_allowed_are_refused(name: str) -> None:
     loss = getattr(fl.losses, name)(max_pairs=3)
     label, score = [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]], [[0.0, 1.0, 2.0], [0.0, 1.0, 2.0, 3.0]]
-    assert np.isnan(loss(label, logit=score)).tolist() == [False, True]
-    for derivative in loss.gradient_hessian(label, logit=score):
-        assert not np.isnan(derivative[0]).any()
-        assert np.isnan(derivative[1]).all()
+    assert not np.isnan(loss(label[:1], logit=score[:1])).any()
+    with pytest.raises(ValueError, match="List 1 has 4 candidates; allowed: at most 3 by max_pairs; raise max_pairs"):
+        loss(label, logit=score)
+    with pytest.raises(ValueError, match="List 1 has 4 candidates"):
+        loss.gradient_hessian(label, logit=score)
 
 
-def test_a_list_whose_positives_are_all_masked() -> None:
+def test_a_list_whose_positives_are_all_masked_is_left_out() -> None:
     loss = fl.losses.ApproxNDCG()
-    label, score = np.array([[1.0, 0.0]]), np.array([[-math.inf, 2.0]])
-    assert loss(label, logit=score).tolist() == [0.0]
+    label, score = [[1.0, 0.0], [1.0, 0.0]], [[None, 2.0], [1.0, 2.0]]
+    value = loss(label, logit=score)
+    assert math.isnan(value[0])
+    assert value[1] < 0.0
     for derivative in loss.gradient_hessian(label, logit=score):
-        assert derivative.tolist() == [[0.0, 0.0]]
+        assert np.isnan(derivative[0]).all()
+        assert np.isfinite(derivative[1]).all()
+    table = pa.table({"y": label, "s": score})
+    result = fl.evaluate(table, label="y", logit="s", metrics=["approx_ndcg"], on_bad_row="drop")
+    assert result.rows["used"] == 1
+    assert result["approx_ndcg"] == value[1]
+    # A masked positive makes other losses infinite: their lists count.
+    assert fl.losses.CategoricalCrossentropy()(label, logit=score)[0] == math.inf
 
 
 def test_a_masked_right_candidate_makes_the_margin_infinite() -> None:

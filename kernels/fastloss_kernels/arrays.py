@@ -111,6 +111,11 @@ def evaluate_rows(
     make = pointwise.make_value if outputs == 1 else pointwise.make_value_gradient_hessian
     kernel = make(row, may_run_parallel(flat_score.size))
     kernel(flat_score, flat_label, parameters, *results)
+    if outputs > 1:
+        # A formula may have a derivative that does not depend on what is missing.
+        missing = np.isnan(flat_score) | np.isnan(flat_label)
+        for derivative in results[1:]:
+            derivative[missing] = np.nan
     return tuple(result.reshape(labels.shape) for result in results)
 
 
@@ -128,6 +133,7 @@ def evaluate_lists(
     needs: str,
     label_is_index: bool,
     ignored_index: int | None = None,
+    longest_list: int | None = None,
     n_scratch: int = 0,
     derivatives: bool,
 ) -> tuple[Any, ...]:
@@ -148,12 +154,14 @@ def evaluate_lists(
         Whether labels are held as −1 to +1; the formula reads 0 to 1.
     lowest_score : float
         The lowest score that is not masked.
-    needs : {"candidate", "positive", "pair"}
+    needs : {"candidate", "positive", "unmasked positive", "pair"}
         What a list must hold.
     label_is_index : bool
         Whether a label is the index of the right candidate.
     ignored_index : int, optional
         An index whose list has no loss.
+    longest_list : int, optional
+        The most candidates of a list, where time grows with their square.
     n_scratch : int
         How many arrays of scratch the formula needs.
     derivatives : bool
@@ -162,7 +170,8 @@ def evaluate_lists(
     Raises
     ------
     ValueError
-        If the lists of label and score differ in number or length, or a number lies outside its domain.
+        If the lists of label and score differ in number or length, a list is too long, or a number lies outside its
+        domain.
     """
     from fastloss_kernels.cpu import lists as list_loops
 
@@ -176,6 +185,14 @@ def evaluate_lists(
         k = int(different.argmax())
         lengths = [int(lists.offsets[k + 1] - lists.offsets[k]) for lists in (labels, scores)]
         raise ValueError(f"List {k} has {lengths[0]} labels and {lengths[1]} candidates; they must be equal.")
+    if longest_list is not None:
+        lengths = np.where(usable, np.diff(scores.offsets), 0)
+        if (lengths > longest_list).any():
+            k = int((lengths > longest_list).argmax())
+            raise ValueError(
+                f"List {k} has {int(lengths[k]):,} candidates; allowed: at most {longest_list:,} by max_pairs; "
+                "raise max_pairs or shorten the list."
+            )
     require_range(space, scores.values, score_range)
     if not label_is_index:
         labels, scores = _masked_alike(labels, scores, -1.0 if signed_labels else 0.0)

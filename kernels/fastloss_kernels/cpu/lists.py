@@ -136,7 +136,7 @@ def make_list_flag(test: ListTest) -> Callable[..., None]:
 
 # Fit for the loss, or why not.
 USABLE, EMPTY, MASKED, NO_POSITIVE, NO_PAIR, TWO_INFINITIES, NO_SUCH_INDEX = range(7)
-NEEDS = {"candidate": 0, "positive": 1, "pair": 2}
+NEEDS = {"candidate": 0, "positive": 1, "pair": 2, "unmasked positive": 3}
 
 
 @functools.cache
@@ -167,6 +167,9 @@ def make_classify() -> Callable[..., None]:
                     if labels[j] > 0.0:
                         positive = True
                         break
+            elif needs == 3 and not is_index:
+                for j in range(scores.shape[0]):
+                    positive |= (labels[j] > 0.0) & (scores[j] >= lowest)
             elif needs == 2 and not is_index:
                 for j in range(scores.shape[0]):
                     here = scores[j] >= lowest
@@ -182,7 +185,7 @@ def make_classify() -> Callable[..., None]:
             elif is_index:
                 y = labels[0]
                 found = USABLE if (y == np.floor(y)) & (y >= 0.0) & (y < stop - start) else NO_SUCH_INDEX
-            elif needs == 1 and not positive:
+            elif (needs == 1 or needs == 3) and not positive:
                 found = NO_POSITIVE
             elif needs == 2 and not low < high:
                 found = NO_PAIR

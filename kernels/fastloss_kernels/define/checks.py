@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -155,6 +156,55 @@ def _check_derivatives(
             numbers = f"is {float(stated[0, i])!r} {at}, where differences of {below_name} give {float(fine[0, i])!r}"
             advice = f"correct {role}=, or leave it out" if given else f"give {role}=, or mend the formula"
             raise ValueError(f"{loss.name}: the {role} {'given' if given else 'derived'} {numbers}; {advice}.")
+        single = np.flatnonzero(_at_a_single_point(found[order - 1][0], found[order][0]))
+        if single.size:
+            i = int(single[0])
+            at = f"at prediction {x[i]:g}, label {y[i]:g}" + _shown(loss, parameters)
+            warnings.warn(
+                f"{loss.name}: the {role} {'given' if given else 'derived'} is {float(stated[0, i])!r} {at} alone, "
+                f"where differences give {float(fine[0, i])!r}; a branch or a pole at a single point decides it: "
+                f"give {role}=, or mend the formula.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+
+def _at_a_single_point(below: Any, derivative: Any) -> Any:
+    """Tell where a derivative over a stencil is not what both sides lead to, or no finite number unless they do.
+
+    Where what it derives, `below`, has a kink or a step, the sides say nothing.
+    """
+    import numpy as np
+
+    stated = derivative[STENCIL.index(0)]
+    with np.errstate(all="ignore"):
+        smooth = _lead(below)[0]
+        continues, limit, size = _lead(derivative)
+        differs = ~(abs(stated - limit) <= 1000.0 * DIFFERENCE_TOLERANCE * size)
+        # As that of |ŷ − y|^1.5, whose limit is what is stated.
+        grows = np.isinf(stated)
+        for far, middle, near in _sides(derivative):
+            grows &= (abs(near) > abs(middle)) & (abs(middle) > abs(far)) & (near * stated > 0.0)
+    return np.isfinite(size) & ~grows & (~np.isfinite(stated) | (smooth & continues & differs))
+
+
+def _sides(values: Any) -> tuple[Any, Any]:
+    """Return the points of a stencil left and right of its midst, the farthest first."""
+    return values[:3], values[:3:-1]
+
+
+def _lead(values: Any) -> tuple[Any, Any, Any]:
+    """Return whether both sides of a stencil lead to the same number in its midst, the number, and their size."""
+    import numpy as np
+
+    size = np.max([abs(side).max(axis=0) for side in _sides(values)], axis=0)
+    # Through two and through three points on either side; at a cusp they lead to different places.
+    lines = [2.0 * near - middle for _, middle, near in _sides(values)]
+    curves = [far / 3.0 - 2.0 * middle + 8.0 / 3.0 * near for far, middle, near in _sides(values)]
+    continues = abs(curves[0] - curves[1]) <= DIFFERENCE_TOLERANCE * size
+    for line, curve in zip(lines, curves, strict=True):
+        continues &= abs(line - curve) <= 100.0 * DIFFERENCE_TOLERANCE * size
+    return continues, curves[0], size
 
 
 def _shown(loss: Loss, parameters: tuple[float, ...]) -> str:

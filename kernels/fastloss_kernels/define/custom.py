@@ -18,6 +18,11 @@ from fastloss_kernels.domain import FINITE, SATURATION_EPSILON, SPACES, Interval
 from fastloss_kernels.losses import LOSSES
 from fastloss_kernels.losses.base import BinaryLoss, Loss
 
+# What the first two arguments of a function may be called: they are told apart by their names, since a label that is
+# taken for the prediction gives numbers that look right.
+PREDICTION_NAMES = {"prediction", "pred", "predicted", "y_pred", "y_hat", "score", "raw_score", "p", "x", "z", *SPACES}
+LABEL_NAMES = {"label", "y", "y_true", "true", "truth", "target", "t", "actual", "observed"}
+
 # The losses defined in this process, by name; a definition replaces an earlier one of its name.
 DEFINED: dict[str, type[Loss]] = {}
 
@@ -41,6 +46,8 @@ def define(
     ----------
     function : callable
         ``function(prediction, label, parameter=default, ...)`` returns the loss of one row, a number, from numbers.
+        The first two are told apart by their names, in either order: "prediction", "y_pred", "score", "p" or "x", and
+        "label", "y_true", "target" or "y"; one known name is enough.
         It may use + - * / ** and comparisons, if and else, loops of a fixed length, abs, max and min, functions of
         math and numpy (exp, exp2, expm1, log, log1p, log2, log10, tanh, sinh, cosh, sqrt, lgamma, where, clip, sign,
         logaddexp), and other Python functions made of these. Its further parameters become the parameters of the loss.
@@ -84,9 +91,10 @@ def define(
     derivatives there.
 
     Derivatives, given or derived, are compared with differences of fourth order over a grid of the domain, at the
-    default parameters and at others. Isolated kinks are allowed for.
+    default parameters and at others. Isolated kinks are allowed for. A warning says where a derivative is no number at
+    a single point, or is decided there by a branch that is taken at that point alone.
     """
-    function, inputs, defaults = _signature(function, name)
+    function, inputs, defaults, label_first = _signature(function, name)
     name = function.__name__ if name is None else name
     _check_name(name)
     spaces = (space,) if isinstance(space, str) else tuple(space)
@@ -153,7 +161,13 @@ def define(
     )
     loss = defined()
     for each in spaces:
-        check_loss(loss, each, function, gradient is not None, hessian is not None)
+        check_loss(
+            loss,
+            each,
+            _prediction_first(function) if label_first else function,
+            gradient is not None,
+            hessian is not None,
+        )
     DEFINED[name] = defined
     return defined
 
@@ -186,10 +200,29 @@ def _interval(name: str, what: str, given: Interval | tuple[float, float] | None
     return interval
 
 
-def _signature(given: Any, name: str | None, derivative: bool = False) -> tuple[Any, list[str], dict[str, float]]:
-    """Return a function in Python, the names of its two first parameters, and the defaults of the others.
+def _prediction_first(function: Callable[..., float]) -> Callable[..., float]:
+    return lambda prediction, label, **parameters: function(label, prediction, **parameters)
 
-    A derivative takes the parameters of the loss, and needs no defaults of its own.
+
+def _takes_label_first(shown: str, first: str, second: str) -> bool:
+    """Tell from the names of two arguments whether the first one is the label."""
+    in_order = (first in PREDICTION_NAMES) + (second in LABEL_NAMES)
+    turned = (first in LABEL_NAMES) + (second in PREDICTION_NAMES)
+    if (in_order > 0) == (turned > 0):
+        raise TypeError(
+            f"{shown} takes ({first}, {second}), and which of them is the label cannot be told; "
+            "allowed: prediction or y_pred or score, and label or y_true, in either order; rename them."
+        )
+    return turned > 0
+
+
+def _signature(
+    given: Any, name: str | None, derivative: bool = False
+) -> tuple[Any, list[str], dict[str, float], bool]:
+    """Return a function in Python, its names of prediction and label, the defaults of the others, and the order.
+
+    The order is whether the label stands first. A derivative takes the parameters of the loss, and needs no defaults
+    of its own.
     """
     function = getattr(given, "py_func", given)
     shown = name or getattr(given, "__name__", repr(given))
@@ -212,7 +245,9 @@ def _signature(given: Any, name: str | None, derivative: bool = False) -> tuple[
         if isinstance(default, bool) or not isinstance(default, (int, float)) or not math.isfinite(default):
             raise TypeError(f"{shown}: parameter {parameter.name!r} is {default!r}; allowed: a finite number.")
         defaults[parameter.name] = float(default)
-    return function, [p.name for p in parameters[:2]], defaults
+    inputs = [p.name for p in parameters[:2]]
+    label_first = _takes_label_first(shown, *inputs)
+    return function, inputs[::-1] if label_first else inputs, defaults, label_first
 
 
 def _compile(
@@ -227,11 +262,11 @@ def _compile(
     by = graph.inputs[inputs[0]]
 
     def followed(role: str, given: Callable[..., float]) -> int:
-        own, _, named = _signature(given, f"{name}: {role}" if role else name, derivative=bool(role))
+        own, _, named, label_first = _signature(given, f"{name}: {role}" if role else name, derivative=bool(role))
         if unknown := [parameter for parameter in named if parameter not in parameters]:
             raise TypeError(f"{name}: {role} has a parameter {unknown[0]!r} that the function does not have.")
         try:
-            return follow(graph, own, inputs, list(named))
+            return follow(graph, own, inputs[::-1] if label_first else inputs, list(named))
         except Exception as error:
             said = " ".join(str(error).split()) or type(error).__name__
             kind = TypeError if isinstance(error, TypeError) else ValueError

@@ -78,6 +78,8 @@ class Graph:
         self._index: dict[tuple[Any, ...], int] = {}
         self._answers: dict[int, bool] = {}
         self._prefix: list[bool] = []
+        # Powers that are written as products and roots: node -> base and exponent.
+        self._powers: dict[int, tuple[int, int]] = {}
         self.inputs = {name: self._note(("input", name)) for name in inputs}
         self.zero = self.constant(0.0)
         self.one = self.constant(1.0)
@@ -206,6 +208,10 @@ class Graph:
         first, second = [firsts[a] for a in arguments], [seconds[a] for a in arguments]
         if all(d == self.zero for d in first):
             return self.zero, self.zero
+        if i in self._powers:
+            # By the rule of powers, since the factors' own derivatives are infinite at 0, times 0.
+            x, y = self._powers[i]
+            return self._power(i, [x, y], [firsts[x], self.zero], [seconds[x], self.zero])
         if kind == "negative":
             return minus(self.zero, first[0]), minus(self.zero, second[0])
         if kind == "add":
@@ -239,7 +245,15 @@ class Graph:
             return self._power(i, arguments, first, second)
         slope, curvature = self._outer(kind, i, arguments[0])
         du, ddu = first[0], second[0]
+        if kind == "square_root":
+            return self._still(du, times(slope, du)), plus(
+                self._still(du, times(curvature, times(du, du))), times(slope, ddu)
+            )
         return times(slope, du), plus(times(curvature, times(du, du)), times(slope, ddu))
+
+    def _still(self, rate: int, term: int) -> int:
+        """Return a term of a derivative, 0 where what it is taken of stands still: 0·∞ would be no number."""
+        return self.add("select", self.add("equal", rate, self.zero), self.zero, term)
 
     def _above_on_the_right(self, one: tuple[int, int, int], other: tuple[int, int, int]) -> int:
         """Return whether one is above the other, and where they meet, whether it rises above it to the right.
@@ -265,7 +279,13 @@ class Graph:
             # 0·∞ where x is 0 and y is 1 or 0.
             curvature = self.add("select", self.add("equal", factor, self.zero), self.zero, curvature)
             slope = self.add("select", self.add("equal", y, self.zero), self.zero, slope)
-            return times(slope, dx), plus(times(curvature, times(dx, dx)), times(slope, ddx))
+            first_term, second_term = times(slope, dx), times(curvature, times(dx, dx))
+            exponent = self.value_of(y)
+            if exponent is None or exponent < 1.0:
+                first_term = self._still(dx, first_term)
+            if exponent is None or exponent < 2.0:
+                second_term = self._still(dx, second_term)
+            return first_term, plus(second_term, times(slope, ddx))
         # xʸ = eᵘ with u = y·log x.
         logarithm = self.add("log", x)
         rate = over(dx, x)
@@ -318,7 +338,11 @@ class Graph:
             result = self.times(result, square) if whole & 1 else result
             whole >>= 1
             square = self.add("multiply", square, square) if whole else square
-        return result if exponent >= 0 else self.add("divide", self.one, result)
+        result = result if exponent >= 0 else self.add("divide", self.one, result)
+        # That of √x is its own.
+        if abs(exponent) != int(abs(exponent)) and exponent != 0.5 and self.value_of(result) is None:
+            self._powers[result] = (x, y)
+        return result
 
     # Writing.
 

@@ -167,7 +167,7 @@ _ROWS = {gain: dict.fromkeys(("logit", "margin", "value"), make_row(parts)) for 
 class ApproxNDCG(PairwiseLoss):
     """Minus the NDCG of a list with smooth ranks: 1 + Σ σ((s_j − s_i)/temperature) over all other candidates.
 
-    At least one label is positive. A list all of whose positive candidates are masked has the loss 0.
+    At least one unmasked candidate has a positive label; a list without one has no loss.
 
     Parameters
     ----------
@@ -205,8 +205,8 @@ class ApproxNDCG(PairwiseLoss):
 
     @property
     def needs(self) -> str:
-        """A positive label, for an ideal gain to divide by."""
-        return "positive"
+        """A positive label of an unmasked candidate, for a gain to compare with the ideal one."""
+        return "unmasked positive"
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
         """Return the length of the longest list, and the temperature."""

@@ -206,7 +206,7 @@ class ListwiseLoss(Loss):
 
     @property
     def longest_list(self) -> int | None:
-        """The largest number of candidates; a longer list has the value NaN. None: any number."""
+        """The largest number of candidates; a longer list is refused. None: any number."""
         return None
 
     @property
@@ -251,6 +251,7 @@ class ListwiseLoss(Loss):
             needs=self.needs,
             label_is_index=self.label_kind == "index",
             ignored_index=self.ignore_class,
+            longest_list=self.longest_list,
             n_scratch=self.n_scratch,
             derivatives=derivatives,
         )
@@ -278,7 +279,7 @@ class PairwiseLoss(ListwiseLoss):
 
     @property
     def longest_list(self) -> int:
-        """The largest number n of candidates with n·(n − 1)/2 at most `max_pairs`; a longer list has the value NaN."""
+        """The largest number n of candidates with n·(n − 1)/2 at most `max_pairs`; a longer list is refused."""
         return longest_list_of_pairs(self.max_pairs)
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
