@@ -47,7 +47,7 @@ class Device:
     @cached_property
     def normalize(self) -> Any:
         """Loops that divide lists by their sums."""
-        return import_module(f"{self.package}.shares")
+        return import_module(f"{self.package}.normalize")
 
     def value(self, formula: Callable[..., Any], *, lists: bool) -> Callable[..., None]:
         """Return the loop ``value(*inputs, parameters, *scratch, value_out)`` of a formula."""
