@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 from fastloss.budget import DEFAULT_MEMORY
 from fastloss.plan import Plan, make_plan
@@ -12,6 +11,19 @@ from fastloss.request import Prediction
 from fastloss.result import Result, result_of
 from fastloss.scan import Progress, run_scan
 from fastloss.scoring import Scored, make_score_plan, run_score
+from fastloss.words import (
+    Compression,
+    DeviceName,
+    ExecutorName,
+    LabelDomain,
+    ListReduction,
+    OnBadFile,
+    OnBadRow,
+    PresetName,
+    Reader,
+    Reduction,
+    Saturation,
+)
 from fastloss_kernels.losses import Loss
 
 
@@ -28,21 +40,21 @@ def evaluate(
     weight: str | None = None,
     metrics: Sequence[object] | Loss | str | None = None,
     by: Sequence[str | Sequence[str]] | str | None = (),
-    label_domain: Literal["01", "pm1"] = "01",
-    reduction: Literal["mean", "sum", "sum_over_batch_size", "sum_by_nonzero_weights"] | None = None,
-    list_reduction: Literal["row", "element"] | None = None,
-    preset: Literal["keras", "torch", "sklearn", "xgboost", "lightgbm", "torchrec"] | None = None,
+    label_domain: LabelDomain = "01",
+    reduction: Reduction | None = None,
+    list_reduction: ListReduction | None = None,
+    preset: PresetName | None = None,
     common_rows: bool = False,
-    saturation: Literal["clip", "exact", "error"] = "clip",
-    on_bad_row: Literal["raise", "drop"] = "raise",
-    on_bad_file: Literal["raise", "skip"] = "raise",
-    reader: Literal["pyarrow", "polars"] = "pyarrow",
+    saturation: Saturation = "clip",
+    on_bad_row: OnBadRow = "raise",
+    on_bad_file: OnBadFile = "raise",
+    reader: Reader = "pyarrow",
     verify_checksums: bool = False,
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     batch_rows: int | None = None,
-    executor: Literal["threads", "processes"] = "threads",
-    device: Literal["cpu"] = "cpu",
+    executor: ExecutorName = "threads",
+    device: DeviceName = "cpu",
     progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Evaluate predictions over a log in one pass.
@@ -185,15 +197,15 @@ def score(
     value: str | None = None,
     keep: Sequence[str] | str = (),
     top: int | None = None,
-    compression: Literal["zstd", "snappy", "lz4", "gzip", "brotli", "none"] = "zstd",
+    compression: Compression = "zstd",
     overwrite: bool = False,
-    label_domain: Literal["01", "pm1"] = "01",
-    list_reduction: Literal["row", "element"] | None = None,
-    preset: Literal["keras", "torch", "sklearn", "xgboost", "lightgbm", "torchrec"] | None = None,
-    saturation: Literal["clip", "exact", "error"] = "clip",
-    on_bad_row: Literal["raise", "drop"] = "raise",
-    on_bad_file: Literal["raise", "skip"] = "raise",
-    reader: Literal["pyarrow", "polars"] = "pyarrow",
+    label_domain: LabelDomain = "01",
+    list_reduction: ListReduction | None = None,
+    preset: PresetName | None = None,
+    saturation: Saturation = "clip",
+    on_bad_row: OnBadRow = "raise",
+    on_bad_file: OnBadFile = "raise",
+    reader: Reader = "pyarrow",
     verify_checksums: bool = False,
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,

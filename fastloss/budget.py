@@ -6,10 +6,11 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, get_args
 
 from fastloss.errors import UsageError
 from fastloss.request import one_of
+from fastloss.words import DeviceName, ExecutorName, OnBadFile, Reader
 
 DEFAULT_MEMORY = 512 << 20
 # Long enough that the interpreter's share of a batch is small, short enough that its columns stay in the cache.
@@ -48,19 +49,19 @@ class ExecutionOptions:
         Where the kernels run.
     """
 
-    reader: Any = "pyarrow"
-    verify_checksums: Any = False
-    on_bad_file: Literal["raise", "skip"] = "raise"
+    reader: Reader = "pyarrow"
+    verify_checksums: bool = False
+    on_bad_file: OnBadFile = "raise"
     memory: int | str = DEFAULT_MEMORY
     threads: int | None = None
     batch_rows: int | None = None
-    executor: str = "threads"
-    device: str = "cpu"
+    executor: ExecutorName = "threads"
+    device: DeviceName = "cpu"
 
     @classmethod
     def of(cls, words: Mapping[str, Sequence[str]], **options: Any) -> ExecutionOptions:
         """Check what a caller wrote; `words` has the allowed words of options that a registry elsewhere lists."""
-        allowed = {**words, "on_bad_file": ("raise", "skip")}
+        allowed = {**words, "on_bad_file": get_args(OnBadFile)}
         for name, given in options.items():
             if name in allowed:
                 one_of(name, given, allowed[name])
@@ -87,11 +88,11 @@ class Execution:
         Whether there are slices, which take a part of the memory.
     """
 
-    reader: Any
-    verify_checksums: Any
-    on_bad_file: Literal["raise", "skip"]
-    executor: str
-    device: str
+    reader: Reader
+    verify_checksums: bool
+    on_bad_file: OnBadFile
+    executor: ExecutorName
+    device: DeviceName
     threads: int
     memory_bytes: int
     batch_rows: int

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fastloss.errors import UsageError
+from fastloss.words import LabelDomain, ListReduction, OnBadRow, PresetName, Reduction, Saturation
 
 Space = Literal["logit", "prob", "logprob", "margin", "value"]
 SPACES: tuple[Space, ...] = ("logit", "prob", "logprob", "margin", "value")
@@ -115,13 +116,13 @@ class Request:
     weight: str | None = None
     metrics: tuple[Any, ...] | None = None
     by: tuple[tuple[str, ...], ...] = ()
-    label_domain: Literal["01", "pm1"] = "01"
-    reduction: str | None = None
-    list_reduction: Literal["row", "element"] | None = None
-    preset: str | None = None
+    label_domain: LabelDomain = "01"
+    reduction: Reduction | None = None
+    list_reduction: ListReduction | None = None
+    preset: PresetName | None = None
     common_rows: bool = False
-    saturation: Literal["clip", "exact", "error"] = "clip"
-    on_bad_row: Literal["raise", "drop"] = "raise"
+    saturation: Saturation = "clip"
+    on_bad_row: OnBadRow = "raise"
 
     @classmethod
     def of(
@@ -210,9 +211,9 @@ class Request:
 
 
 _WORDS: Mapping[str, tuple[str, ...]] = {
-    "label_domain": ("01", "pm1"),
-    "saturation": ("clip", "exact", "error"),
-    "on_bad_row": ("raise", "drop"),
+    "label_domain": get_args(LabelDomain),
+    "saturation": get_args(Saturation),
+    "on_bad_row": get_args(OnBadRow),
 }
 
 

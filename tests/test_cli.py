@@ -148,9 +148,7 @@ def test_a_preset_and_a_reduction_are_options_and_are_named(run: Run, log: Path)
 
 
 def test_no_reduction_is_scoring(fails: Any, log: Path) -> None:
-    message = fails("eval", log, *BASE, "--reduction", "none")
-    assert "fastloss score" in message
-    assert "'sum_by_nonzero_weights'" in message
+    assert "sum_by_nonzero_weights" in fails("eval", log, *BASE, "--reduction", "none")
 
 
 def test_arrow_goes_to_a_pipe_as_a_stream_and_to_a_file_as_a_file(

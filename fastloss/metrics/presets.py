@@ -19,9 +19,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from fastloss.errors import UsageError
+from fastloss.words import ListReduction, Reduction
 from fastloss_kernels.losses import LOSSES, ListwiseLoss, Loss, Poisson
 from fastloss_kernels.over_lists import OverLists
 from fastloss_kernels.variants import (
@@ -31,9 +32,7 @@ from fastloss_kernels.variants import (
     PoissonNearZero,
 )
 
-Reduction = Literal["mean", "sum", "sum_over_batch_size", "sum_by_nonzero_weights"]
-ListReduction = Literal["row", "element"]
-REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "sum_over_batch_size", "sum_by_nonzero_weights")
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,295 @@
+"""The options of the commands, as dataclasses that commands share; a docstring here is the text of ``--help``.
+
+Names, defaults and words are those of `fastloss.evaluate` and `fastloss.score`, from `fastloss.words`;
+tests/test_options.py holds them to it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter, Token, convert
+
+from fastloss.errors import UsageError
+from fastloss.request import SPACES, split_names
+from fastloss.words import (
+    Compression,
+    ExecutorName,
+    LabelDomain,
+    ListReduction,
+    OnBadFile,
+    OnBadRow,
+    PresetName,
+    Reader,
+    Reduction,
+    Saturation,
+)
+
+_COLUMNS = Group("Columns", sort_key=1)
+_QUESTION = Group("What to compute", sort_key=2)
+_READING = Group("Reading", sort_key=3)
+_OUTPUT = Group("Output", sort_key=4)
+
+_Columns = Parameter(group=_COLUMNS)
+_Question = Parameter(group=_QUESTION)
+_Reading = Parameter(group=_READING)
+_Output = Parameter(group=_OUTPUT)
+
+
+def _word(hint: Any, tokens: Sequence[Token]) -> Any:
+    """Read one of the words of an option that may be left out, where "none" would else be a word too."""
+    return convert(hint, tokens)
+
+
+_QuestionWord = Parameter(group=_QUESTION, converter=_word)
+
+
+class _Arguments:
+    def arguments(self) -> dict[str, Any]:
+        """Return the options as arguments of the API."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOptions(_Arguments):
+    """What every command takes that computes losses.
+
+    Parameters
+    ----------
+    label
+        Label column: numbers or booleans.
+    label_domain
+        pm1 for labels -1 and +1.
+    list_reduction
+        A pointwise loss over list columns: the mean in each list (left out: row), or each candidate by itself: then
+        eval takes the mean over all candidates, and score writes the sum of each list.
+    preset
+        The clipping, divisor and unit of another system, to reproduce its number.
+    saturation
+        Where a probability rules out what happened: clip it at 1e-12, keep the infinite loss, or stop. It is counted.
+    on_bad_row
+        At a NaN, a value outside its domain or a negative weight: stop, or leave the row out (score: give it nulls)
+        and count it.
+    """
+
+    label: Annotated[str, _Columns]
+    label_domain: Annotated[LabelDomain, _Question] = "01"
+    list_reduction: Annotated[ListReduction | None, _QuestionWord] = None
+    preset: Annotated[PresetName | None, _QuestionWord] = None
+    saturation: Annotated[Saturation, _Question] = "clip"
+    on_bad_row: Annotated[OnBadRow, _Reading] = "raise"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RequestOptions(LossOptions):
+    """What `fastloss.evaluate` computes.
+
+    Parameters
+    ----------
+    logit
+        Logits: COLUMN, which names its model, or NAME=COLUMN. Repeat it for more models; a column whose name holds "="
+        needs a NAME before it.
+    prob
+        Probabilities in [0, 1], given like --logit.
+    logprob
+        Natural logarithms of probabilities.
+    margin
+        Decision values.
+    value
+        Predictions in the unit of the label.
+    weight
+        Row weights, at least 0; rows of weight 0 are skipped.
+    metric
+        Metrics, comma separated or repeated, such as log_loss,normalized_entropy or 'log_loss(label_smoothing=0.1)';
+        "fastloss losses" lists them. Left out: the usual ones for the predictions.
+    by
+        Slice by a column, or by the cross of several: country,device. Repeat it for more groupings. A name that holds
+        a comma stands in double quotes: '"a,b",device'.
+    reduction
+        How losses are summed up: the weighted mean (left out: this), the weighted sum, or that sum by the number of
+        rows, of all or of those whose weight is not 0. The value of each row is what "fastloss score" writes.
+    common_rows
+        Evaluate all metrics over the same lists: those that every one of them can use.
+    """
+
+    logit: Annotated[list[str] | None, _Columns] = None
+    prob: Annotated[list[str] | None, _Columns] = None
+    logprob: Annotated[list[str] | None, _Columns] = None
+    margin: Annotated[list[str] | None, _Columns] = None
+    value: Annotated[list[str] | None, _Columns] = None
+    weight: Annotated[str | None, _Columns] = None
+    metric: Annotated[list[str] | None, Parameter(name=("--metric", "-m"), group=_QUESTION)] = None
+    by: Annotated[list[str] | None, _Question] = None
+    reduction: Annotated[Reduction | None, _QuestionWord] = None
+    common_rows: Annotated[bool, Parameter(group=_QUESTION, negative=())] = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the options as arguments of `fastloss.evaluate`."""
+        given = super().arguments()
+        metric = given.pop("metric")
+        return {
+            **given,
+            **{space: _models(space, given[space] or []) for space in SPACES},
+            "metrics": None if metric is None else [name for text in metric for name in split_names(text)],
+            "by": [_columns_of("by", text) for text in self.by or []],
+        }
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(LossOptions):
+    """What `fastloss.score` computes.
+
+    Parameters
+    ----------
+    loss
+        The loss, such as log_loss or 'log_loss(label_smoothing=0.1)'; "fastloss losses" lists them.
+    logit
+        Column of logits.
+    prob
+        Column of probabilities in [0, 1].
+    logprob
+        Column of natural logarithms of probabilities.
+    margin
+        Column of decision values.
+    value
+        Column of predictions in the unit of the label.
+    keep
+        Columns to write beside, comma separated or repeated. A name that holds a comma stands in double quotes.
+    top
+        Write only the rows with the largest losses of the whole log, this many.
+    """
+
+    loss: Annotated[str, _Question]
+    logit: Annotated[str | None, _Columns] = None
+    prob: Annotated[str | None, _Columns] = None
+    logprob: Annotated[str | None, _Columns] = None
+    margin: Annotated[str | None, _Columns] = None
+    value: Annotated[str | None, _Columns] = None
+    keep: Annotated[list[str] | None, _Columns] = None
+    top: Annotated[int | None, _Question] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the options as arguments of `fastloss.score`."""
+        keep = [column for text in self.keep or [] for column in _columns_of("keep", text)]
+        return {**super().arguments(), "keep": keep}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions(_Arguments):
+    """How a log is read.
+
+    Parameters
+    ----------
+    on_bad_file
+        At an unreadable file: stop, or leave out what cannot be read and list it.
+    reader
+        What decodes Parquet; polars is for trusted files alone, since a malformed one may end the process.
+    verify_checksums
+        Verify the page checksums that files carry.
+    memory
+        Most memory that reading and computing may take, such as 1G.
+    threads
+        Threads; left out, one for each core. No digit depends on it.
+    """
+
+    on_bad_file: Annotated[OnBadFile, _Reading] = "raise"
+    reader: Annotated[Reader, _Reading] = "pyarrow"
+    verify_checksums: Annotated[bool, Parameter(group=_READING, negative=())] = False
+    memory: Annotated[str, _Reading] = "512MiB"
+    threads: Annotated[int | None, _Reading] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ScanOptions(ReadingOptions):
+    """How a log is read that need not be read in one process.
+
+    Parameters
+    ----------
+    executor
+        Whether threads of one process read the log, or processes of their own.
+    """
+
+    executor: Annotated[ExecutorName, _Reading] = "threads"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressOptions:
+    """What every command takes that reads a log.
+
+    Parameters
+    ----------
+    progress
+        The progress bar on stderr; there is none where stderr is no terminal.
+    """
+
+    progress: Annotated[bool, _Output] = True
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(ProgressOptions):
+    """Where a result goes, and what becomes of it.
+
+    Parameters
+    ----------
+    format
+        arrow is an Arrow IPC stream on stdout, and an Arrow IPC file with --output. Left out: what the name of
+        --output ends in (.json, .arrow), else table.
+    output
+        Write the result here instead of to stdout; the file appears whole or not at all.
+    fail_if
+        Exit with status 1 if this holds for the total of any model, such as "normalized_entropy > 0.95", or if the
+        value is null. Repeat it for more gates.
+    """
+
+    format: Annotated[Literal["table", "json", "arrow"] | None, _Output] = None
+    output: Annotated[Path | None, Parameter(name=("--output", "-o"), group=_OUTPUT)] = None
+    fail_if: Annotated[list[str] | None, _Output] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class WriteOptions(ProgressOptions):
+    """How scores are written.
+
+    Parameters
+    ----------
+    compression
+        The codec of what is written.
+    overwrite
+        Replace what exists. Left out, what a run with the same request has written stays, and all else is an error.
+    """
+
+    compression: Annotated[Compression, _Output] = "zstd"
+    overwrite: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
+
+
+def _models(space: str, given: Sequence[str]) -> dict[str, str]:
+    models: dict[str, str] = {}
+    for text in given:
+        name, equals, column = text.partition("=")
+        if not (name and (column or not equals)):
+            raise UsageError(f"--{space} is {text!r}; write COLUMN or NAME=COLUMN.")
+        if name in models:
+            raise UsageError(f"Two predictions are called {name!r}; give each a name of its own: NAME=COLUMN.")
+        models[name] = column if equals else name
+    return models
+
+
+def _columns_of(option: str, text: str) -> tuple[str, ...]:
+    """Split column names at commas, which a name in double quotes may hold; a doubled quote in it stands for one."""
+    if '"' not in text:
+        return tuple(column.strip() for column in text.split(","))
+    try:
+        ((*columns,),) = csv.reader([text], skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError):
+        raise UsageError(f'--{option} is {text!r}; write COLUMN, COLUMN,COLUMN or "A,B",COLUMN.') from None
+    return tuple(columns)

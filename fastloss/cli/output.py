@@ -1,0 +1,71 @@
+"""What a command writes: its result to stdout or to a file, everything else as lines on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fastloss.errors import UsageError
+
+
+def complain(message: str) -> None:
+    """Write one line to stderr."""
+    # Without stderr, as after 2>&-, print would write to stdout.
+    if sys.stderr is not None:
+        print("fastloss:", " ".join(message.split()), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def guarded_stdout() -> Iterator[None]:
+    """Write what is left in the buffer; a reader that left early, such as ``head``, is no error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        # The interpreter flushes once more at its end, and must not find the same error there.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise
+
+
+def emit(text: str, output: Path | None = None, *, is_json: bool = False) -> None:
+    """Write a text and a line end to a file, or to stdout."""
+    # JSON is UTF-8 by its standard. A terminal that cannot show a character gets its escape.
+    encoding = "utf-8" if is_json or output is not None else sys.stdout.encoding
+    emit_bytes((text + "\n").encode(encoding, "backslashreplace"), output)
+
+
+def emit_bytes(content: bytes, output: Path | None) -> None:
+    """Write to a file, which appears whole or not at all, or to stdout."""
+    if output is not None:
+        from fastloss.files import atomic_file
+
+        # A second command may be writing the same file; to wait is better than to lose what was computed.
+        with atomic_file(output, wait=True) as part:
+            part.write_bytes(content)
+        return
+    with guarded_stdout():
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+
+
+def check_output(output: Path | None, log: Sequence[str]) -> None:
+    """Refuse a file that cannot or must not be written before the log is read."""
+    if output is None:
+        return
+    from fastloss.files import is_device
+    from fastloss.sources.listing import refuse_output_in_log
+
+    folder = Path(os.path.realpath(output)).parent
+    if output.is_dir():
+        raise UsageError(f"--output {str(output)!r} is a folder; name a file in it.")
+    if not is_device(output):
+        if not folder.is_dir():
+            raise UsageError(f"--output {str(output)!r} lies in a folder that does not exist; create {str(folder)!r}.")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UsageError(f"--output {str(output)!r} lies in a folder that you may not write to; choose another.")
+    refuse_output_in_log(output, log)
