@@ -86,6 +86,8 @@ class Execution:
         Columns that are read.
     sliced : bool
         Whether there are slices, which take a part of the memory.
+    bounded_bytes : int
+        What a state takes at most in columns whose size does not grow with slices.
     """
 
     reader: Reader
@@ -98,6 +100,12 @@ class Execution:
     batch_rows: int
     n_columns: int
     sliced: bool
+    bounded_bytes: int = 0
+
+    @property
+    def states_bytes(self) -> int:
+        """The part of the memory for columns of bounded size: of each thread's state, and of the merged one twice."""
+        return (self.threads + 2) * self.bounded_bytes
 
     @property
     def buffer_bytes(self) -> int:
@@ -113,7 +121,7 @@ class Execution:
     def task_bytes(self) -> int:
         """Decoded bytes that a task may hold at once."""
         room = self.memory_bytes - _FIXED_BYTES - self.slices_bytes
-        return max(_SMALLEST_TASK_BYTES, (room - self.buffer_bytes) // self.threads)
+        return max(_SMALLEST_TASK_BYTES, (room - self.buffer_bytes - self.states_bytes) // self.threads)
 
     @property
     def longest_list(self) -> int:
@@ -129,7 +137,7 @@ class Execution:
             The decoded bytes of the largest task; None where that is not known, as of a stream.
         """
         task = self.task_bytes if largest_task_bytes is None else largest_task_bytes
-        return _FIXED_BYTES + self.threads * task + self.buffer_bytes + self.slices_bytes
+        return _FIXED_BYTES + self.threads * task + self.buffer_bytes + self.slices_bytes + self.states_bytes
 
     def with_fewer_threads(self) -> Execution:
         """Return the same with one thread less."""

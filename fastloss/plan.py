@@ -113,6 +113,7 @@ def plan_request(log: object, request: Request, options: ExecutionOptions, *, ke
         source = open_source(log, _read_options(execution), columns)
     types = check_columns(source.schema, request, keep)
     evaluation = resolve(request, types)
+    execution = dataclasses.replace(execution, bounded_bytes=evaluation.bounded_bytes)
     with suggesting_to_skip(execution.on_bad_file):
         summary = source.summary(columns, _read_options(execution))
     plan = Plan(evaluation, execution, source, summary, tuple(keep))

@@ -295,9 +295,9 @@ class Result:
 def result_of(evaluation: Evaluation, scanned: ScanResult) -> Result:
     """Evaluate the metrics of a scanned log."""
     tables = scanned.state.tables
-    total = tables[0].total() if tables[0].keys else tables[0]
-    specs = evaluation.specs
-    groupings = [evaluate_table(evaluation, table, specs) for table in (total, *(t for t in tables if t.keys))]
+    whole = [table for table in tables if not table.keys]
+    total = whole[0] if whole else tables[0].total()
+    groupings = [evaluate_table(evaluation, table, scanned.specs) for table in (total, *(t for t in tables if t.keys))]
     skipped = [{"file": s.file, "row_group": s.row_group, "rows": s.n_rows, "cause": s.cause} for s in scanned.skipped]
     return Result(evaluation, groupings, scanned.state.ledger, skipped, scanned.n_files)
 

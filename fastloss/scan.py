@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastloss.budget import Execution
 from fastloss.engine.engine import Engine
-from fastloss.errors import ReadError
+from fastloss.errors import ReadError, UsageError
 from fastloss.executors import EXECUTORS
+from fastloss.metrics.evaluate import refining_specs
 from fastloss.metrics.resolve import Evaluation, resolve
 from fastloss.plan import Plan, suggesting_to_skip
 from fastloss.request import ColumnType, Request
@@ -47,9 +48,10 @@ class Progress(NamedTuple):
 
 @dataclass
 class ScanResult:
-    """The merged state of a log, and what was skipped."""
+    """The merged state of a log, which statistics are in it, and what was skipped."""
 
     state: EvaluationState
+    specs: tuple[StateSpec, ...]
     skipped: list[SkippedTask] = field(default_factory=list)
     n_files: int | None = None
 
@@ -126,28 +128,46 @@ class TaskWork:
         return TaskWork, (self.request, self.types, self.execution, self.specs)
 
 
-def run_scan(
-    plan: Plan, report: Callable[[Progress], None] | None = None, specs: Sequence[StateSpec] | None = None
-) -> ScanResult:
-    """Evaluate every task of the plan's source.
+def run_scan(plan: Plan, report: Callable[[Progress], None] | None = None) -> ScanResult:
+    """Evaluate every task of the plan's source, and once more where a metric wants a second pass.
 
     Parameters
     ----------
     plan : Plan
         The checked request.
     report : callable, optional
-        Called with a `Progress` after each task, never twice at once.
-    specs : sequence of StateSpec, optional
-        The statistics to keep; left out, those that the metrics need.
+        Called with a `Progress` after each task, never twice at once; a second pass begins from 0.
 
     Raises
     ------
     FastlossError
         The error of the first task that has one.
     """
+    specs = plan.evaluation.specs
+    first = _run_pass(plan, report, specs)
+    further = _refining_specs(plan.evaluation, first)
+    if not further:
+        return first
+    # What the first pass kept is kept again: in the second, slices have other positions.
+    try:
+        second = _run_pass(plan, report, (*specs, *further))
+    except UsageError as error:
+        raise UsageError(f"second pass over the log, for an exact value: {error}") from error
+    if _refining_specs(plan.evaluation, second) != further:
+        raise ReadError("the log changed between two passes over it; evaluate it when it is complete.")
+    return second
+
+
+def _refining_specs(evaluation: Evaluation, found: ScanResult) -> list[StateSpec]:
+    """Return what the metrics want of a second pass, for the slices of all groupings."""
+    wanted = (refining_specs(evaluation, table, found.specs) for table in found.state.tables)
+    return list(dict.fromkeys(spec for specs in wanted for spec in specs))
+
+
+def _run_pass(plan: Plan, report: Callable[[Progress], None] | None, specs: tuple[StateSpec, ...]) -> ScanResult:
     summary, execution = plan.summary, plan.execution
     work = TaskWork.of(plan.evaluation, execution, specs)
-    result = ScanResult(work.engine.identity(), n_files=summary.files)
+    result = ScanResult(work.engine.identity(), specs, n_files=summary.files)
     result.skipped += [SkippedTask(file, None, None, cause) for file, cause in summary.skipped]
     done_bytes = 0
 

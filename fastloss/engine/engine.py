@@ -23,7 +23,7 @@ from fastloss.metrics.base import ModelFacts
 from fastloss.metrics.conventions import LossEvaluation
 from fastloss.metrics.quantities import SaturatedRows
 from fastloss.metrics.resolve import Evaluation
-from fastloss.states.base import RowSet, StateSpec
+from fastloss.states.base import RowSet, StateSpec, bounded_bytes
 from fastloss.states.counts import Count
 from fastloss.states.evaluation import EvaluationState
 from fastloss.states.ledger import Place
@@ -65,6 +65,7 @@ class Engine:
         self._execution = execution
         self._device = DEVICES[execution.device] if device is None else device
         self._specs = evaluation.specs if specs is None else tuple(specs)
+        self._bounded = [(n, bounded_bytes(spec)) for n, spec in enumerate(self._specs) if bounded_bytes(spec)]
         self._checks = make_checks(evaluation, self._device)
         self._work = self._row_set_work()
         self._local = threading.local()
@@ -87,7 +88,7 @@ class Engine:
 
     def identity(self) -> EvaluationState:
         """Return the state of no rows."""
-        return EvaluationState.identity(self._evaluation.request.groupings, self._specs)
+        return EvaluationState.identity(self._evaluation.groupings, self._specs)
 
     @property
     def workspace(self) -> Workspace:
@@ -180,19 +181,26 @@ class Engine:
         """Refuse a merged state whose slices outgrow the memory, beside those of the tasks that run."""
         self._check_memory(state, merged=True)
 
+    def _slices_bytes(self, state: EvaluationState) -> int:
+        """Return what the slices take beside the bounded part of columns, which has memory of its own."""
+        bounded = sum(
+            min(table.columns[number].nbytes, most) for table in state.tables for number, most in self._bounded
+        )
+        return state.nbytes - bounded
+
     def _check_memory(self, state: EvaluationState, *, merged: bool) -> None:
         execution = self._execution
         if not execution.sliced:
             return
         if merged:
             # Half as much again while it grows.
-            self._merged_bytes = state.nbytes * 3 // 2
+            self._merged_bytes = self._slices_bytes(state) * 3 // 2
         else:
-            self._task_bytes = max(self._task_bytes, state.nbytes)
+            self._task_bytes = max(self._task_bytes, self._slices_bytes(state))
         needed = self._merged_bytes + execution.threads * self._task_bytes
         if needed <= execution.slices_bytes:
             return
-        table = max(state.tables, key=lambda table: table.nbytes)
+        table = max((table for table in state.tables if table.keys), key=lambda table: table.nbytes)
         raise UsageError(
             f"by {' × '.join(table.keys)} brings the slices to {table.n_slices:,} so far, which take "
             f"{format_bytes(needed)}, and {format_bytes(execution.memory_bytes)} of memory leave "

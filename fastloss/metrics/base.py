@@ -86,6 +86,10 @@ class SliceStates:
         """Return what a column evaluates to, one entry for each slice."""
         return self._columns[spec]
 
+    def __contains__(self, spec: StateSpec) -> bool:
+        """Tell whether a statistic was kept; those of a second pass may not be."""
+        return spec in self._columns
+
     def count(self, rows: RowSet) -> Integers:
         """Return how many rows each slice has."""
         counted: Integers = self[Count(rows, Rows())]

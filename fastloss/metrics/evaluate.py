@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastloss.metrics.base import MetricValues, SliceStates
 from fastloss.metrics.quantities import Rows
 from fastloss.metrics.resolve import Evaluation
-from fastloss.states.base import StateSpec
+from fastloss.states.base import StateColumn, StateSpec
 from fastloss.states.counts import Count
 from fastloss.states.slices import KeyColumn, SliceTable
 
@@ -85,10 +85,39 @@ class GroupingValues:
         return found
 
 
+class _Evaluated(Mapping[StateSpec, Any]):
+    """What columns evaluate to; each is evaluated once, when it is asked for."""
+
+    def __init__(self, columns: Mapping[StateSpec, StateColumn]) -> None:
+        self._columns = columns
+        self._found: dict[StateSpec, Any] = {}
+
+    def __getitem__(self, spec: StateSpec) -> Any:
+        if spec not in self._found:
+            self._found[spec] = self._columns[spec].evaluate()
+        return self._found[spec]
+
+    def __contains__(self, spec: object) -> bool:
+        return spec in self._columns
+
+    def __iter__(self) -> Iterator[StateSpec]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
 def slice_states(evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec]) -> list[SliceStates]:
     """Return, for each model, what the statistics of a table evaluate to."""
-    columns = {spec: column.evaluate() for spec, column in zip(specs, table.columns, strict=True)}
+    columns = _Evaluated(dict(zip(specs, table.columns, strict=True)))
     return [SliceStates(model, columns, table.n_slices) for model in evaluation.models]
+
+
+def refining_specs(evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec]) -> list[StateSpec]:
+    """Return what the metrics want of a second pass over the log, each once."""
+    states = slice_states(evaluation, table, specs)
+    found = (metric.refine(model) for metric in evaluation.metrics for model in states)
+    return list(dict.fromkeys(spec for wanted in found for spec in wanted))
 
 
 def evaluate_table(evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec]) -> GroupingValues:

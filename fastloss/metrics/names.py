@@ -18,6 +18,7 @@ from fastloss.metrics.means import (
     NormalizedEntropy,
     RootMeanSquaredError,
 )
+from fastloss.metrics.roc_auc import RocAuc
 from fastloss_kernels.define import DEFINED
 from fastloss_kernels.losses import LOSSES, Loss
 
@@ -30,6 +31,7 @@ METRICS: tuple[Metric, ...] = (
     MEAN_PREDICTION,
     CALIBRATION,
     COPC,
+    RocAuc(),
 )
 ALIASES = {
     "rmse": "root_mean_squared_error",

@@ -16,7 +16,7 @@ from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import default_metrics, parse_metric
 from fastloss.metrics.presets import Preset, preset_of, reduction_of
 from fastloss.request import ColumnType, Model, Request, one_of
-from fastloss.states.base import StateSpec
+from fastloss.states.base import StateSpec, bounded_bytes
 from fastloss_kernels import FORMULAS_VERSION
 from fastloss_kernels.domain import Interval
 from fastloss_kernels.losses import LOSSES, ListwiseLoss, Loss
@@ -81,6 +81,23 @@ class Evaluation:
         # A label of 0 would be a soft one half; far more often it says that the domain is 0 and 1.
         low, high = 2.0 * self.label_range.low - 1.0, 2.0 * self.label_range.high - 1.0
         return Interval(low, high, *self.label_range[2:4], without_zero=True)
+
+    @property
+    def groupings(self) -> tuple[tuple[str, ...], ...]:
+        """The groupings whose statistics are kept.
+
+        The total is read from the slices of the first, unless something is kept in less detail for all slices
+        together than for one: then it has statistics of its own.
+        """
+        groupings = self.request.groupings
+        if () not in groupings and any(map(bounded_bytes, self.specs)):
+            return (*groupings, ())
+        return groupings
+
+    @property
+    def bounded_bytes(self) -> int:
+        """What a state takes at most beside what grows with its slices."""
+        return sum(map(bounded_bytes, self.specs)) * len(self.groupings)
 
     def asked(self) -> dict[str, Any]:
         """Return what was asked, as a reader of the result knows it."""

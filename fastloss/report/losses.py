@@ -91,6 +91,8 @@ def _metric_entry(metric: Metric) -> Entry:
         ("labels", "; ".join(_labels_by_space(metric))),
         ("predictions", ", ".join(metric.spaces)),
     ]
+    if names := getattr(metric, "parameters", ()):
+        facts.append(("parameters", "; ".join(f"{name}={getattr(metric, name)!r}" for name in names)))
     if source := _references(type(metric)):
         facts.append(("source", source))
     aliases = tuple(alias for alias, name in ALIASES.items() if name == metric.name)

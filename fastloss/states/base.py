@@ -101,6 +101,12 @@ class StateSpec(Protocol):
         """Return a `StateColumn` without slices."""
 
 
+def bounded_bytes(spec: StateSpec) -> int:
+    """Return what a column may take for all slices together, beside what each slice takes; 0 for most columns."""
+    found: int = getattr(spec, "most_bytes", 0)
+    return found
+
+
 class Named(Protocol):
     """A quantity that is summed or counted: frozen and hashable."""
 

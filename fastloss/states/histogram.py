@@ -3,13 +3,15 @@
 A histogram keeps the positive mass Σw·y and the weight Σw of every bucket of scores that occurs, exactly. While the
 different scores are few, each is a bucket of its own. Beyond that a bucket is the leading bits of a score: 27 of the
 64 at first (sign, exponent and 15 bits of the fraction), fewer where those buckets are too many as well. How many
-bits are dropped is a function of the merged data alone: the fewest of `LEVELS` whose buckets fit. The buckets of a
-part are some of the whole's, so a part never drops more bits than the whole, and results are the same for every
-order and partition.
+bits are dropped is a function of the merged data alone: the fewest whose buckets fit. The first `slice_buckets` of
+each slice do not count in that, so that many slices of few rows stay fine. The buckets of a part are some of the
+whole's, in every slice, so a part never drops more bits than the whole, and results are the same for every order and
+partition.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastloss.states.base import Integers, RowSet, SliceRuns
+from fastloss.states.base import Integers, RowSet, SliceRuns, grown
 from fastloss_kernels.cpu import histogram as loops
 from fastloss_kernels.cpu.histogram import LOG2_MOST_ROWS, MOST_DROPPED_BITS, UNIT_DIGIT
 
@@ -26,16 +28,19 @@ Words = NDArray[np.uint64]
 # Bucket, slice and masses of cells.
 _Cells = tuple[Integers, Integers, Words]
 
-# The first level of buckets has 27 bits: histograms of float32 logits then leave ROC AUC uncertain by about 5e-6.
+# The first level of buckets has 27 bits: histograms of float32 logits then leave ROC AUC uncertain by 5e-6 to 2e-5.
 FIRST_DROPPED_BITS = 37
-# Bytes of records: of different scores (131,072 of unweighted rows), and of buckets (1,048,576).
+# Of different scores (131,072 of unweighted rows), and of buckets (262,144).
 SCORE_BYTES = 4 << 20
-BUCKET_BYTES = 32 << 20
+BUCKET_BYTES = 8 << 20
+# Many slices of few rows each keep their scores apart.
+SLICE_BUCKETS = 64
 # Buckets in a page, and pages at first.
 _PAGE_BITS = 6
 _SMALLEST_ROOM = 64
 _NO_ROWS: Integers = np.empty(0, dtype=np.int64)
-_EVERY_BUCKET = _NO_ROWS
+_NO_WEIGHTS: Floats = np.empty(0)
+_EVERY_BUCKET: Integers = np.frombuffer(b"", dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -48,14 +53,17 @@ class Buckets:
 
 @dataclass(frozen=True)
 class ScoreHistogram:
-    """Positive mass and weight by score, in records of bounded size.
+    """Positive mass and weight by score, in bounded memory.
 
     Attributes
     ----------
     rows : RowSet
         The rows that it takes.
     score_bytes, bucket_bytes : int
-        How much records may take while each score has its own, and after that.
+        How many bytes all slices may take while each score is a bucket of its own, and after that; 16 a bucket, and 16
+        for each digit of its masses, of which counts have one and weights two as a rule.
+    slice_buckets : int
+        How many buckets each slice may have besides.
     only : Buckets or None
         The buckets whose rows count; None is all.
     """
@@ -63,26 +71,27 @@ class ScoreHistogram:
     rows: RowSet
     score_bytes: int = SCORE_BYTES
     bucket_bytes: int = BUCKET_BYTES
+    slice_buckets: int = SLICE_BUCKETS
     only: Buckets | None = None
 
     @property
     def name(self) -> str:
-        """The name of its columns in a state file."""
-        return "score histogram" if self.only is None else "score histogram of mixed buckets"
+        """The name in state files."""
+        return "score histogram" if self.only is None else f"score histogram {zlib.crc32(self.only.words):08x}"
 
     @property
     def bytes_per_slice(self) -> int:
-        """The records of the coarsest level, and their place in the index."""
-        return 2 * (32 + 8)
+        """About what a slice's own buckets take, with their index."""
+        return 48 * self.slice_buckets
 
     @property
     def most_bytes(self) -> int:
-        """The records at most, whatever the number of slices, and their index."""
+        """What all slices take together at most, with the index, beside the buckets that each may have."""
         return max(self.score_bytes, self.bucket_bytes) * 3 // 2
 
     def identity(self) -> ScoreHistogramColumn:
         """Return the histogram of no rows."""
-        column = ScoreHistogramColumn(self.score_bytes, self.bucket_bytes)
+        column = ScoreHistogramColumn(self.score_bytes, self.bucket_bytes, self.slice_buckets)
         if self.only is not None:
             column.keep_only(self.only)
         return column
@@ -142,11 +151,12 @@ class ScoreHistograms:
         return [PairCounts(*sums) for sums in zip(*map(_integers, (apart, together, positive, negative)), strict=True)]
 
     def mixed_buckets(self) -> Buckets:
-        """Return the buckets that hold both classes in some slice; of 27 bits or fewer."""
+        """Return the buckets that hold both classes, in all slices together; of 27 bits or fewer."""
         dropped = max(self.dropped_bits, FIRST_DROPPED_BITS)
-        words = np.zeros(max(1, 1 << (64 - dropped) >> 6), dtype=np.int64)
-        loops.make_mark_mixed()(self.buckets, self.masses, dropped - self.dropped_bits, dropped, words)
-        return Buckets(dropped, words.astype("<i8", copy=False).tobytes())
+        positive, negative = (np.zeros(max(1, 1 << (64 - dropped) >> 6), dtype=np.int64) for _ in range(2))
+        shift = dropped - self.dropped_bits
+        loops.make_mark_classes()(self.buckets, self.masses, shift, dropped, positive, negative)
+        return Buckets(dropped, (positive & negative).astype("<i8", copy=False).tobytes())
 
 
 class ScoreHistogramColumn:
@@ -156,18 +166,21 @@ class ScoreHistogramColumn:
     scores are so scattered that pages would take more memory; what the histogram holds is the same.
     """
 
-    def __init__(self, score_bytes: int, bucket_bytes: int) -> None:
+    def __init__(self, score_bytes: int, bucket_bytes: int, slice_buckets: int) -> None:
         self.n_slices = 0
         self.dropped_bits = 0
         self._score_bytes = score_bytes
         self._bucket_bytes = bucket_bytes
+        self._slice_buckets = slice_buckets
         self._low_digit = UNIT_DIGIT
         self._n_digits = 1
         self._only = _EVERY_BUCKET
         self._only_dropped_bits = 0
         self._page_bits = 0
-        # How many pages and cells are in use.
-        self._counts: Integers = np.zeros(2, dtype=np.int64)
+        # The cells of each slice.
+        self._used: Integers = np.zeros(1, dtype=np.int64)
+        # Pages in use, cells beside those that every slice may have, and whether there are as many as there may be.
+        self._counts: Integers = np.zeros(3, dtype=np.int64)
         self._slots: NDArray[np.int32]
         self._keys: Integers
         self._cells: Words
@@ -176,41 +189,44 @@ class ScoreHistogramColumn:
     @property
     def n_buckets(self) -> int:
         """How many buckets of slices occur."""
-        return int(self._counts[1])
+        return int(self._used.sum())
 
     @property
     def nbytes(self) -> int:
         """Bytes of the cells and their index."""
-        return self._cells.nbytes + self._keys.nbytes + self._slots.nbytes
+        return self._cells.nbytes + self._keys.nbytes + self._slots.nbytes + self._used.nbytes
 
     def keep_only(self, buckets: Buckets) -> None:
         """Leave out rows of other buckets from now on."""
-        self._only = np.frombuffer(buckets.words, dtype="<i8").astype(np.int64, copy=False)
+        self._only = _read_only(np.frombuffer(buckets.words, dtype="<i8"), np.int64)
         self._only_dropped_bits = buckets.dropped_bits
 
     def resize(self, n_slices: int) -> None:
         """Have at least so many slices; new ones are empty."""
+        if n_slices > len(self._used):
+            self._used = grown(self._used, self.n_slices, n_slices)
         self.n_slices = max(self.n_slices, n_slices)
 
-    def add_rows(self, score: Floats, label: Floats, weight: Floats | None, runs: SliceRuns) -> None:
+    def add_rows(self, score: NDArray[Any], label: NDArray[Any], weight: NDArray[Any] | None, runs: SliceRuns) -> None:
         """Add each row to its slice.
 
         Labels lie in [0, 1] and weights, where there are any, above 0; a label y of weight w is a positive of w·y and
         a negative of w·(1 − y).
         """
-        weights = np.empty(0) if weight is None else weight
-        lowest, highest = loops.make_mass_bits()(label, weights)
+        # Kernels are compiled for arrays of one kind.
+        scores, labels = (_read_only(values, np.float64) for values in (score, label))
+        weights = _read_only(_NO_WEIGHTS if weight is None else weight, np.float64)
+        lowest, highest = loops.make_mass_bits()(labels, weights)
         # Room for the sum of as many masses of this size as there may be rows.
         self._set_window(lowest >> 6, (highest + LOG2_MOST_ROWS >> 6) + 1)
-        order = _NO_ROWS if runs.order is None else runs.order
-        starts, positions = runs.starts, runs.positions
-        if starts is None:
-            starts = np.arange(len(positions) + 1)
+        order = _read_only(_NO_ROWS if runs.order is None else runs.order, np.int64)
+        positions = _read_only(runs.positions, np.int64)
+        starts = _read_only(np.arange(len(positions) + 1) if runs.starts is None else runs.starts, np.int64)
         at = np.zeros(2, dtype=np.int64)
         while True:
             loops.make_add_scores()(
-                score, label, weights, order, starts, positions, at, self._form(), self._only,
-                self._counts, self._slots, self._keys, self._cells.reshape(-1),
+                scores, labels, weights, order, starts, positions, at, self._form(), self._only,
+                self._used, self._counts, self._slots, self._keys, self._cells.reshape(-1),
             )  # fmt: skip
             if at[0] == len(positions):
                 return
@@ -221,7 +237,12 @@ class ScoreHistogramColumn:
         self._set_window(other._low_digit, other._low_digit + other._n_digits)
         if other.dropped_bits > self.dropped_bits:
             self._drop_bits(other.dropped_bits)
-        given = other._list_cells()
+        given = other._list_cells(by_slot=True)
+        if not self._page_bits:
+            # Different scores, most of them new: room is made once.
+            wanted = min(int(self._counts[0]) + len(given[0]), self._most_pages())
+            if wanted > len(self._keys):
+                self._reserve(max(wanted, min(len(self._keys) * 3 // 2, self._most_pages())))
         at = 0
         while (at := self._add_cells(at, *given, other.dropped_bits, other._low_digit, positions)) < len(given[0]):
             self._make_room()
@@ -239,20 +260,21 @@ class ScoreHistogramColumn:
     def fields(self) -> Mapping[str, NDArray[Any]]:
         """Return `starts` ``(n_slices + 1,)``, `buckets` and `masses` as `ScoreHistograms` has them, and `form`.
 
-        `form` int64 ``(4,)`` holds the dropped bits, the lowest digit, and the bytes allowed for scores and for
-        buckets.
+        `form` int64 ``(5,)`` holds the dropped bits, the lowest digit, the bytes allowed for scores and for buckets,
+        and the buckets that each slice may have besides.
         """
         found = self.evaluate()
-        form = np.array([self.dropped_bits, self._low_digit, self._score_bytes, self._bucket_bytes], dtype=np.int64)
+        limits = self._score_bytes, self._bucket_bytes, self._slice_buckets
+        form = np.array([self.dropped_bits, self._low_digit, *limits], dtype=np.int64)
         return {"form": form, "starts": found.starts, "buckets": found.buckets, "masses": found.masses}
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, NDArray[Any]]) -> ScoreHistogramColumn:
         """Make the column of which `fields` tells all."""
-        dropped_bits, low_digit, score_bytes, bucket_bytes = fields["form"].tolist()
+        dropped_bits, low_digit, *limits = fields["form"].tolist()
         starts, buckets, masses = (fields[name] for name in ("starts", "buckets", "masses"))
-        column = cls(score_bytes, bucket_bytes)
-        column.n_slices = len(starts) - 1
+        column = cls(*limits)
+        column.resize(len(starts) - 1)
         column.dropped_bits, column._low_digit, column._n_digits = dropped_bits, low_digit, masses.shape[1] // 2
         slices = np.repeat(np.arange(column.n_slices), np.diff(starts))
         column._fill((buckets, slices, np.ascontiguousarray(masses)), dropped_bits, _PAGE_BITS if dropped_bits else 0)
@@ -261,18 +283,20 @@ class ScoreHistogramColumn:
     def _form(self) -> Integers:
         most = self._most_buckets(self.dropped_bits)
         only = self._only_dropped_bits
-        return np.array([self.dropped_bits, self._low_digit, self._page_bits, most, only, self._n_digits])
+        free = self._slice_buckets
+        return np.array([self.dropped_bits, self._low_digit, self._page_bits, most, only, self._n_digits, free])
 
     def _most_buckets(self, dropped_bits: int) -> int:
-        """Return how many buckets a level may have; the coarsest, of two a slice, as many as there are."""
+        """Return how many buckets a level may have beside those of each slice; the coarsest, of two, any number."""
         if dropped_bits == MOST_DROPPED_BITS:
-            return max(2, 2 * self.n_slices)
+            return 2 * self.n_slices
         return (self._bucket_bytes if dropped_bits else self._score_bytes) // (16 + 16 * self._n_digits)
 
     def _clear(self, page_bits: int) -> None:
         """Begin anew without cells, in pages of this size."""
         self._page_bits = page_bits
         self._counts[:] = 0
+        self._used[:] = 0
         self._keys = np.empty((0, 2), dtype=np.int64)
         self._cells = np.empty((0, 2 * self._n_digits), dtype=np.uint64)
         self._slots = np.full(1, -1, dtype=np.int32)
@@ -293,15 +317,26 @@ class ScoreHistogramColumn:
 
     def _make_room(self) -> None:
         """Make room for a cell beyond those that there are: more memory if allowed, else fewer bits."""
-        if self._counts[1] >= self._most_buckets(self.dropped_bits):
+        n_kept = len(self._keys)
+        if self._counts[2] or (not self._page_bits and n_kept >= self._most_pages()):
             self._drop_bits(self.dropped_bits + 1 if self.dropped_bits else FIRST_DROPPED_BITS)
             return
-        n_pages, n_kept = max(_SMALLEST_ROOM, 2 * len(self._keys)), len(self._keys)
-        if not self._page_bits:
-            n_pages = min(n_pages, self._most_buckets(self.dropped_bits))
-        if self._page_bits and (n_pages << self._page_bits) * 16 * self._n_digits > self._bucket_bytes:
-            self._fill(self._list_cells(), self.dropped_bits, 0)
-            return
+        if self._page_bits:
+            most = self._bucket_bytes * 4 // 3 // (16 * self._n_digits << self._page_bits)
+            if n_kept >= most:
+                self._fill(self._list_cells(), self.dropped_bits, 0)
+                return
+        else:
+            most = self._most_pages()
+        self._reserve(min(most, max(_SMALLEST_ROOM, 2 * n_kept)))
+
+    def _most_pages(self) -> int:
+        """Return how many single buckets there may be."""
+        return self._most_buckets(self.dropped_bits) + self._slice_buckets * self.n_slices
+
+    def _reserve(self, n_pages: int) -> None:
+        """Have room for so many pages."""
+        n_kept = len(self._keys)
         keys = np.empty((n_pages, 2), dtype=np.int64)
         keys[:n_kept] = self._keys
         cells = np.zeros((n_pages << self._page_bits, 2 * self._n_digits), dtype=np.uint64)
@@ -311,9 +346,15 @@ class ScoreHistogramColumn:
         self._slots = np.full(1 << (2 * n_pages - 1).bit_length(), -1, dtype=np.int32)
         loops.make_fill_slots()(keys, int(self._counts[0]), self._slots)
 
-    def _list_cells(self) -> _Cells:
-        """Return bucket, slice and masses of every cell in use, in no order."""
+    def _list_cells(self, *, by_slot: bool = False) -> _Cells:
+        """Return bucket, slice and masses of every cell in use; `by_slot`, for another table to take them fast.
+
+        In the order of their slots they go to places of another table that are in nearly that order, too.
+        """
         n_pages, bits = int(self._counts[0]), self._page_bits
+        if not bits:
+            pages = self._slots[self._slots >= 0] if by_slot else slice(n_pages)
+            return self._keys[pages, 0].copy(), self._keys[pages, 1].copy(), self._cells[pages]
         cells = self._cells[: n_pages << bits]
         used = np.flatnonzero(cells[:, self._n_digits :].any(axis=1))
         pages = used >> bits
@@ -333,7 +374,7 @@ class ScoreHistogramColumn:
         shift, offset = self.dropped_bits - dropped_bits, low - self._low_digit
         return loops.make_add_cells()(
             at, buckets, slices, masses, shift, offset, positions, self._form(),
-            self._counts, self._slots, self._keys, self._cells.reshape(-1),
+            self._used, self._counts, self._slots, self._keys, self._cells.reshape(-1),
         )  # fmt: skip
 
     def _set_window(self, low: int, high: int) -> None:
@@ -355,3 +396,9 @@ def _integers(limbs: Words) -> list[int]:
     """Read numbers of 32-bit limbs, the lowest first, one in each row."""
     data, size = limbs.astype("<u4").tobytes(), 4 * limbs.shape[1]
     return [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size)]
+
+
+def _read_only(array: NDArray[Any], dtype: type) -> NDArray[Any]:
+    view: NDArray[Any] = array.astype(dtype, copy=False).view()
+    view.flags.writeable = False
+    return view

@@ -68,6 +68,18 @@ def is_unused(cells, digit, end):
 
 
 @formula
+def count_cell(used, position, free, most, counts):
+    """Count a cell that comes into use, unless there are as many as there may be; return whether it may."""
+    if used[position] >= free:
+        if counts[1] == most:
+            counts[2] = 1
+            return False
+        counts[1] += 1
+    used[position] += 1
+    return True
+
+
+@formula
 def add_digit(digits, digit, end, value):
     """Add value·2^64·digit to the number whose digits end before `end`."""
     total = digits[digit] + value
@@ -180,23 +192,27 @@ def make_fill_slots() -> Callable[..., None]:
 
 @functools.cache
 def make_add_scores() -> Callable[..., None]:
-    """Make ``add_scores(score, label, weight, order, starts, positions, at, form, only, counts, slots, keys, cells)``.
+    """Make ``add_scores(score, label, weight, order, starts, positions, at, form, only, used, counts, slots, …)``.
 
-    It stops before a row for which there is no room: no page left, or as many cells in use as there may be.
+    The last two arguments are `keys` and `cells`. It stops before a row for which there is no room: no page left, or
+    as many cells in use as there may be.
 
     Scores and labels float64 ``(n_rows,)``, `weight` the same, or empty where every weight is 1. Rows
     ``order[starts[r]:starts[r + 1]]`` (an empty `order` is that of the rows) belong to slice ``positions[r]``; `at`
-    int64 ``(2,)``, the run and the place in `order` to go on at, is moved. `form` int64 ``(6,)`` holds the dropped
+    int64 ``(2,)``, the run and the place in `order` to go on at, is moved. `form` int64 ``(7,)`` holds the dropped
     bits of a bucket, the window's lowest digit, the bits of a page, the cells that may be in use, the dropped bits of
-    `only`, and the digits of a mass. `only` has a bit for each bucket, int64 words from the lowest bucket on, where
-    rows of other buckets are left out; it is empty where all rows count. `counts` int64 ``(2,)``, pages and cells in
-    use, is kept up; cells uint64 ``(n_pages·2^page_bits·2·n_digits,)``.
+    `only`, the digits of a mass, and how many cells of a slice do not count among those that may be in use. `only` has
+    a bit for each bucket, int64 words from the lowest bucket on, where rows of other buckets are left out; it is empty
+    where all rows count. `used` int64 ``(n_slices,)``, the cells of each slice, is kept up, and so are `counts` int64
+    ``(3,)``: pages in use, cells that count, and a 1 where it stopped for there being as many as there may be. Cells
+    are uint64 ``(n_pages·2^page_bits·2·n_digits,)``.
     """
 
-    def add_scores(score, label, weight, order, starts, positions, at, form, only, counts, slots, keys, cells):
+    def add_scores(score, label, weight, order, starts, positions, at, form, only, used, counts, slots, keys, cells):
         weighted, ordered, filtered = weight.shape[0] > 0, order.shape[0] > 0, only.shape[0] > 0
         dropped, low, page_bits, most, only_dropped = form[0], form[1], form[2], form[3], form[4]
-        n_digits, unit, in_page = form[5], UNIT_DIGIT - low, (1 << page_bits) - 1
+        n_digits, free = form[5], form[6]
+        unit, in_page = UNIT_DIGIT - low, (1 << page_bits) - 1
         for run in range(at[0], positions.shape[0]):
             position = positions[run]
             for k in range(max(at[1], starts[run]), starts[run + 1]):
@@ -208,8 +224,9 @@ def make_add_scores() -> Callable[..., None]:
                         continue
                 bucket = bits >> dropped
                 page, slot = find_page(bucket >> page_bits, position, slots, keys)
-                if page < 0:
-                    if counts[0] == keys.shape[0] or counts[1] == most:
+                is_counted = page < 0
+                if is_counted:
+                    if counts[0] == keys.shape[0] or not count_cell(used, position, free, most, counts):
                         at[0], at[1] = run, k
                         return
                     page = counts[0]
@@ -219,11 +236,10 @@ def make_add_scores() -> Callable[..., None]:
                 begin = ((page << page_bits) + (bucket & in_page)) * 2 * n_digits
                 middle, end = begin + n_digits, begin + 2 * n_digits
                 # The loop over the digits costs more than all else, and the first one nearly always tells.
-                if cells[middle] == np.uint64(0) and is_unused(cells, middle, end):
-                    if counts[1] == most:
-                        at[0], at[1] = run, k
-                        return
-                    counts[1] += 1
+                is_new = cells[middle] == np.uint64(0) and not is_counted and is_unused(cells, middle, end)
+                if is_new and not count_cell(used, position, free, most, counts):
+                    at[0], at[1] = run, k
+                    return
                 y = label[i]
                 if not weighted:
                     # Counts never carry, and adding 0 takes the place of a branch that no processor foresees.
@@ -248,25 +264,27 @@ def make_add_scores() -> Callable[..., None]:
 
 @functools.cache
 def make_add_cells() -> Callable[..., int]:
-    """Make ``add_cells(at, buckets, slices, masses, shift, offset, positions, form, counts, slots, keys, cells)``.
+    """Make ``add_cells(at, buckets, slices, masses, shift, offset, positions, form, used, counts, slots, keys, …)``.
 
-    It adds cells from `at` on, and returns the number of the first for which there is no room.
+    The last argument is `cells`. It adds cells from `at` on, and returns the number of the first for which there is no
+    room.
 
     Buckets and slices int64 ``(n,)``, masses uint64 ``(n, 2·n_digits)``. Buckets lose `shift` bits more, slice i is
     here ``positions[i]``, and the lowest digit of the masses is digit `offset` of this window. The others as in
     `make_add_scores`.
     """
 
-    def add_cells(at, buckets, slices, masses, shift, offset, positions, form, counts, slots, keys, cells):
+    def add_cells(at, buckets, slices, masses, shift, offset, positions, form, used, counts, slots, keys, cells):
         n_given = masses.shape[1] >> 1
-        page_bits, most, n_digits = form[2], form[3], form[5]
+        page_bits, most, n_digits, free = form[2], form[3], form[5], form[6]
         in_page = (1 << page_bits) - 1
         for i in range(at, buckets.shape[0]):
             position = positions[slices[i]]
             bucket = buckets[i] >> shift
             page, slot = find_page(bucket >> page_bits, position, slots, keys)
-            if page < 0:
-                if counts[0] == keys.shape[0] or counts[1] == most:
+            is_counted = page < 0
+            if is_counted:
+                if counts[0] == keys.shape[0] or not count_cell(used, position, free, most, counts):
                     return i
                 page = counts[0]
                 counts[0] += 1
@@ -274,10 +292,9 @@ def make_add_cells() -> Callable[..., int]:
                 keys[page, 0], keys[page, 1] = bucket >> page_bits, position
             begin = ((page << page_bits) + (bucket & in_page)) * 2 * n_digits
             middle, end = begin + n_digits, begin + 2 * n_digits
-            if is_unused(cells, middle, end):
-                if counts[1] == most:
-                    return i
-                counts[1] += 1
+            is_new = not is_counted and is_unused(cells, middle, end)
+            if is_new and not count_cell(used, position, free, most, counts):
+                return i
             for digit in range(n_given):
                 add_digit(cells, begin + offset + digit, middle, masses[i, digit])
                 add_digit(cells, middle + offset + digit, end, masses[i, n_given + digit])
@@ -357,22 +374,24 @@ def make_count_pairs() -> Callable[..., None]:
 
 
 @functools.cache
-def make_mark_mixed() -> Callable[..., None]:
-    """Make ``mark_mixed(buckets, masses, shift, dropped, mixed)``: set the bit of each bucket that holds both classes.
+def make_mark_classes() -> Callable[..., None]:
+    """Make ``mark_classes(buckets, masses, shift, dropped, positive, negative)``: the buckets where each class occurs.
 
-    Buckets int64 ``(n,)`` lose `shift` bits more, `dropped` in all; `masses` as in `make_count_pairs`; `mixed` int64
-    words, a bit for each bucket from the lowest on.
+    Buckets int64 ``(n,)`` lose `shift` bits more, `dropped` in all; `masses` as in `make_count_pairs`; the last two
+    are int64 words, a bit for each bucket from the lowest on, which is set where the class occurs.
     """
 
-    def mark_mixed(buckets, masses, shift, dropped, mixed):
+    def mark_classes(buckets, masses, shift, dropped, positive, negative):
         n_digits = masses.shape[1] >> 1
         for i in range(buckets.shape[0]):
             has_positive, has_negative = False, False
             for digit in range(n_digits):
                 has_positive |= masses[i, digit] != np.uint64(0)
                 has_negative |= masses[i, digit] != masses[i, n_digits + digit]
-            if has_positive and has_negative:
-                bucket = (buckets[i] >> shift) + (1 << (63 - dropped))
-                mixed[bucket >> 6] |= 1 << (bucket & 63)
+            bucket = (buckets[i] >> shift) + (1 << (63 - dropped))
+            if has_positive:
+                positive[bucket >> 6] |= 1 << (bucket & 63)
+            if has_negative:
+                negative[bucket >> 6] |= 1 << (bucket & 63)
 
-    return compile_cpu(mark_mixed)
+    return compile_cpu(mark_classes)

@@ -1,0 +1,23 @@
+"""Histograms of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastloss.engine.device import Device
+from fastloss.engine.inputs import RowInputs
+from fastloss.engine.slices import UsedRows
+from fastloss.engine.updates.base import Update
+from fastloss.states.histogram import ScoreHistogram, ScoreHistogramColumn
+
+
+def make_histogram_update(spec: ScoreHistogram, device: Device) -> Update:
+    """Make the update of a histogram of scores, as they stand in their column."""
+
+    def update(rows: UsedRows, columns: Sequence[ScoreHistogramColumn]) -> None:
+        inputs = rows.inputs
+        assert isinstance(inputs, RowInputs)
+        for column, runs in zip(columns, rows.runs, strict=True):
+            column.add_rows(inputs.score, inputs.label, rows.weight, runs)
+
+    return update
