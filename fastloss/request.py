@@ -74,9 +74,9 @@ class ColumnType:
     epsilon: float
 
     @property
-    def is_float32(self) -> bool:
-        """Whether the numbers are float32."""
-        return self.epsilon == 2.0**-23
+    def is_single(self) -> bool:
+        """Whether the numbers are float32 or float16, which other systems compute with in float32."""
+        return self.epsilon >= 2.0**-23
 
 
 @dataclass(frozen=True, kw_only=True)

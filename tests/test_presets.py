@@ -16,6 +16,8 @@ import fastloss as fl
 from fastloss.metrics.presets import PRESETS, Preset
 from fastloss_kernels.losses import LOSSES
 from fastloss_kernels.variants import (
+    DenominatorSmoothedDice,
+    DenominatorSmoothedTversky,
     FlooredCosineSimilarity,
     FlooredPercentageError,
     FlooredSquaredLogarithmicError,
@@ -166,6 +168,41 @@ def test_the_worst_row_of_each_system(preset: str, kind: Any, expected: float) -
     assert worst(preset, kind) == expected
     # 1 − (1 − 1e-7) is not 1e-7.
     assert worst(preset, kind, 0.0, 1.0) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float16()])
+def test_keras_clips_in_float32(kind: Any) -> None:
+    # 1 − 1e-7 is 0.99999988 in float32.
+    assert worst("keras", kind, 0.0, 1.0) == 15.942385152878742
+    assert worst("keras", kind, 1.0, 0.0) == 16.11809565095832
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"), [(None, 3.98559), ([2.3, 2.3], 9.1668), ([1.2, 3.4], 4.7827)], ids=["none", "same", "rows"]
+)
+def test_binary_crossentropy_of_keras_own_tests(weight: Any, expected: float) -> None:
+    prediction = pa.FixedSizeListArray.from_arrays(pa.array(np.array([1, 1, 1, 0], dtype=np.float32)), 2)
+    log = pa.table({"y": [[1, 0], [1, 0]], "p": prediction, "w": weight or [1.0, 1.0]})
+    found = fl.evaluate(
+        log, label="y", prob="p", weight=None if weight is None else "w", metrics=["log_loss"], preset="keras"
+    )
+    assert found["log_loss"] == pytest.approx(expected, rel=2e-6, abs=1e-5 if weight is None else 1e-4)
+
+
+@pytest.mark.parametrize("metric", ["dice", "tversky", "tversky(alpha=0.3, beta=0.7)"])
+def test_an_overlap_of_nothing_is_1_in_keras(metric: str) -> None:
+    log = pa.table({"y": [[0.0, 0.0], [1.0, 0.0]], "p": [[0.0, 0.0], [0.5, 0.5]], "k": [0, 1]})
+
+    def values(preset: Any) -> Any:
+        result = fl.evaluate(log, label="y", prob="p", metrics=[metric], by="k", preset=preset)
+        return [value.value for value in result.values if value.slice]
+
+    assert values(None)[0] == 0.0
+    assert values("keras")[0] == 1.0
+    # ε is added to the denominator alone.
+    overlap, size = (1.0, 2.0) if metric == "dice" else (0.5, 1.0)
+    assert values("keras")[1] == pytest.approx(1.0 - overlap / (size + 1e-7), rel=1e-14)
+    assert values("keras")[1] > values(None)[1]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -393,6 +430,17 @@ def test_below_its_floor_a_prediction_has_no_slope() -> None:
     for loss in (FlooredSquaredLogarithmicError(0.5), PoissonNearZero(0.5, "floored")):
         gradient, hessian = loss.gradient_hessian([1.0], value=[0.25])
         assert (gradient[0], hessian[0]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("loss", [DenominatorSmoothedDice(0.5), DenominatorSmoothedTversky(0.3, 0.7, 0.25)])
+def test_derivatives_of_an_overlap_smoothed_in_the_denominator(loss: Any) -> None:
+    label, score, h = np.array([[1.0, 0.0, 0.5]]), np.array([[0.75, 0.25, 0.5]]), 1e-4
+    gradient, hessian = loss.gradient_hessian(label, prob=score)
+    for j in range(3):
+        step = h * np.eye(3)[j]
+        value = [float(loss(label, prob=score + d * step)[0]) for d in (-1.0, 0.0, 1.0)]
+        assert gradient[0, j] == pytest.approx((value[2] - value[0]) / (2 * h), abs=1e-8)
+        assert hessian[0, j] == pytest.approx((value[2] - 2 * value[1] + value[0]) / h**2, abs=1e-6)
 
 
 @pytest.mark.parametrize("floor", [1e-8, 100.0])

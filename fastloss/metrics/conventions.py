@@ -117,7 +117,7 @@ class RequestConventions:
             return None
         if space == "prob":
             high = 1.0 - epsilon
-            if self.preset.clips_in_column_type and self._type(column).is_float32:
+            if self.preset.clips_in_column_type and self._type(column).is_single:
                 high = float(np.float32(high))
             return epsilon, high
         return (math.log(epsilon), math.log1p(-epsilon)) if space == "logprob" else None

@@ -23,9 +23,11 @@ from typing import Literal, get_args
 
 from fastloss.errors import UsageError
 from fastloss.words import ListReduction, Reduction
-from fastloss_kernels.losses import LOSSES, ListwiseLoss, Loss, Poisson
+from fastloss_kernels.losses import LOSSES, Dice, ListwiseLoss, Loss, Poisson, Tversky
 from fastloss_kernels.over_lists import OverLists
 from fastloss_kernels.variants import (
+    DenominatorSmoothedDice,
+    DenominatorSmoothedTversky,
     FlooredCosineSimilarity,
     FlooredPercentageError,
     FlooredSquaredLogarithmicError,
@@ -82,7 +84,8 @@ class Preset:
         Whether probabilities are clipped to [ε, 1 − ε], so that even a certain and right one costs −log(1 − ε);
         otherwise logarithms are clipped at log ε.
     clips_in_column_type : bool
-        Whether the bounds of clipping are rounded to the column's type first.
+        Whether the upper bound is rounded to float32 first, for float32 and float16 columns: 1 − 1e-7 is 0.99999988
+        there.
     reduction : str
         How a loss is summed up over rows.
     reductions : mapping of str to str
@@ -158,6 +161,16 @@ def _poisson_of_torch(loss: Loss) -> Loss:
     return _poisson(1e-8, "shifted")(loss)
 
 
+def _dice_of_keras(loss: Loss) -> Loss:
+    assert isinstance(loss, Dice)
+    return DenominatorSmoothedDice(loss.smooth)
+
+
+def _tversky_of_keras(loss: Loss) -> Loss:
+    assert isinstance(loss, Tversky)
+    return DenominatorSmoothedTversky(loss.alpha, loss.beta, loss.smooth)
+
+
 def _percentage(floor: float) -> Callable[[Loss], Loss]:
     return lambda _: FlooredPercentageError(floor)
 
@@ -180,6 +193,8 @@ PRESETS: Mapping[str, Preset] = {
                 "mean_squared_logarithmic_error": lambda _: FlooredSquaredLogarithmicError(_KERAS_EPSILON),
                 "poisson": _poisson(_KERAS_EPSILON, "shifted"),
                 "cosine_similarity": lambda _: FlooredCosineSimilarity(_KERAS_EPSILON),
+                "dice": _dice_of_keras,
+                "tversky": _tversky_of_keras,
             },
             list_inputs={
                 "categorical_crossentropy": ListInputs(normalize="first"),

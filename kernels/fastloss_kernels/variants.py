@@ -14,9 +14,11 @@ from fastloss_kernels.elementary import log
 from fastloss_kernels.jit import divide, fma, formula, square_root
 from fastloss_kernels.listwise.sums import sum_parts
 from fastloss_kernels.losses.base import ListwiseLoss, Loss
+from fastloss_kernels.losses.dice import Dice
 from fastloss_kernels.losses.mean_squared_logarithmic_error import row as squared_logarithmic_row
 from fastloss_kernels.losses.poisson import row as poisson_row
 from fastloss_kernels.losses.poisson import row_full as poisson_row_full
+from fastloss_kernels.losses.tversky import Tversky
 
 
 @dataclass(frozen=True)
@@ -185,3 +187,25 @@ class FlooredCosineSimilarity(Floored, ListwiseLoss):
     name: ClassVar[str] = "cosine_similarity"
     formulas = {"value": cosine_row}
     definition = "−Σ t·s/(max(‖t‖, floor)·max(‖s‖, floor))"
+
+
+@dataclass(frozen=True)
+class DenominatorSmoothedDice(Dice):
+    """Dice loss with `smooth` in the denominator alone, so that it is 1 where labels and predictions are all 0."""
+
+    definition = "1 − 2Σpt/(Σp + Σt + smooth)"
+
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
+        """Return what the Tversky loss reads, with half of what is added beside the misses."""
+        return 0.5, 0.5, 0.0, 0.5 * self.smooth
+
+
+@dataclass(frozen=True)
+class DenominatorSmoothedTversky(Tversky):
+    """Tversky loss with `smooth` in the denominator alone, so that it is 1 where labels and predictions are all 0."""
+
+    definition = "1 − Σpt/(Σpt + alpha·Σp(1 − t) + beta·Σ(1 − p)t + smooth)"
+
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
+        """Return alpha and beta, and smooth beside the misses."""
+        return float(self.alpha), float(self.beta), 0.0, float(self.smooth)

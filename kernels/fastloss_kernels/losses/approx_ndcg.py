@@ -182,8 +182,8 @@ class ApproxNDCG(PairwiseLoss):
     temperature: float = 0.1
     gain: str = "exp2"
 
-    name: ClassVar[str] = "approx_ndcg"
-    aliases: ClassVar[tuple[str, ...]] = ("approx_ndcg_loss",)
+    name: ClassVar[str] = "approx_ndcg_loss"
+    aliases: ClassVar[tuple[str, ...]] = ("approx_ndcg",)
     n_scratch: ClassVar[int] = 6
     ranges = {**PairwiseLoss.ranges, "temperature": Interval(0.0, 1e100, low_open=True)}
     choices = {"gain": ("exp2", "linear")}

@@ -32,4 +32,4 @@ class Dice(ListwiseLoss):
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
         """Return what the Tversky loss reads: both weights one half, and half of what is added."""
-        return 0.5, 0.5, 0.5 * self.smooth
+        return 0.5, 0.5, 0.5 * self.smooth, 0.0

@@ -17,10 +17,11 @@ from fastloss_kernels.losses.base import ListwiseLoss
 def row(score, label, parameters, scratch, gradient, hessian, derivatives):
     """Evaluate N/D with N = α·Σp(1 − t) + β·Σ(1 − p)t and D = Σpt + s + N, never as 1 − (Σpt + s)/D.
 
-    With N′ and D′ for what a probability adds, the gradient is (N′·(D − N) − N·t)/D², and the hessian −2·D′/D of it.
-    Of derivatives, all sums are hi + lo, and are scaled until D lies in [1, 2), so that its powers are numbers.
+    Parameters are α, β, s and an excess, which a variant of this loss adds to N. With N′ and D′ for what a probability
+    adds, the gradient is (N′·(D − N) − N·t)/D², and the hessian −2·D′/D of it. Of derivatives, all sums are hi + lo,
+    and are scaled until D lies in [1, 2), so that its powers are numbers.
     """
-    alpha, beta, smooth = parameters
+    alpha, beta, smooth, excess = parameters
     for j in range(score.shape[0]):
         p = float(score[j])
         term = p * float(label[j])
@@ -32,11 +33,13 @@ def row(score, label, parameters, scratch, gradient, hessian, derivatives):
         term = fma(alpha * p, 1.0 - t, beta * t * (1.0 - p))
         gradient[j] = term if p >= 0.0 else 0.0
     missed, missed_lo = sum_parts(gradient)
-    all_missed = missed + missed_lo
+    all_missed = (missed + missed_lo) + excess
     all_total = ((overlap + overlap_lo) + smooth) + all_missed
     if derivatives:
         overlap, lost = two_sum(overlap, smooth)
         overlap_lo += lost
+        missed, lost = two_sum(missed, excess)
+        missed_lo += lost
         total, lost = two_sum(overlap, missed)
         total_lo = lost + (overlap_lo + missed_lo)
         scale = power_of_two_of(total)
@@ -95,5 +98,5 @@ class Tversky(ListwiseLoss):
     )
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
-        """Return alpha, beta and smooth."""
-        return float(self.alpha), float(self.beta), float(self.smooth)
+        """Return alpha, beta and smooth, and 0 for what is added to the misses."""
+        return float(self.alpha), float(self.beta), float(self.smooth), 0.0
