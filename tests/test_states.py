@@ -392,7 +392,7 @@ def test_rows_of_64_bytes_lie_in_one_cache_line() -> None:
 def test_only_accumulator_is_what_is_read() -> None:
     total = SliceTable((), SPECS)
     column = total.column(TERM)
-    accumulator = column.only_accumulator()
+    accumulator = column.only_accumulator(1 << 20)
     assert accumulator.shape == (LIMBS + 3,)
     accumulator[34] += 5
     assert float(column.evaluate()[0]) == 5.0
@@ -468,3 +468,20 @@ def test_names_and_sizes_of_specifications() -> None:
     table = SliceTable(("k",), SPECS)
     table.positions([np.arange(1000)], [Values(np.arange(1000))])
     assert table.nbytes >= table.n_slices * 8
+
+
+def test_few_slices_take_the_full_window_and_give_it_back() -> None:
+    positions = np.arange(3)
+    terms = np.array([1e-300, 3.5, -2.0, 7.0, -1e200, 0.25, -5e-324, 1e-9])
+    runs = SliceRuns(None, np.array([0, 2, 5, 8]), positions)
+    wide, narrow = SumColumn(), SumColumn()
+    for column, scale in ((wide, 1.0), (narrow, 0.0)):
+        column.resize(3)
+        column.add(terms if scale else np.array([1.5, 3.5, -2.0, 7.0, -9.0, 0.25, -0.5, 1e-9]), runs)
+        column.normalize()
+    assert [wide.evaluate()[i] for i in range(3)] == [exact_sum(terms[a:b].tolist()) for a, b in ((0, 2), (2, 5), (5, 8))]
+    assert narrow.n_limbs < 10
+    assert narrow.evaluate()[1] == exact_sum([-2.0, 7.0, -9.0])
+    assert narrow.evaluate()[2] == exact_sum([0.25, -0.5, 1e-9])
+    narrow.merge(wide, positions)
+    assert narrow.evaluate()[1] == exact_sum([-2.0, 7.0, -9.0, -2.0, 7.0, -1e200])

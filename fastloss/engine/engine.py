@@ -27,7 +27,6 @@ from fastloss.states.base import RowSet, StateSpec, bounded_bytes
 from fastloss.states.counts import Count
 from fastloss.states.evaluation import EvaluationState
 from fastloss.states.ledger import Place
-from fastloss_kernels.exact_sum import ADDITIONS_BEFORE_CARRY
 
 
 class _RowSetWork(NamedTuple):
@@ -120,9 +119,6 @@ class Engine:
         with np.errstate(all="ignore"), self.workspace.scope():
             checked = self._checks.check(state.ledger, batch, place)
             self._add(state, batch, checked, place)
-        before = state.ledger.n_read - batch.n_rows
-        if state.ledger.n_read // ADDITIONS_BEFORE_CARRY > before // ADDITIONS_BEFORE_CARRY:
-            state.normalize()
 
     def _add(self, state: EvaluationState, batch: Batch, checked: CheckedBatch, place: Place) -> None:
         keys = {key: batch.keys(key) for key in self._evaluation.request.keys}
@@ -167,7 +163,7 @@ class Engine:
                 raise saturation_error(rows.place, row, work.model, evaluation.loss.name, found)
 
     def finish_task(self, state: EvaluationState) -> None:
-        """Refuse the bad rows of a task, if the request does not drop them, and carry what was added.
+        """Refuse the bad rows of a task, if the request does not drop them.
 
         Raises
         ------
@@ -175,7 +171,6 @@ class Engine:
             If the task holds a bad row and bad rows are not dropped.
         """
         refuse_bad_rows(self._evaluation, state.ledger)
-        state.normalize()
 
     def check_merged(self, state: EvaluationState) -> None:
         """Refuse a merged state whose slices outgrow the memory, beside those of the tasks that run."""

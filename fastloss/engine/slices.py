@@ -57,6 +57,7 @@ class Arrangement:
         self._workspace = workspace
         self._take = device.sums.make_take_rows()
         self._n_batch_rows = n_batch_rows
+        self._wide: Floats | None = None
         self._taken: dict[int, tuple[NumberArray, NumberArray]] = {}
         self.rows: Integers | None = None if keep is None else np.flatnonzero(keep)
         self.n_rows = n_batch_rows if self.rows is None else len(self.rows)
@@ -95,14 +96,15 @@ class Arrangement:
         known = self._taken.get(id(values))
         if known is not None:
             return known[1]
+        wide = values
+        if values.dtype != np.float64:
+            # One array for all columns stays in the cache.
+            if self._wide is None:
+                self._wide = self._workspace.floats(self._n_batch_rows)
+            np.copyto(self._wide, values)
+            wide = read_only(self._wide)
         out = self._workspace.floats(self.n_rows)
-        with self._workspace.scope():
-            wide = values
-            if values.dtype != np.float64:
-                wide = self._workspace.floats(len(values))
-                np.copyto(wide, values)
-                wide = read_only(wide)
-            self._take(wide, self.rows, out)
+        self._take(wide, self.rows, out)
         # The array is kept beside what was gathered, so that its identity stays its own.
         self._taken[id(values)] = values, read_only(out)
         return self._taken[id(values)][1]

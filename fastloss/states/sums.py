@@ -20,6 +20,9 @@ from fastloss_kernels.exact_sum import ADDITIONS_BEFORE_CARRY, LIMBS, ExactSums,
 # Seven limbs and three counts; most losses need five.
 _TYPICAL_WORDS = 10
 # The window of terms of about 1; a window is never shorter.
+# Of so few slices the full window takes no memory to speak of.
+FEW_SLICES = 256
+_ALL_ONES = 0xFFFF_FFFF
 _UNIT_WINDOW = (32, 35)
 # Terms wait while there are this many a slice: at 12 bytes each, they take less than accumulators.
 _MOST_WAITING = 2
@@ -98,13 +101,17 @@ class SumColumn:
 
     def add(self, terms: NDArray[np.float64], runs: SliceRuns) -> None:
         """Add each term, float64 ``(n_rows,)``, to the slice of its row; neither array is kept."""
-        low, stop = slices.make_limbs_of()(terms)
         if runs.starts is not None:
-            self._have(low, stop)
+            if self.n_slices <= FEW_SLICES:
+                # Every window at once: looking at each term first would cost more than the memory is worth.
+                self._have(0, LIMBS)
+            else:
+                self._have(*slices.make_limbs_of()(terms))
             self._count_additions(len(terms))
             order = _NO_ORDER if runs.order is None else runs.order
             slices.make_add_by_run()(terms, order, runs.starts, runs.positions, self.words, self.low)
             return
+        low, stop = slices.make_limbs_of()(terms)
         part = _Waiting(terms, runs.positions.astype(np.int32), low, stop)
         if self._n_waiting + len(terms) <= _MOST_WAITING * self.n_slices:
             self._waiting.append(part._replace(terms=terms.copy()))
@@ -113,19 +120,19 @@ class SumColumn:
         self._add_waiting()
         self._add_part(part, None)
 
-    def only_accumulator(self) -> Integers:
-        """Return the full accumulator of the only slice, for a loop that sums terms as it computes them.
-
-        Whoever adds to it calls `normalize` at least once in 2^28 terms.
-        """
+    def only_accumulator(self, n_terms: int) -> Integers:
+        """Return the full accumulator of the only slice, for a loop that is about to add `n_terms` terms to it."""
         assert self.n_slices == 1
         self._have(0, LIMBS)
-        self._count_additions(1)
+        self._count_additions(n_terms)
         return np.asarray(self.words[0])
 
     def merge(self, other: SumColumn, positions: Integers) -> None:
         """Add slice i of another column to the slice ``positions[i]``."""
         self._add_waiting()
+        if other.n_limbs == LIMBS and self.n_slices > FEW_SLICES:
+            other = other._copy()
+            other.normalize()
         words = other.words[: other.n_slices]
         if len(words) and other.n_limbs:
             self._have(other.low, other.low + other.n_limbs)
@@ -139,6 +146,8 @@ class SumColumn:
         self._add_waiting()
         self._have(LIMBS, 0)
         self._carry()
+        if self.n_limbs == LIMBS:
+            self._trim()
 
     def evaluate(self) -> ExactSums:
         """Return the sums, `n_slices` of them; they share the column's memory."""
@@ -199,6 +208,32 @@ class SumColumn:
             # The last digit of the old window may be longer than one inside a window.
             normalize_words(words[:n_used])
         self.words, self.low = words, low
+
+    def _copy(self) -> SumColumn:
+        copy = SumColumn()
+        copy.words, copy.low, copy.n_slices = self.words.copy(), self.low, self.n_slices
+        copy._additions, copy._waiting, copy._n_waiting = self._additions, list(self._waiting), self._n_waiting
+        return copy
+
+    def _trim(self) -> None:
+        """Leave out the limbs at both ends of the full window that hold nothing."""
+        words = self.words[: self.n_slices]
+        digits = words[:, :LIMBS]
+        is_digit = (digits != 0) & (digits != _ALL_ONES)
+        is_digit[:, -1] &= digits[:, -1] != -1
+        used = np.flatnonzero(is_digit.any(axis=0))
+        if not len(used):
+            return
+        # What lies above is the sign: zeros, or ones with a last digit of -1.
+        low, stop = min(int(used[0]), _UNIT_WINDOW[0]), max(int(used[-1]) + 2, _UNIT_WINDOW[1])
+        nonzero = np.flatnonzero((digits != 0).any(axis=0))
+        low = min(low, int(nonzero[0]))
+        if stop >= LIMBS:
+            return
+        kept = np.ascontiguousarray(np.concatenate([digits[:, low:stop], words[:, LIMBS:]], axis=1))
+        negative = words[:, LIMBS - 1] < 0
+        kept[negative, stop - low - 1] -= 1 << 32
+        self.words, self.low = kept, low
 
     def _carry(self) -> None:
         if self._additions:

@@ -90,14 +90,14 @@ def make_sum_update(spec: Sum, device: Device) -> Update:
         if only_saturated and not rows.may_saturate:
             return
         if add_at_once is not None and rows.weight is None and rows.is_whole and not rows.inputs.lists:
-            add_at_once(rows, columns[0].only_accumulator())
+            add_at_once(rows, columns[0].only_accumulator(rows.n_rows))
             return
         terms = rows.terms
         fill(rows, terms)
         if rows.weight is not None:
             np.multiply(terms, rows.weight, out=terms)
         if rows.is_whole:
-            device.sums.make_add_terms()(terms, columns[0].only_accumulator())
+            device.sums.make_add_terms()(terms, columns[0].only_accumulator(rows.n_rows))
             return
         for column, runs in zip(columns, rows.runs, strict=True):
             column.add(terms, runs)
