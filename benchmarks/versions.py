@@ -2,8 +2,8 @@
 
     python -m benchmarks.versions OLD_CHECKOUT [--rows 40000000] [--repeat 5]
 
-The checkout that the command runs in is the new version. Each job and version has a process of its own, which prepares
-and runs once, untimed; rounds then alternate between the versions, so that a slow moment of the machine meets both, and
+The checkout that the command runs in is the new version. Each job and version has a process of its own, which runs
+once, untimed; rounds then alternate between the versions, so that a slow moment of the machine meets both, and
 each keeps its best round. Peak memory is what the process holds at most beyond the imported libraries.
 """
 
@@ -117,7 +117,9 @@ def main() -> None:
     lists = write_lists(folder / "lists", given.rows // 2, 8)
     out = folder / "out"
     print(json.dumps(describe_machine(), indent=1))
-    print(f"{'job':12} {'old wall':>9} {'new wall':>9} {'ratio':>6} {'old CPU':>9} {'new CPU':>9} {'ratio':>6}", end="")
+    print(
+        f"{'job':12} {'old wall':>9} {'new wall':>9} {'ratio':>6} {'old CPU':>9} {'new CPU':>9} {'ratio':>6}", end=""
+    )
     print(f" {'old MiB':>8} {'new MiB':>8}")
     for job in given.jobs:
         paths = lists if job == "lists" else rows[:2] if job == "score" else rows

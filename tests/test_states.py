@@ -479,7 +479,9 @@ def test_few_slices_take_the_full_window_and_give_it_back() -> None:
         column.resize(3)
         column.add(terms if scale else np.array([1.5, 3.5, -2.0, 7.0, -9.0, 0.25, -0.5, 1e-9]), runs)
         column.normalize()
-    assert [wide.evaluate()[i] for i in range(3)] == [exact_sum(terms[a:b].tolist()) for a, b in ((0, 2), (2, 5), (5, 8))]
+    assert [wide.evaluate()[i] for i in range(3)] == [
+        exact_sum(terms[a:b].tolist()) for a, b in ((0, 2), (2, 5), (5, 8))
+    ]
     assert narrow.n_limbs < 10
     assert narrow.evaluate()[1] == exact_sum([-2.0, 7.0, -9.0])
     assert narrow.evaluate()[2] == exact_sum([0.25, -0.5, 1e-9])

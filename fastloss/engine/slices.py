@@ -58,6 +58,7 @@ class Arrangement:
         self._take = device.sums.make_take_rows()
         self._n_batch_rows = n_batch_rows
         self._wide: Floats | None = None
+        self._computed: dict[object, Any] = {}
         self._taken: dict[int, tuple[NumberArray, NumberArray]] = {}
         self.rows: Integers | None = None if keep is None else np.flatnonzero(keep)
         self.n_rows = n_batch_rows if self.rows is None else len(self.rows)
@@ -88,6 +89,13 @@ class Arrangement:
     def batch_rows(self) -> Integers:
         """The rows of the batch, in this order."""
         return np.arange(self._n_batch_rows) if self.rows is None else self.rows
+
+    def once(self, key: object, compute: Callable[[], T]) -> T:
+        """Return what models of these rows share, computed when it is first asked for."""
+        if key not in self._computed:
+            self._computed[key] = compute()
+        found: T = self._computed[key]
+        return found
 
     def take(self, values: NumberArray) -> NumberArray:
         """Return the values of these rows; each array is gathered once."""

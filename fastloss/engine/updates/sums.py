@@ -21,18 +21,6 @@ Floats = NDArray[np.float64]
 Fill = Callable[[UsedRows, Floats], None]
 
 
-def _weight(quantity: Weight, device: Device) -> Fill:
-    return lambda rows, terms: terms.fill(1.0)
-
-
-def _label(quantity: Label, device: Device) -> Fill:
-    def fill(rows: UsedRows, terms: Floats) -> None:
-        assert isinstance(rows.inputs, RowInputs)
-        np.copyto(terms, rows.inputs.label)
-
-    return fill
-
-
 def _predicted_mean(quantity: PredictedMean, device: Device) -> Fill:
     def fill(rows: UsedRows, terms: Floats) -> None:
         assert isinstance(rows.inputs, RowInputs)
@@ -71,8 +59,6 @@ def _saturated_weight(quantity: SaturatedWeight, device: Device) -> Fill:
 
 
 _FILLS: Mapping[type, Callable[[Any, Device], Fill]] = {
-    Weight: _weight,
-    Label: _label,
     PredictedMean: _predicted_mean,
     LossValue: _loss_value,
     Candidates: _candidates,
@@ -80,8 +66,40 @@ _FILLS: Mapping[type, Callable[[Any, Device], Fill]] = {
 }
 
 
+def _weights(rows: UsedRows) -> Floats:
+    """Return the weights themselves."""
+    assert rows.weight is not None
+    if rows.weight.dtype == np.float64:
+        return rows.weight
+    np.copyto(rows.terms, rows.weight)
+    return rows.terms
+
+
+def _weighted_labels(rows: UsedRows) -> Floats:
+    """Return label times weight, which models of the same rows share."""
+    assert isinstance(rows.inputs, RowInputs)
+    label = rows.inputs.label
+
+    def compute() -> Floats:
+        terms = rows.workspace.floats(rows.n_rows)
+        np.copyto(terms, label)
+        return terms if rows.weight is None else np.multiply(terms, rows.weight, out=terms)
+
+    return rows.arrangement.once(("weighted label", id(label)), compute)
+
+
+_TERMS: Mapping[type, Callable[[UsedRows], Floats]] = {Weight: _weights, Label: _weighted_labels}
+
+
 def make_sum_update(spec: Sum, device: Device) -> Update:
     """Make the update of a sum over rows."""
+    ready = _TERMS.get(type(spec.quantity))
+    if ready is not None:
+
+        def update_of_rows(rows: UsedRows, columns: Sequence[SumColumn]) -> None:
+            _add(ready(rows), rows, columns, device)
+
+        return update_of_rows
     fill = _FILLS[type(spec.quantity)](spec.quantity, device)
     add_at_once = _fused(spec, device)
     only_saturated = isinstance(spec.quantity, SaturatedWeight)
@@ -96,13 +114,17 @@ def make_sum_update(spec: Sum, device: Device) -> Update:
         fill(rows, terms)
         if rows.weight is not None:
             np.multiply(terms, rows.weight, out=terms)
-        if rows.is_whole:
-            device.sums.make_add_terms()(terms, columns[0].only_accumulator(rows.n_rows))
-            return
-        for column, runs in zip(columns, rows.runs, strict=True):
-            column.add(terms, runs)
+        _add(terms, rows, columns, device)
 
     return update
+
+
+def _add(terms: Floats, rows: UsedRows, columns: Sequence[SumColumn], device: Device) -> None:
+    if rows.is_whole:
+        device.sums.make_add_terms()(terms, columns[0].only_accumulator(rows.n_rows))
+        return
+    for column, runs in zip(columns, rows.runs, strict=True):
+        column.add(terms, runs)
 
 
 def _fused(spec: Sum, device: Device) -> Callable[[UsedRows, NDArray[np.int64]], None] | None:
