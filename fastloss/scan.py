@@ -88,30 +88,34 @@ class TaskWork:
         The types of its columns.
     execution : Execution
         How the log is read.
-    specs : tuple of StateSpec, or None
-        The statistics to keep; None for those of the request.
+    further : tuple of StateSpec
+        The statistics to keep besides those of the request, in a second pass.
     """
 
     request: Request
     types: Mapping[str, ColumnType]
     execution: Execution
-    specs: tuple[StateSpec, ...] | None = None
+    further: tuple[StateSpec, ...] = ()
     _made: dict[str, Engine] = field(default_factory=dict, compare=False, repr=False)
     _lock: Any = field(default_factory=threading.Lock, compare=False, repr=False)
 
     @classmethod
-    def of(cls, evaluation: Evaluation, execution: Execution, specs: Sequence[StateSpec] | None = None) -> TaskWork:
+    def of(cls, evaluation: Evaluation, execution: Execution, further: Sequence[StateSpec] = ()) -> TaskWork:
         """Return the work of an evaluation."""
-        work = cls(evaluation.request, evaluation.types, execution, None if specs is None else tuple(specs))
-        work._made["engine"] = Engine(evaluation, execution, specs=work.specs)
+        work = cls(evaluation.request, evaluation.types, execution, tuple(further))
+        work._made["engine"] = work._engine_of(evaluation)
         return work
+
+    def _engine_of(self, evaluation: Evaluation) -> Engine:
+        return Engine(evaluation, self.execution, specs=(*evaluation.specs, *self.further))
 
     @property
     def engine(self) -> Engine:
         """The engine of this process."""
         with self._lock:
             if "engine" not in self._made:
-                self._made["engine"] = Engine(resolve(self.request, self.types), self.execution, specs=self.specs)
+                # The statistics of the request hold formulas, which cannot be sent: they are resolved here.
+                self._made["engine"] = self._engine_of(resolve(self.request, self.types))
             return self._made["engine"]
 
     def __call__(self, task: Task) -> EvaluationState | SkippedTask:
@@ -125,7 +129,7 @@ class TaskWork:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave out the engine, which every process makes for itself."""
-        return TaskWork, (self.request, self.types, self.execution, self.specs)
+        return TaskWork, (self.request, self.types, self.execution, self.further)
 
 
 def run_scan(plan: Plan, report: Callable[[Progress], None] | None = None) -> ScanResult:
@@ -143,14 +147,13 @@ def run_scan(plan: Plan, report: Callable[[Progress], None] | None = None) -> Sc
     FastlossError
         The error of the first task that has one.
     """
-    specs = plan.evaluation.specs
-    first = _run_pass(plan, report, specs)
+    first = _run_pass(plan, report)
     further = _refining_specs(plan.evaluation, first)
     if not further:
         return first
     # What the first pass kept is kept again: in the second, slices have other positions.
     try:
-        second = _run_pass(plan, report, (*specs, *further))
+        second = _run_pass(plan, report, further)
     except UsageError as error:
         raise UsageError(f"second pass over the log, for an exact value: {error}") from error
     if _refining_specs(plan.evaluation, second) != further:
@@ -164,10 +167,10 @@ def _refining_specs(evaluation: Evaluation, found: ScanResult) -> list[StateSpec
     return list(dict.fromkeys(spec for specs in wanted for spec in specs))
 
 
-def _run_pass(plan: Plan, report: Callable[[Progress], None] | None, specs: tuple[StateSpec, ...]) -> ScanResult:
+def _run_pass(plan: Plan, report: Callable[[Progress], None] | None, further: Sequence[StateSpec] = ()) -> ScanResult:
     summary, execution = plan.summary, plan.execution
-    work = TaskWork.of(plan.evaluation, execution, specs)
-    result = ScanResult(work.engine.identity(), specs, n_files=summary.files)
+    work = TaskWork.of(plan.evaluation, execution, further)
+    result = ScanResult(work.engine.identity(), (*plan.evaluation.specs, *further), n_files=summary.files)
     result.skipped += [SkippedTask(file, None, None, cause) for file, cause in summary.skipped]
     done_bytes = 0
 

@@ -119,6 +119,9 @@ def test_processes_give_the_same_bits(tmp_path: Path) -> None:
     assert fl.evaluate(paths, **REQUEST, executor="processes", threads=2).to_json() == expected
     lists = pa.table({"y": [[0, 1], [1, 0, 0], [0, 0]] * 50, "x": [[0.5, 1.0], [0.1, -2.0, 3.0], [1.0, 2.0]] * 50})
     pq.write_table(lists, tmp_path / "lists.parquet", row_group_size=40)
+    ranked = {"label": "y", "logit": "x", "metrics": ["roc_auc", "roc_auc(exact=True)"], "by": "k"}
+    expected = fl.evaluate(paths, **ranked).to_json()
+    assert fl.evaluate(paths, **ranked, executor="processes", threads=2).to_json() == expected
     options = {"label": "y", "logit": "x", "metrics": ["categorical_crossentropy", "log_loss", "lambda_rank"]}
     expected = fl.evaluate(tmp_path / "lists.parquet", **options).to_json()
     assert fl.evaluate(tmp_path / "lists.parquet", **options, executor="processes", threads=2).to_json() == expected

@@ -191,7 +191,7 @@ class SumColumn:
             low, stop = self.low, self.low + old
         elif old:
             low, stop = min(low, self.low), max(stop, self.low + old)
-        if stop - low == _LINE_LIMBS - 1 and low:
+        if (low, stop - low) != (self.low, old) and stop - low == _LINE_LIMBS - 1 and low:
             # One limb more makes an accumulator a cache line of 64 bytes, and room for smaller terms.
             low -= 1
         if (low, stop - low) == (self.low, old):
