@@ -166,12 +166,12 @@ def choose_execution(options: ExecutionOptions, *, n_columns: int, sliced: bool)
     memory_bytes = parse_bytes(options.memory)
     room = memory_bytes - _slices_bytes(memory_bytes, sliced) - _FIXED_BYTES
     row_bytes = 8 * (n_columns + _SCRATCH_COLUMNS)
-    rows = _SMALLEST_BATCH_ROWS if options.batch_rows is None else _positive("batch_rows", options.batch_rows)
+    rows = _SMALLEST_BATCH_ROWS if options.batch_rows is None else positive("batch_rows", options.batch_rows)
     thread_bytes = _SMALLEST_TASK_BYTES + rows * row_bytes
     if options.threads is None:
         threads = max(1, min(available_cpus(), room // thread_bytes))
     else:
-        threads = _positive("threads", options.threads)
+        threads = positive("threads", options.threads)
     if room < threads * thread_bytes:
         raise UsageError(
             f"memory is {format_bytes(memory_bytes)}; {threads} thread{'s' if threads > 1 else ''} with batches of "
@@ -195,7 +195,8 @@ def choose_execution(options: ExecutionOptions, *, n_columns: int, sliced: bool)
     )
 
 
-def _positive(name: str, given: int) -> int:
+def positive(name: str, given: int) -> int:
+    """Return an option's number, or raise a UsageError if it is no whole number from 1."""
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise UsageError(f"{name} is {given!r}; allowed: a whole number from 1.")
     return given

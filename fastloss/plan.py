@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,9 +91,15 @@ def make_plan(log: object, *, keep: Sequence[str] = (), **options: Any) -> Plan:
     FastlossError
         If the request is not possible as asked, a column is missing or of a wrong type, or a file is unreadable.
     """
+    asked, how = split_options(options)
+    return plan_request(log, Request.of(**asked), execution_options(**how), keep=keep)
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options that belong to a `Request`, and those that belong to `ExecutionOptions`."""
     asked = {name: value for name, value in options.items() if name not in _OPTIONS}
     how = {name: value for name, value in options.items() if name in _OPTIONS}
-    return plan_request(log, Request.of(**asked), execution_options(**how), keep=keep)
+    return asked, how
 
 
 def execution_options(**options: Any) -> ExecutionOptions:

@@ -17,7 +17,7 @@ from fastloss.errors import UsageError, nearest_names
 from fastloss.metrics.evaluate import GroupingValues, ModelValues, evaluate_table
 from fastloss.metrics.names import parse_metric
 from fastloss.metrics.resolve import Evaluation
-from fastloss.report.content import DEFAULT_SLICES
+from fastloss.report.content import DEFAULT_SLICES, dropped_rows, skipped_parts
 from fastloss.scan import ScanResult
 from fastloss.states.causes import OF_SOME_METRICS
 from fastloss.states.ledger import Ledger
@@ -193,17 +193,10 @@ class Result:
         A model uses a row if one of its metrics does.
         """
         ledger = self._ledger
-        dropped = [
-            {
-                "cause": cause.name,
-                "column": cause.column,
-                "role": cause.role,
-                "rows": count,
-                "first": ledger.first[cause].describe(),
-                **({"metrics": "some"} if self._rows_by_metric and cause.name in OF_SOME_METRICS else {}),
-            }
-            for cause, count in sorted(ledger.dropped.items())
-        ]
+        dropped = dropped_rows(ledger)
+        for entry in dropped:
+            if self._rows_by_metric and entry["cause"] in OF_SOME_METRICS:
+                entry["metrics"] = "some"
         used = dict.fromkeys(self._models, 0)
         for column in self.groupings[0].columns:
             used[column.model] = max(used[column.model], int(column.n[0]))
@@ -298,8 +291,7 @@ def result_of(evaluation: Evaluation, scanned: ScanResult) -> Result:
     whole = [table for table in tables if not table.keys]
     total = whole[0] if whole else tables[0].total()
     groupings = [evaluate_table(evaluation, table, scanned.specs) for table in (total, *(t for t in tables if t.keys))]
-    skipped = [{"file": s.file, "row_group": s.row_group, "rows": s.n_rows, "cause": s.cause} for s in scanned.skipped]
-    return Result(evaluation, groupings, scanned.state.ledger, skipped, scanned.n_files)
+    return Result(evaluation, groupings, scanned.state.ledger, skipped_parts(scanned.skipped), scanned.n_files)
 
 
 def _chosen(

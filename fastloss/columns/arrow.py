@@ -136,7 +136,7 @@ def check_key_type(name: str, data_type: pa.DataType) -> None:
             "the last bit. Cast it to an integer or a string, or put it into buckets, when the log is written."
         )
     if not (
-        _is_string(value_type)
+        is_text(value_type)
         or pa.types.is_integer(value_type)
         or pa.types.is_boolean(value_type)
         or pa.types.is_date(value_type)
@@ -380,7 +380,8 @@ def _is_fixed_number(data_type: pa.DataType) -> bool:
     return bool(pa.types.is_floating(data_type) or pa.types.is_integer(data_type) or pa.types.is_boolean(data_type))
 
 
-def _is_string(data_type: pa.DataType) -> bool:
+def is_text(data_type: pa.DataType) -> bool:
+    """Tell whether a column of this type holds text."""
     return bool(
         pa.types.is_string(data_type) or pa.types.is_large_string(data_type) or pa.types.is_string_view(data_type)
     )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
+from fastloss.report.content import count_of
+
 if TYPE_CHECKING:
     from fastloss.plan import Plan
 
@@ -105,15 +107,15 @@ def _header(content: Mapping[str, Any]) -> str:
         shown = f"{used:,} used"
     else:
         shown = "used: " + ", ".join(f"{n:,} by {printable(model)}" for model, n in used.items())
-    origin = f" from {_count(files['read'], 'file')}" if files["read"] else ""
-    lines = [f"{_count(rows['read'], 'row')} read{origin}, {shown}"]
+    origin = f" from {count_of(files['read'], 'file')}" if files["read"] else ""
+    lines = [f"{count_of(rows['read'], 'row')} read{origin}, {shown}"]
     for cause in rows["dropped"]:
         left_out = "left out of some metrics" if "metrics" in cause else "dropped"
         place = f"{printable(cause['column'])}, the first in {printable(cause['first'])}"
         lines.append(f"{left_out} {cause['rows']:,}: {cause['cause']} in {place}")
     for skipped in files["skipped"]:
         part = "" if skipped["row_group"] is None else f", row group {skipped['row_group']}"
-        lost = "" if skipped["rows"] is None else f" ({_count(skipped['rows'], 'row')})"
+        lost = "" if skipped["rows"] is None else f" ({count_of(skipped['rows'], 'row')})"
         lines.append(f"skipped {printable(skipped['file'])}{part}{lost}: {printable(skipped['cause'])}")
     return "\n".join([*lines, *_conventions(content)])
 
@@ -146,10 +148,6 @@ _REDUCTIONS = {
     "sum_over_batch_size": "Σw·l/n, where n counts rows of weight 0 too",
     "sum_by_nonzero_weights": "Σw·l/n, where n counts rows of another weight than 0",
 }
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}" + ("" if n == 1 else "s")
 
 
 def _total(values: Sequence[Shown], weighted: bool) -> str:
@@ -188,7 +186,7 @@ def _slices(grouping: Mapping[str, Any], weighted: bool) -> str:
             of_model = [value for value in values if value["model"] == model]
             lines.append(([values[0]["slice"][key] for key in keys], model, of_model))
     if not lines:
-        return f"no slice has rows enough, of {_count(grouping['n_slices'], 'slice')}"
+        return f"no slice has rows enough, of {count_of(grouping['n_slices'], 'slice')}"
     several = len({model for _, model, _ in lines}) > 1
     # Metrics of lists may each use rows of their own.
     same_rows = all(value["n"] == found[0]["n"] for _, _, found in lines for value in found)
@@ -211,7 +209,7 @@ def _slices(grouping: Mapping[str, Any], weighted: bool) -> str:
         table += f"\n… {len(slices):,} of {grouping['n_of_min_rows']:,} slices; JSON and Arrow have all of them."
     small = grouping["n_slices"] - grouping["n_of_min_rows"]
     if small:
-        table += f"\n… {_count(small, 'slice')} of fewer rows left out."
+        table += f"\n… {count_of(small, 'slice')} of fewer rows left out."
     return table
 
 

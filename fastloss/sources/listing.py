@@ -18,7 +18,7 @@ from pyarrow import fs
 from fastloss.errors import ReadError, UsageError
 from fastloss.files import refuse_to_overwrite_inputs
 
-_SUFFIXES = (".parquet", ".parq", ".pq")
+SUFFIXES = (".parquet", ".parq", ".pq")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -158,7 +158,7 @@ def _would_list(entry: str, path: str) -> bool:
 
 def _is_listed_below(folder: str, path: str) -> bool:
     segments = os.path.relpath(path, folder).split("/")
-    return segments[0] != os.pardir and path.lower().endswith(_SUFFIXES) and not any(map(_hidden, segments))
+    return segments[0] != os.pardir and path.lower().endswith(SUFFIXES) and not any(map(is_hidden, segments))
 
 
 def _expand(entry: str) -> list[LogFile]:
@@ -171,7 +171,7 @@ def _expand(entry: str) -> list[LogFile]:
             paths = _walk(filesystem, path)
             if not paths:
                 raise UsageError(
-                    f"folder {entry!r} holds no file ending in {', '.join(_SUFFIXES)}; "
+                    f"folder {entry!r} holds no file ending in {', '.join(SUFFIXES)}; "
                     "name another folder, or name its files by a glob."
                 )
         elif any(c in path for c in "*?["):
@@ -220,7 +220,11 @@ def _walk(filesystem: fs.FileSystem, folder: str) -> list[str]:
     paths = []
     for info in filesystem.get_file_info(fs.FileSelector(folder, recursive=True)):
         segments = info.path[len(folder) :].strip("/").split("/")
-        if info.type == fs.FileType.File and info.path.lower().endswith(_SUFFIXES) and not any(map(_hidden, segments)):
+        if (
+            info.type == fs.FileType.File
+            and info.path.lower().endswith(SUFFIXES)
+            and not any(map(is_hidden, segments))
+        ):
             paths.append(info.path)
     return paths
 
@@ -250,7 +254,7 @@ def _spells_out(pattern: str, match: str) -> bool:
     """Say whether a pattern spells out the hidden names of a path that it matches."""
     spelled = set(pattern.split("/"))
     first = pattern.rpartition("/")[2][:1]
-    unspelled = [s for s in match.strip("/").split("/") if s not in spelled and _hidden(s)]
+    unspelled = [s for s in match.strip("/").split("/") if s not in spelled and is_hidden(s)]
     return all(s[0] == first for s in unspelled)
 
 
@@ -323,7 +327,8 @@ def _glob_expression(pattern: str) -> str:
     )
 
 
-def _hidden(segment: str) -> bool:
+def is_hidden(segment: str) -> bool:
+    """Tell whether files of this name, or below a folder of this name, are left out of folders and globs."""
     return segment.startswith(".") or (segment.startswith("_") and "=" not in segment)
 
 

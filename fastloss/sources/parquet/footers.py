@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fastloss.columns.arrow import is_text
 from fastloss.errors import FastlossError, ReadError, UsageError
 from fastloss.sources.base import ReadOptions
 from fastloss.sources.listing import LogFile, one_line
@@ -348,8 +349,3 @@ def _narrowed_width(kind: pa.DataType, physical: int) -> int:
     except ValueError:
         return 0
     return width if width != physical else 0
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Tell whether a column of this type holds text."""
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

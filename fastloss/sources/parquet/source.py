@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
+from fastloss.columns.arrow import is_text
 from fastloss.columns.base import Batch
 from fastloss.errors import ReadError, SchemaError, UsageError, nearest_names
 from fastloss.files import Stamp, stamp
@@ -25,7 +26,6 @@ from fastloss.sources.parquet.footers import (
     content_of,
     find_damage,
     held_bytes,
-    is_text,
     opened,
     plan_file,
     reading,
