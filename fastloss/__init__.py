@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fastloss.request import Prediction, Request, logit, logprob, margin, prob, value
     from fastloss.result import Result, Value
     from fastloss.scan import Progress
-    from fastloss.scoring import Scored
+    from fastloss.scoring import ScoreResult
 
 _HOMES = {
     "fastloss.api": ("evaluate", "score"),
@@ -29,7 +29,7 @@ _HOMES = {
     "fastloss.request": ("Prediction", "Request", "logit", "logprob", "margin", "prob", "value"),
     "fastloss.result": ("Result", "Value"),
     "fastloss.scan": ("Progress",),
-    "fastloss.scoring": ("Scored",),
+    "fastloss.scoring": ("ScoreResult",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -43,7 +43,7 @@ __all__ = [
     "Request",
     "Result",
     "SchemaError",
-    "Scored",
+    "ScoreResult",
     "UsageError",
     "Value",
     "__version__",

@@ -10,7 +10,7 @@ from fastloss.plan import Plan, make_plan
 from fastloss.request import Prediction
 from fastloss.result import Result, result_of
 from fastloss.scan import Progress, run_scan
-from fastloss.scoring import Scored, make_score_plan, run_score
+from fastloss.scoring import ScoreResult, make_score_plan, run_score
 from fastloss.words import (
     Compression,
     DeviceName,
@@ -211,7 +211,7 @@ def score(
     threads: int | None = None,
     batch_rows: int | None = None,
     progress: Callable[[Progress], None] | None = None,
-) -> Scored:
+) -> ScoreResult:
     """Write the loss, gradient and hessian of every row to Parquet, beside the columns to keep.
 
     The outputs have the kept columns, then ``loss``, ``gradient`` and ``hessian`` (by the prediction, in its own
@@ -259,7 +259,7 @@ def score(
 
     Returns
     -------
-    Scored
+    ScoreResult
         The counts of rows, and the files written, already complete and skipped.
 
     Raises

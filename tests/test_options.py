@@ -26,7 +26,7 @@ from fastloss.engine.device import DEVICES
 from fastloss.executors import EXECUTORS
 from fastloss.metrics.presets import PRESETS, REDUCTIONS
 from fastloss.request import SPACES, Request
-from fastloss.scoring import COMPRESSIONS
+from fastloss.scoring import ScoreRequest
 from fastloss.sources.parquet.decoders import DECODERS
 
 # What a call of Python has and a command line has not.
@@ -68,6 +68,13 @@ def test_evaluate_takes_what_a_request_and_its_execution_have() -> None:
     assert set(made) - {"models"} == set(taken) - {"log", "progress", "predictions", *SPACES}
     for name in set(made) & set(taken) - {"label"}:
         assert made[name] == taken[name], name
+
+
+def test_score_takes_what_a_score_request_has() -> None:
+    made = options_of(ScoreRequest)
+    del made["request"]
+    taken = parameters_of(api.score)
+    assert {name: taken[name] for name in made} == made
 
 
 @pytest.mark.parametrize(
@@ -120,7 +127,6 @@ def test_every_argument_is_passed_on(monkeypatch: pytest.MonkeyPatch, function: 
         (DECODERS, words.Reader),
         (EXECUTORS, words.ExecutorName),
         (DEVICES, words.DeviceName),
-        (COMPRESSIONS, words.Compression),
     ],
 )
 def test_words_are_those_that_are_registered(known: Any, allowed: Any) -> None:

@@ -367,7 +367,8 @@ def test_an_output_never_takes_the_place_of_the_log(log: Path, tmp_path: Path) -
         fl.score([log / "day=1", log / "day=2"], tmp_path / "log", **BASE, on_bad_file="skip", overwrite=True)
     assert broken.read_bytes() == b"no Parquet"
     broken.unlink()
-    for target in (log, log / "scored", log / "day=1/top.parquet"):
+    # A folder that begins with _ is part of a log if it is a partition.
+    for target in (log, log / "scored", log / "day=1/top.parquet", log / "_k=1"):
         with pytest.raises(UsageError, match="lies in the log's folder"):
             fl.score(log, target, **BASE)
     # Hidden folders are no part of a log.
