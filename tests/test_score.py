@@ -438,6 +438,15 @@ def test_a_second_run_does_what_is_left(log: Path, tmp_path: Path) -> None:
     assert [name for name in times if times[name] != same[name]] == ["day=2/a.parquet"]
 
 
+def test_the_first_row_without_a_loss_is_the_logs_first_in_whatever_order_files_are_scored(
+    log: Path, tmp_path: Path
+) -> None:
+    first = fl.score(log, tmp_path / "out", **BASE)
+    assert all("day=1/a.parquet" in entry["first"] for entry in first.rows["dropped"])
+    (tmp_path / "out/day=1/a.parquet").unlink()
+    assert fl.score(log, tmp_path / "out", **BASE).rows == first.rows
+
+
 def test_another_request_or_input_does_not_resume(log: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     fl.score(log, out, **BASE)
