@@ -104,8 +104,8 @@ class Execution:
 
     @property
     def states_bytes(self) -> int:
-        """The part of the memory for columns of bounded size: of each thread's state, and of the merged one twice."""
-        return (self.threads + 2) * self.bounded_bytes
+        """The part of the memory for columns of bounded size: those of each thread's state and of the merged one."""
+        return (self.threads + 1) * self.bounded_bytes
 
     @property
     def buffer_bytes(self) -> int:

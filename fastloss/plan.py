@@ -128,9 +128,11 @@ def plan_request(log: object, request: Request, options: ExecutionOptions, *, ke
         fewer = plan.execution.with_fewer_threads()
         plan = dataclasses.replace(plan, execution=fewer, summary=source.summary(columns, _read_options(fewer)))
     if plan.memory_bound > execution.memory_bytes:
+        histograms = plan.execution.states_bytes
+        part = f", {format_bytes(histograms)} of it for histograms of scores" if histograms else ""
         raise UsageError(
             f"memory is {format_bytes(execution.memory_bytes)}, and reading the largest row group in the smallest "
-            f"pieces needs {format_bytes(plan.memory_bound)}. Raise memory or lower threads."
+            f"pieces needs {format_bytes(plan.memory_bound)}{part}. Raise memory or lower threads."
         )
     return plan
 

@@ -267,6 +267,18 @@ def test_what_no_second_pass_can_hold_is_refused(log: tuple[Path, dict[str, np.n
         total(log[0], "roc_auc(exact=true, most_scores=1000)")
 
 
+def test_histograms_count_in_the_memory(log: tuple[Path, dict[str, np.ndarray]]) -> None:
+    def plan(n_models: int, **options: Any) -> fl.Plan:
+        models = {str(k): "x" for k in range(n_models)}
+        return fl.make_plan(log[0], label="y", logit=models, metrics=["roc_auc"], threads=1, **options)
+
+    # 8 MiB of buckets and half as much for their index; of a thread, and merged.
+    assert plan(3).memory_bound - plan(2).memory_bound == pytest.approx(24 << 20, abs=1 << 20)
+    with pytest.raises(fl.UsageError, match=r"needs \d+ MiB, 480 MiB of it for histograms of scores\. Raise memory"):
+        plan(10, by=["c"])
+    assert plan(10, by=["c"], memory="2GiB").memory_bound <= 2 << 30
+
+
 def test_a_stream_has_no_second_pass(log: tuple[Path, dict[str, np.ndarray]]) -> None:
     rows = pq.read_table(log[0])
     stream = pa.RecordBatchReader.from_batches(rows.schema, rows.to_batches())
