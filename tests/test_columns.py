@@ -226,7 +226,9 @@ def test_many_integer_keys_are_encoded_as_few_are(data_type, n_distinct):
     assert keys.codes.dtype == np.int32
     assert keys.values.dtype == (np.uint64 if data_type == pa.uint64() else np.int64)
     assert np.array_equal(keys.values[keys.codes], numbers[1:].astype(keys.values.dtype))
-    assert len(keys.values) == len(np.unique(numbers[1:]))
+    # Keys that nearly all differ are left as they are.
+    n_different = len(np.unique(numbers[1:]))
+    assert len(keys.values) == (n_different if n_different < 20_000 else len(numbers) - 1)
     assert keys.null_code is None
 
 

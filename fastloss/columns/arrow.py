@@ -37,6 +37,8 @@ _EXACT_POWER_OF_TEN = 22
 _SHORT_DICTIONARY = 1024
 # From here on, a hash table of our own is worth loading its kernel.
 _MANY_ROWS = 1 << 15
+# Of so many rows of a batch, it is seen whether most keys differ.
+_SAMPLE_ROWS = 1 << 12
 
 
 class ArrowBatch:
@@ -342,6 +344,10 @@ def _encode_integers(column: pa.Array) -> Keys:
     """Return the codes of a plain integer column without nulls, by a hash table that is faster than Arrow's."""
     dtype: Any = np.uint64 if pa.types.is_uint64(column.type) else np.int64
     wanted = column.to_numpy().astype(dtype).view(np.int64)
+    sample = wanted[:: max(1, len(wanted) // _SAMPLE_ROWS)]
+    if 2 * len(np.unique(sample)) > len(sample):
+        # Whoever numbers the values of many batches would look nearly as many up after this.
+        return Keys(np.arange(len(wanted), dtype=np.int32), wanted.view(dtype), None)
     slots = np.zeros(1 << (2 * len(wanted) - 1).bit_length(), dtype=np.int32)
     distinct, codes = np.empty(len(wanted), dtype=np.int64), np.empty(len(wanted), dtype=np.int64)
     n_distinct = make_find_integers()(wanted, -1, slots, distinct, 0, codes)

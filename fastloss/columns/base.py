@@ -82,7 +82,8 @@ class Keys(NamedTuple):
     codes : numpy.ndarray of int32, shape (n_rows,)
         Positions in `values`.
     values : numpy.ndarray of int64 or uint64, or list of None, bool or str
-        Every value that occurs, none twice, in no particular order; a few may not occur. Integer keys are an array,
+        Every value that occurs, in no particular order; a few may not occur. None is there twice, except in an array
+        of many keys that nearly all differ, which may be the column itself. Integer keys are an array,
         so that a million of them are no million Python objects. `key_of` gives one value of either kind.
     null_code : int or None
         The code of the null rows. In a list, the value there is None; in an array, it is a 0 that means nothing.

@@ -24,8 +24,6 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 T = TypeVar("T")
 
-# A cross of keys with more combinations than this many times the batch is numbered by sorting.
-_DENSE_FACTOR = 4
 # Sorting rows by slice pays from about so many rows a slice on; below, each row is added where it belongs.
 _ROWS_A_RUN = 16
 
@@ -69,13 +67,15 @@ class Arrangement:
                 runs.append(SliceRuns(None, np.array([0, self.n_rows]), np.zeros(1, dtype=np.int64)))
                 continue
             columns = [keys[key] for key in table.keys]
-            codes, n_codes, parts_of = _number_slices(columns, self.rows)
+            codes = [key.codes if self.rows is None else key.codes[self.rows] for key in columns]
+            n_codes = math.prod(len(key.values) for key in columns)
             if n_codes * _ROWS_A_RUN > self.n_rows:
-                runs.append(SliceRuns(None, None, table.positions(parts_of(codes), columns)))
+                runs.append(SliceRuns(None, None, table.positions(codes, columns)))
                 continue
+            numbers, parts_of = _number_combinations(codes, [len(key.values) for key in columns])
             order: Integers | None = np.empty(self.n_rows, dtype=np.int64)
             starts = np.empty(n_codes + 1, dtype=np.int64)
-            sort(codes, n_codes, order, starts)
+            sort(numbers, n_codes, order, starts)
             present = np.flatnonzero(np.diff(starts))
             starts = np.append(starts[present], self.n_rows)
             if number == 0:
@@ -209,36 +209,27 @@ class UsedRows:
         return int(positions[rows.argmin()]), int(rows.min())
 
 
-def _number_slices(
-    keys: Sequence[Keys], rows: Integers | None
-) -> tuple[Integers, int, Callable[[Integers], list[Integers]]]:
-    """Number the combinations of key values.
+def _number_combinations(
+    codes: Sequence[NDArray[np.int32]], sizes: Sequence[int]
+) -> tuple[Integers, Callable[[Integers], list[Integers]]]:
+    """Number the combinations of few key values.
 
     Returns
     -------
     numbers : numpy.ndarray of int64, shape (n_rows,)
-        The number of each row's combination.
-    n_numbers : int
-        How many numbers there are; not all need occur.
+        The number of each row's combination; not all numbers need occur.
     parts_of : callable
         From numbers to the codes in each key column.
     """
-    codes = [np.asarray(key.codes if rows is None else key.codes[rows], dtype=np.int64) for key in keys]
-    sizes = [len(key.values) for key in keys]
+    numbers = codes[0].astype(np.int64)
+    for column, size in zip(codes[1:], sizes[1:], strict=True):
+        numbers = numbers * size + column
 
-    def parts_of(numbers: Integers) -> list[Integers]:
+    def parts_of(chosen: Integers) -> list[Integers]:
         parts = []
         for size in reversed(sizes):
-            numbers, part = np.divmod(numbers, size)
+            chosen, part = np.divmod(chosen, size)
             parts.append(part)
         return parts[::-1]
 
-    n_combined = math.prod(sizes)
-    if n_combined <= _DENSE_FACTOR * len(codes[0]) + 1024:
-        combined = codes[0]
-        for column, size in zip(codes[1:], sizes[1:], strict=True):
-            combined = combined * size + column
-        return combined, n_combined, parts_of
-    # Too many combinations to number, perhaps for 64 bits: number those that occur.
-    present, numbers = np.unique(np.stack(codes), axis=1, return_inverse=True)
-    return numbers.reshape(-1), present.shape[1], lambda chosen: [part[chosen] for part in present]
+    return numbers, parts_of

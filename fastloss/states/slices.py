@@ -347,11 +347,12 @@ class _KeyIndex:
         """Return the number of each row's value; values that no row has stay unknown."""
         if not len(codes):
             return np.empty(0, dtype=np.int64)
+        if len(codes) == len(values) and _counts_up(codes):
+            return self.numbers_of(values, null)
         present = np.zeros(len(values), dtype=np.bool_)
         present[codes] = True
         if present.all():
-            numbers = self.numbers_of(values, null)
-            return numbers if _counts_up(codes) else np.asarray(numbers[codes])
+            return np.asarray(self.numbers_of(values, null)[codes])
         which = np.flatnonzero(present)
         taken: Values
         if isinstance(values, Texts):
