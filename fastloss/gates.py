@@ -1,15 +1,25 @@
-"""Gates: conditions on a result under which a command fails, such as ``log_loss > 0.5``."""
+"""Gates: conditions on a result under which a command fails.
+
+A gate is ``SIDE > SIDE`` with one of <, <=, > and >=. A side is a number or a metric, with a model before it if only
+that one is meant: ``log_loss > 0.5``, ``b.log_loss > a.log_loss``. ``n`` and ``weight`` are those of the rows used.
+Before it all and a colon may stand a model, or a slice by its keys: ``a: log_loss > 0.5``,
+``country=DE: log_loss > 0.5``, ``country=DE, device=phone: ...``. A value of ``*`` stands for every value. A part that
+holds a comma stands in double quotes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import csv
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fastloss.errors import UsageError
+from fastloss.errors import UsageError, nearest_names
 
 if TYPE_CHECKING:
-    from fastloss.result import Result
+    from fastloss.result import Result, Value
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": lambda value, limit: value <= limit,
@@ -17,45 +27,210 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": lambda value, limit: value < limit,
     ">": lambda value, limit: value > limit,
 }
+_COUNTS = ("n", "weight")
+_FORM = "write METRIC > NUMBER, MODEL.METRIC > MODEL.METRIC or KEY=VALUE: METRIC > NUMBER"
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is compared: a number, or a metric of every model or of one."""
+
+    number: float | None = None
+    metric: str = ""
+    model: str | None = None
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A condition on the total of every model under which the command fails, such as ``log_loss > 0.5``."""
+    """A condition under which a command fails.
+
+    Attributes
+    ----------
+    text : str
+        As the user wrote it.
+    left, right : Side
+        What is compared.
+    operator : str
+        How.
+    slice : mapping of str to str
+        The keys of the slice that is meant, as texts; empty for the total.
+    """
 
     text: str
-    metric: str
+    left: Side
     operator: str
-    limit: float
+    right: Side
+    slice: Mapping[str, str]
 
     @classmethod
-    def parse(cls, text: str, asked: Sequence[str]) -> Gate:
-        """Read a gate on one of the metrics that were asked for."""
-        from fastloss.metrics.names import parse_metric
+    def parse(cls, text: str, asked: Mapping[str, Any]) -> Gate:
+        """Read a gate on a result of what was asked, as `Plan.asked` and `Result.asked` return it.
 
-        # <= and >= are tried first, because they begin like < and >.
-        operator = next((operator for operator in _OPERATORS if operator in text), "")
-        name, _, number = text.rpartition(operator) if operator else ("", "", "")
-        try:
-            limit = float(number)
-        except ValueError:
-            limit = float("nan")
-        if not name.strip() or limit != limit:
-            raise UsageError(f"--fail-if is {text!r}; write METRIC > NUMBER, with one of {', '.join(_OPERATORS)}.")
-        metric = parse_metric(name.strip()).name
-        if metric not in asked:
-            raise UsageError(f"--fail-if names {metric}, which is not computed; computed are {', '.join(asked)}.")
-        return cls(text, metric, operator, limit)
+        Raises
+        ------
+        UsageError
+            If it has another form, or names what is not computed.
+        """
+        where, rest = _split(text)
+        model, keys = _read_where(text, where, asked)
+        found = re.fullmatch(r"(.*?)(<=|>=|<|>)(.*)", rest, re.DOTALL)
+        if found is None:
+            raise _refused(text)
+        left, right = (_side(text, side, model, asked) for side in (found[1], found[3]))
+        if left.number is not None and right.number is not None:
+            raise _refused(text)
+        return cls(text, left, found[2], right, keys)
 
     def failures(self, result: Result) -> list[str]:
-        """Say for which models the gate fails; a value that is null or NaN fails too."""
-        failures = []
-        for value in result.values:
-            if value.slice or value.metric != self.metric:
-                continue
-            number = value.value
-            if number is None:
-                failures.append(f"gate {self.text!r} failed: {self.metric} of {value.model} is null ({value.reason})")
-            elif number != number or _OPERATORS[self.operator](number, self.limit):
-                failures.append(f"gate {self.text!r} failed: {self.metric} of {value.model} is {number!r}")
+        """Say where the gate fails: at every model, in every slice that is meant; a null or a NaN fails too."""
+        failures: list[str] = []
+        n_found = 0
+        for place, values in _places(result, self.slice):
+            n_found += 1
+            models = list(dict.fromkeys(value.model for value in values))
+            # A side without a model stands for each model in turn.
+            of_each = any(side.number is None and side.model is None for side in (self.left, self.right))
+            for model in models if of_each else models[:1]:
+                found = [_find(side, model, values) for side in (self.left, self.right)]
+                if any(math.isnan(number) for number, _ in found) or _OPERATORS[self.operator](
+                    found[0][0], found[1][0]
+                ):
+                    said = [what for _, what in found if what]
+                    failures.append(f"gate {self.text!r} failed{place}: {', '.join(said)}")
+        if not n_found:
+            failures.append(f"gate {self.text!r} failed: there is no such slice")
         return failures
+
+
+def parse_dropped(text: str) -> tuple[float, bool]:
+    """Read how many rows may be left out: a number, or a share such as 1%; return it, and whether it is a share."""
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        limit = float(number)
+    except ValueError:
+        limit = math.nan
+    if not 0.0 <= limit < math.inf:
+        raise UsageError(f"--max-dropped is {text!r}; allowed: a number of rows such as 1000, or a share such as 1%.")
+    return (limit / 100.0, True) if percent else (limit, False)
+
+
+def dropped_failures(result: Result, text: str) -> list[str]:
+    """Say of which models more rows were left out than allowed; those of weight 0 do not count."""
+    limit, is_share = parse_dropped(text)
+    rows = result.rows
+    of_weight_0 = sum(cause["rows"] for cause in rows["dropped"] if cause["cause"] == "zero_weight")
+    used = {"": rows["used"]} if isinstance(rows["used"], int) else rows["used"]
+    failures = []
+    for model, n_used in used.items():
+        dropped = max(0, rows["read"] - n_used - of_weight_0)
+        if dropped > (limit * rows["read"] if is_share else limit):
+            of_model = f" of {model}" if model else ""
+            failures.append(f"gate --max-dropped {text} failed: {dropped:,} of {rows['read']:,} rows{of_model}")
+    return failures
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Split what is meant from the condition, at the last colon outside of parentheses and quotes."""
+    depth, quote = 0, ""
+    at = -1
+    for i, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character == '"' or (character == "'" and depth):
+            quote = character
+        elif character in "()":
+            depth += 1 if character == "(" else -1
+        elif character == ":" and depth == 0:
+            at = i
+    return (text[:at], text[at + 1 :]) if at >= 0 else ("", text)
+
+
+def _read_where(text: str, where: str, asked: Mapping[str, Any]) -> tuple[str | None, dict[str, str]]:
+    """Return the model and the slice that stand before the colon."""
+    model: str | None = None
+    keys: dict[str, str] = {}
+    try:
+        parts = [part for row in csv.reader([where], skipinitialspace=True, strict=True) for part in row]
+    except csv.Error:
+        raise _refused(text) from None
+    for part in map(str.strip, parts):
+        key, equals, value = part.partition("=")
+        if part in asked["models"] and model is None:
+            model = part
+        elif equals:
+            keys[key.strip()] = value.strip()
+        else:
+            raise UsageError(f"--fail-if {text!r} names {part!r}. {nearest_names(part, asked['models'])}")
+    if keys and not any(set(keys) == set(grouping) for grouping in asked["by"]):
+        known = "; ".join(",".join(grouping) for grouping in asked["by"]) or "none"
+        raise UsageError(f"--fail-if {text!r} names a slice by {','.join(keys)}; there are slices by: {known}.")
+    return model, keys
+
+
+def _side(text: str, side: str, model: str | None, asked: Mapping[str, Any]) -> Side:
+    side = side.strip()
+    try:
+        number = float(side)
+    except ValueError:
+        number = None
+    if not side or (number is not None and math.isnan(number)):
+        raise _refused(text)
+    if number is not None:
+        return Side(number=number)
+    for name in sorted(asked["models"], key=len, reverse=True):
+        for written in (name, f'"{name}"'):
+            if side.startswith(f"{written}.") and model is None:
+                return Side(metric=_metric(text, side.removeprefix(f"{written}."), asked), model=name)
+    return Side(metric=_metric(text, side, asked), model=model)
+
+
+def _metric(text: str, name: str, asked: Mapping[str, Any]) -> str:
+    from fastloss.metrics.names import parse_metric
+
+    if name in _COUNTS:
+        return name
+    if re.fullmatch(r"[\w.]+(\(.*\))?", name, re.DOTALL) is None or name[0].isdigit():
+        raise _refused(text)
+    metric = parse_metric(name).name
+    if metric not in asked["metrics"]:
+        known = ", ".join(asked["metrics"])
+        raise UsageError(f"--fail-if names {metric}, which is not computed; computed are {known}.")
+    return metric
+
+
+def _refused(text: str) -> UsageError:
+    return UsageError(f"--fail-if is {text!r}; {_FORM}, with one of {', '.join(_OPERATORS)}.")
+
+
+def _places(result: Result, keys: Mapping[str, str]) -> Iterator[tuple[str, list[Value]]]:
+    """Yield where a gate looks, in words, and the values there."""
+    from fastloss.result import value_at
+
+    for grouping in result.groupings:
+        if set(grouping.keys) != set(keys):
+            continue
+        for position in grouping.order.tolist() if keys else [0]:
+            found = grouping.key_at(position)
+            if all(wanted in ("*", _as_text(found[key])) for key, wanted in keys.items()):
+                words = ", ".join(f"{key} {_as_text(found[key])}" for key in grouping.keys)
+                place = f" at {words}" if words else ""
+                yield place, [value_at(grouping, position, column) for column in grouping.columns]
+
+
+def _as_text(key: Any) -> str:
+    return "null" if key is None else str(key).lower() if isinstance(key, bool) else str(key)
+
+
+def _find(side: Side, model: str, values: Sequence[Value]) -> tuple[float, str]:
+    """Return a side's number, NaN where it is null, and what is to be said of it."""
+    if side.number is not None:
+        return side.number, ""
+    model = side.model if side.model is not None else model
+    of_model = [value for value in values if value.model == model]
+    if side.metric in _COUNTS:
+        number = max((float(getattr(value, side.metric)) for value in of_model), default=0.0)
+        return number, f"{side.metric} of {model} is {f'{number:,.0f}' if side.metric == 'n' else repr(number)}"
+    value = next(value for value in of_model if value.metric == side.metric)
+    if value.value is None:
+        return math.nan, f"{side.metric} of {model} is null ({value.reason})"
+    return value.value, f"{side.metric} of {model} is {value.value!r}"

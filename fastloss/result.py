@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
@@ -18,6 +20,8 @@ from fastloss.metrics.evaluate import GroupingValues, ModelValues, evaluate_tabl
 from fastloss.metrics.names import parse_metric
 from fastloss.metrics.resolve import Evaluation
 from fastloss.report.content import DEFAULT_SLICES, dropped_rows, skipped_parts
+from fastloss.report.formats import FORMATS
+from fastloss.report.view import View
 from fastloss.scan import ScanResult
 from fastloss.states.causes import OF_SOME_METRICS
 from fastloss.states.ledger import Ledger
@@ -132,8 +136,9 @@ def value_at(grouping: GroupingValues, position: int, column: ModelValues) -> Va
 class Result:
     """What `fastloss.evaluate` returns.
 
-    ``result["log_loss"]`` is the total's value: a float for a single model, else a dict by model. `values` lists
-    everything: first the total, then the slices of each grouping in the order they were asked for.
+    ``result["log_loss"]`` is the total's value: a float for a single model, else a dict by model.
+    ``result["log_loss", {"country": "DE"}]`` is that of a slice. `values` lists everything: first the total, then the
+    slices of each grouping in the order they were asked for.
     """
 
     def __init__(
@@ -155,18 +160,33 @@ class Result:
         self._rows_by_metric = len({spec.rows.needs for spec in evaluation.specs} - {("zero_weight",)}) > 1
         self.files: dict[str, Any] = {"read": n_files, "skipped": [dict(part) for part in skipped]}
 
-    def __getitem__(self, metric: str) -> float | dict[str, float | None] | None:
-        """Return the total's value of a metric, by model where there are several."""
-        if not isinstance(metric, str):
-            raise UsageError(f"A result is asked for {metric!r}; allowed: the name of a metric, such as 'log_loss'.")
-        found = self._total(metric)
+    def __getitem__(self, asked: str | tuple[str, Mapping[str, Any]]) -> float | dict[str, float | None] | None:
+        """Return a metric's value, by model where there are several: of the total, or of a slice given by its keys."""
+        metric, keys = (asked, {}) if not isinstance(asked, tuple) or len(asked) != 2 else asked
+        if not isinstance(metric, str) or not isinstance(keys, Mapping):
+            raise UsageError(
+                f"A result is asked for {asked!r}; allowed: the name of a metric, such as 'log_loss', and of a slice "
+                "its keys, too: result['log_loss', {'country': 'DE'}]."
+            )
+        found = self._values_of(metric, *self._find(keys))
         if not found:
             raise UsageError(f"The result has no metric {metric!r}. {nearest_names(metric, self.metrics)}")
         return found if len(self._models) > 1 else found[self._models[0]]
 
+    def _find(self, keys: Mapping[str, Any]) -> tuple[GroupingValues, int]:
+        """Return the grouping that has these keys, and the position of the slice in it."""
+        grouping = next((g for g in self.groupings if set(g.keys) == set(keys)), None)
+        if grouping is None:
+            known = ", ".join(repr(g.keys) for g in self.groupings[1:]) or "none"
+            raise UsageError(f"The result has no slices by {tuple(keys)!r}; it has slices by: {known}.")
+        position = 0 if not keys else next((p for p in grouping.order.tolist() if grouping.key_at(p) == keys), None)
+        if position is None:
+            raise UsageError(f"The result has no slice {dict(keys)!r}; `values` lists those that it has.")
+        return grouping, position
+
     def __contains__(self, metric: object) -> bool:
         """Tell whether a metric was computed; any spelling of its name will do."""
-        return isinstance(metric, str) and bool(self._total(metric))
+        return isinstance(metric, str) and bool(self._values_of(metric, self.groupings[0], 0))
 
     @property
     def metrics(self) -> list[str]:
@@ -177,14 +197,13 @@ class Result:
         """Iterate over the names of what was computed."""
         return iter(self.metrics)
 
-    def _total(self, metric: str) -> dict[str, float | None]:
+    def _values_of(self, metric: str, grouping: GroupingValues, position: int) -> dict[str, float | None]:
         if metric not in self.metrics:
             try:
                 metric = parse_metric(metric).name
             except UsageError:
                 return {}
-        total = self.groupings[0]
-        return {c.model: value_at(total, 0, c).value for c in total.columns if c.metric == metric}
+        return {c.model: value_at(grouping, position, c).value for c in grouping.columns if c.metric == metric}
 
     @cached_property
     def rows(self) -> dict[str, Any]:
@@ -233,14 +252,12 @@ class Result:
         slices : int or None
             How many slices of each grouping to show; None for all. Where there are more, those with the most rows.
         sort : str, optional
-            Order slices by this metric of the first model, the largest first; left out, by their keys.
+            Order slices by this metric of the first model, the largest first, or by their rows ("n"); left out, by
+            their keys.
         min_rows : int
             Leave out slices of fewer rows.
         """
-        if sort is not None:
-            sort = parse_metric(sort).name
-            if sort not in self.metrics:
-                raise UsageError(f"Slices cannot be sorted by {sort}, which is not computed.")
+        sort = sorting_metric(sort, self.metrics)
         groupings = []
         for grouping in self.groupings[1:]:
             chosen, n_large = _chosen(grouping, slices, sort, min_rows)
@@ -260,6 +277,17 @@ class Result:
             "groupings": groupings,
         }
 
+    def selected(self, slices: int | None = None, *, sort: str | None = None, min_rows: int = 0) -> Result:
+        """Return a result of some slices alone, in another order; the parameters are those of `shown`."""
+        sort = sorting_metric(sort, self.metrics)
+        chosen = copy.copy(self)
+        chosen.groupings = [
+            replace(grouping, order=_chosen(grouping, slices, sort, min_rows)[0]) if grouping.keys else grouping
+            for grouping in self.groupings
+        ]
+        chosen.values = Values(chosen.groupings)
+        return chosen
+
     def to_arrow(self) -> pa.Table:
         """Return the values as an Arrow table: a column for each slice key, null where a key is not part."""
         from fastloss.report.arrow import to_arrow
@@ -273,6 +301,29 @@ class Result:
         frame = pl.from_arrow(self.to_arrow())
         assert isinstance(frame, pl.DataFrame)
         return frame
+
+    def to_pandas(self) -> Any:
+        """Return the values as a pandas frame, with the columns of `to_arrow`."""
+        if importlib.util.find_spec("pandas") is None:
+            raise UsageError("pandas is not installed, and to_pandas needs it; to_polars and to_arrow do without it.")
+        return self.to_arrow().to_pandas()
+
+    def to_csv(self) -> str:
+        """Return the values as CSV, with the columns of `to_arrow`."""
+        return self._written("csv")
+
+    def to_markdown(self) -> str:
+        """Return the total and all slices as tables in Markdown."""
+        return self._written("markdown")
+
+    def _written(self, name: str) -> str:
+        return f"{FORMATS[name].write(self, View(), as_file=True)!s}\n"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from fastloss.report.html import render_html
+
+        return render_html(self.shown())
 
     def __str__(self) -> str:
         """Return the result as a text table."""
@@ -294,12 +345,26 @@ def result_of(evaluation: Evaluation, scanned: ScanResult) -> Result:
     return Result(evaluation, groupings, scanned.state.ledger, skipped_parts(scanned.skipped), scanned.n_files)
 
 
+def sorting_metric(given: str | None, computed: Sequence[str]) -> str | None:
+    """Return what slices are sorted by: one of the metrics that are computed, or "n"."""
+    if given is None or given == "n":
+        return given
+    name = parse_metric(given).name
+    if name not in computed:
+        known = ", ".join(computed)
+        raise UsageError(f"Slices cannot be sorted by {name}, which is not computed; computed are {known}, and n.")
+    return name
+
+
 def _chosen(
     grouping: GroupingValues, slices: int | None, sort: str | None, min_rows: int
 ) -> tuple[NDArray[np.int64], int]:
     """Return the slices to show, in order, and how many have rows enough."""
     n = np.max([column.n for column in grouping.columns], axis=0)
     order = grouping.order[n[grouping.order] >= min_rows]
+    if sort == "n":
+        by_rows: NDArray[np.int64] = order[np.argsort(-n[order], kind="stable")]
+        return by_rows[:slices], len(order)
     if sort is not None:
         values = next(column.values for column in grouping.columns if column.metric == sort)
         rank = np.where(values.undefined | np.isnan(values.value), -np.inf, values.value)

@@ -1,7 +1,8 @@
 """The words that options allow, each list once.
 
-What a word does is registered elsewhere: `PRESETS`, `REDUCTIONS`, `DECODERS`, `EXECUTORS`, `DEVICES`. Those tables
-load libraries, and a command line must know the words without them; tests/test_options.py holds them to each other.
+What a word does is registered elsewhere: `PRESETS`, `REDUCTIONS`, `DECODERS`, `EXECUTORS`, `DEVICES`, `FORMATS`. Most
+of these load libraries, and a command line must know the words without them; tests/test_options.py holds them to each
+other.
 """
 
 from __future__ import annotations
@@ -18,4 +19,5 @@ OnBadFile = Literal["raise", "skip"]
 Reader = Literal["pyarrow", "polars"]
 ExecutorName = Literal["threads", "processes"]
 DeviceName = Literal["cpu"]
+FormatName = Literal["table", "json", "arrow", "parquet", "csv", "markdown"]
 Compression = Literal["zstd", "snappy", "lz4", "gzip", "brotli", "none"]

@@ -203,6 +203,78 @@ def test_output_is_checked_before_the_log(fails: Any, tmp_path: Path, output: st
     assert message in fails("eval", tmp_path / "no log", *BASE, "-o", tmp_path / output)
 
 
+@pytest.mark.parametrize("ending", ["txt", "md", "csv", "json", "arrow", "parquet"])
+def test_output_is_written_in_the_format_of_its_ending(run: Run, log: Path, tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"result.{ending}"
+    assert run("eval", log, *BASE, "-m", "log_loss", "--by", "country", "-o", path) == (0, "", "")
+    result = fastloss.evaluate(str(log), label="click", logit="score", metrics="log_loss", by="country")
+    expected = {"txt": f"{result}\n", "md": result.to_markdown(), "csv": result.to_csv()}
+    if ending in expected:
+        assert path.read_text() == expected[ending]
+    elif ending == "json":
+        assert json.loads(path.read_text()) == json.loads(result.to_json())
+    else:
+        read = pq.read_table if ending == "parquet" else lambda path: pa.ipc.open_file(path).read_all()
+        assert read(path).equals(result.to_arrow())
+
+
+def test_output_of_another_ending_is_refused_before_the_log_is_read(fails: Any, tmp_path: Path) -> None:
+    message = fails("eval", tmp_path / "no log", *BASE, "-o", tmp_path / "result.xlsx")
+    assert "ends in .xlsx; allowed: .txt, .json, .arrow, .parquet, .csv, .md" in message
+    message = fails("eval", tmp_path / "no log", *BASE, "-o", tmp_path / "result.csv", "--format", "json")
+    assert "--format is json, and --output ends in .csv" in message
+    assert "a plan is written as table or json" in fails("plan", tmp_path / "no log", *BASE, "-o", tmp_path / "p.csv")
+
+
+def test_a_dash_is_stdout(run: Run, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("eval", log, *BASE, "-o", "-") == run("eval", log, *BASE)
+    assert json.loads(run("eval", log, *BASE, "-o", "-", "--format", "json")[1])["rows"]["read"] == 16
+    assert os.listdir(tmp_path) == ["log"]
+
+
+def test_a_table_on_stdout_is_short_and_a_file_has_all(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    keys_of_rows = [*(k % 60 for k in range(119)), 7]
+    pq.write_table(pa.table({"y": [0, 1, 0] * 40, "x": [k / 100 for k in range(120)], "k": keys_of_rows}), path)
+    words = ["eval", path, "--label", "y", "--logit", "x", "-m", "log_loss", "--by", "k"]
+
+    def keys(*options: object) -> list[str]:
+        out = run(*words, *options)[1]
+        return [line.split()[0] for line in out.partition("\nk ")[2].splitlines()[1:] if line[0].isdigit()]
+
+    assert len(keys()) == 50
+    assert keys("--slices", "all") == [str(k) for k in range(60)]
+    assert keys("--slices", "1") == ["7"]
+    assert keys("--slices", "2", "--sort", "n") == ["7", "0"]
+    assert keys("--min-rows", "3") == ["7"]
+    assert "59 slices of fewer rows left out" in run(*words, "--min-rows", "3")[1]
+    assert run(*words, "-o", tmp_path / "all.txt")[0] == 0
+    assert "slices;" not in (tmp_path / "all.txt").read_text()
+    assert re.search(r"^59 +1 ", (tmp_path / "all.txt").read_text(), re.MULTILINE)
+    values = json.loads(run(*words, "--format", "json", "--slices", "1", "--sort", "log_loss")[1])["values"]
+    everything = json.loads(run(*words, "--format", "json")[1])["values"]
+    assert len(everything) == 61
+    assert values == [everything[0], max(everything[1:], key=lambda value: value["value"])]
+
+
+def test_choices_of_slices_are_checked_before_the_log_is_read(
+    fails: Any, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "run_plan", lambda *_: pytest.fail("the log was read"))
+    assert "sorted by hinge" in fails("eval", log, *BASE, "--sort", "hinge")
+    assert "--slices is -1" in fails("eval", log, *BASE, "--slices", "-1")
+    assert "--slices" in fails("eval", log, *BASE, "--slices", "some")
+
+
+def test_a_column_whose_name_holds_a_comma_is_a_slice(run: Run, tmp_path: Path) -> None:
+    path = write(tmp_path / "log.parquet", **{"a,b": pa.array(list("xyxyxyxy"))})
+    words = ["eval", path, *BASE, "-m", "log_loss", "--format", "json"]
+    values = json.loads(run(*words, "--by", '"a,b", device', "--by", '"a,b"')[1])["values"]
+    assert {tuple(value["slice"]) for value in values} == {(), ("a,b", "device"), ("a,b",)}
+    assert 'write COLUMN, COLUMN,COLUMN or "A,B",COLUMN' in run(*words, "--by", '"a,b')[2]
+
+
 @pytest.mark.parametrize("command", ["eval", "plan"])
 @pytest.mark.parametrize("alias", ["itself", "another way", "hard link", "symbolic link", "linked folder"])
 @pytest.mark.parametrize("given", ["file", "folder", "glob"])
@@ -249,9 +321,11 @@ def test_output_never_becomes_a_part_of_the_log(fails: Any, log: Path, given: st
 )
 def test_output_may_lie_beside_the_log(run: Run, log: Path, given: str, name: str) -> None:
     (log / "_r").mkdir()
-    assert run("eval", log / given, *BASE, "--format", "json", "-o", log / name)[0] == 0
-    assert json.loads((log / name).read_text())["rows"]["read"] == 16
-    assert run("eval", log / given, *BASE, "--format", "json", "-o", log / name)[0] == 0
+    for _ in range(2):
+        assert run("eval", log / given, *BASE, "-m", "log_loss", "-o", log / name) == (0, "", "")
+        table = pq.read_table(log / name).to_pylist() if name.endswith(".parquet") else None
+        values = json.loads((log / name).read_text())["values"] if table is None else table
+        assert [value["n"] for value in values] == [12]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
@@ -333,11 +407,75 @@ def test_a_gate_on_a_null_value_fails(run: Run, tmp_path: Path) -> None:
     assert err == "fastloss: gate 'normalized_entropy > 2' failed: normalized_entropy of score is null (one_class)\n"
 
 
+TWO = ("--logit", "b=score_b", "-m", "log_loss,log_loss(label_smoothing=0.1),ctr", "--by", "country", "--by", "device")
+
+
+@pytest.mark.parametrize(
+    ("gate", "failures"),
+    [
+        ("score: log_loss > 0.5", ["log_loss of score is 0.7"]),
+        ("b: log_loss > 0.5", []),
+        ("b.log_loss < score.log_loss", ["log_loss of b is 0.2", "log_loss of score is 0.7"]),
+        ("b.log_loss > score.log_loss", []),
+        ("0.5 < log_loss", ["log_loss of score is 0.7"]),
+        ("log_loss(label_smoothing=0.1) > log_loss", ["log_loss(label_smoothing=0.1) of b is 0.3"]),
+        ("n < 13", ["n of score is 12"]),
+        ("b: n < 13", []),
+        ("weight <= 12", ["weight of score is 12.0"]),
+        ("country=DE: n < 6", ["at country DE: n of score is 4"]),
+        ("country=DE, b: n < 6", []),
+        ("country=null: ctr >= 1", ["at country null: ctr of score is 1.0", "at country null: ctr of b is 1.0"]),
+        ("device=*: n < 6", ["at device tablet: n of score is 4"]),
+        ("country=XX: n < 1", ["there is no such slice"]),
+    ],
+)
+def test_gates_on_models_slices_and_rows(run: Run, log: Path, gate: str, failures: list[str]) -> None:
+    status, out, err = run("eval", log, *BASE, *TWO, "--fail-if", gate)
+    assert status == (1 if failures else 0)
+    assert out.startswith("16 rows read")
+    for failure in failures:
+        assert failure in err
+    assert (err == "") == (not failures)
+
+
+@pytest.mark.parametrize(("limit", "fails_of"), [("25%", []), ("24%", ["score"]), ("0", ["score", "b"]), ("4", [])])
+def test_a_limit_of_dropped_rows(run: Run, log: Path, limit: str, fails_of: list[str]) -> None:
+    status, _, err = run("eval", log, *BASE, *TWO, "--max-dropped", limit)
+    assert status == (1 if fails_of else 0)
+    assert re.findall(r"of 16 rows of (\w+)", err) == fails_of
+
+
+def test_rows_of_weight_0_are_not_dropped(run: Run, tmp_path: Path) -> None:
+    path = write(tmp_path / "log.parquet", weight=pa.array([0.0, 0, 0, 1, 1, 1, 1, 1]))
+    words = ("eval", path, *BASE, "--weight", "weight")
+    assert run(*words, "--max-dropped", "2")[0] == 0
+    assert run(*words, "--max-dropped", "1")[2] == "fastloss: gate --max-dropped 1 failed: 2 of 8 rows\n"
+
+
+@pytest.mark.parametrize("limit", ["-1", "nan", "much", "1%%", "inf"])
+def test_a_limit_of_dropped_rows_is_a_number(fails: Any, log: Path, limit: str) -> None:
+    assert "a number of rows such as 1000, or a share such as 1%" in fails("eval", log, *BASE, "--max-dropped", limit)
+
+
+def test_thousands_of_failures_are_said_in_a_few_lines(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.table({"y": [0, 1] * 50, "x": [0.5] * 100, "k": list(range(100))}), path)
+    words = ("eval", path, "--label", "y", "--logit", "x", "-m", "log_loss", "--by", "k")
+    status, _, err = run(*words, "--fail-if", "k=*: n < 2")
+    assert status == 1
+    assert len(err.splitlines()) == 21
+    assert err.splitlines()[-1] == "fastloss: 80 more failures of gates"
+
+
 @pytest.mark.parametrize(
     ("gate", "message"),
     [
         ("log_loss", "METRIC > NUMBER"),
-        ("log_loss > much", "METRIC > NUMBER"),
+        ("1 > 2", "METRIC > NUMBER"),
+        ("log_loss > 1 > 2", "METRIC > NUMBER"),
+        ("c: log_loss > 1", "names 'c'. Known: 'score'"),
+        ("country=DE: log_loss > 1", "names a slice by country; there are slices by: none"),
+        ("log_loss > much", "No metric or loss is called 'much'"),
         ("log_loss > nan", "METRIC > NUMBER"),
         ("> 1", "METRIC > NUMBER"),
         ("lag_loss > 1", "Did you mean 'log_loss'"),
@@ -465,13 +603,14 @@ def test_bad_rows_stop_the_evaluation_or_are_counted(
 )
 def test_nothing_to_evaluate_is_null_and_no_error(run: Run, tmp_path: Path, columns: dict[str, Any]) -> None:
     path = write(tmp_path / "log.parquet", **columns)
+    warning = "fastloss: warning: no row was used, and every value is null; the result says what became of the rows.\n"
     status, out, err = run("eval", path, *BASE, "--by", "country", "--format", "json")
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, warning)
     totals = [value for value in json.loads(out)["values"] if not value["slice"]]
     assert len(totals) == 6
     assert all(value["value"] is None and value["reason"] and value["n"] == 0 for value in totals)
     status, out, err = run("eval", path, *BASE, "--by", "country")
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, warning)
     assert "null (no_rows)" in out
 
 
@@ -557,24 +696,25 @@ def test_the_table_of_several_models_and_slices(log: Path) -> None:
     assert lines[1].startswith("dropped 1: null_label in click, the first in ")
     assert lines[1].endswith("one.parquet, row group 1, row 1")
     assert lines[2].startswith("dropped 1: null_prediction in score, the first in ")
-    assert lines[4:10] == [
+    assert lines[4:11] == [
         "total",
-        "metric           a         b",
-        f"log_loss  {a:#.6g}  {b:#.6g}",
-        f"ctr       {2.5 / 8.5:#.6g}  {2.5 / 9.5:#.6g}",
-        "n                6         7",
-        "weight     8.50000   9.50000",
+        "metric            a         b       b - a",
+        f"log_loss   {a:#.6g}  {b:#.6g}  {f'{b - a:+#.6g}':>10}",
+        f"ctr        {2.5 / 8.5:#.6g}  {2.5 / 9.5:#.6g}  {2.5 / 9.5 - 2.5 / 8.5:+#.6g}",
+        "n                 6         7",
+        "positives         3         3",
+        "weight      8.50000   9.50000",
     ]
-    assert lines[11:13] == ["by country", "country  model  n    weight  log_loss       ctr"]
-    assert [line.split()[:4] for line in lines[13:]] == [
-        ['""', "a", "1", "3"],
-        ['""', "b", "1", "3"],
-        ["DE", "a", "2", "2"],
-        ["DE", "b", "3", "3"],
-        ["FR", "a", "2", "3"],
-        ["FR", "b", "2", "3"],
-        ["null", "a", "1", "0.500000"],
-        ["null", "b", "1", "0.500000"],
+    assert lines[12:14] == ["by country", "country  model  n  positives    weight  log_loss       ctr"]
+    assert [line.split()[:5] for line in lines[14:]] == [
+        ['""', "a", "1", "0", "3"],
+        ['""', "b", "1", "0", "3"],
+        ["DE", "a", "2", "1", "2"],
+        ["DE", "b", "3", "1", "3"],
+        ["FR", "a", "2", "1", "3"],
+        ["FR", "b", "2", "1", "3"],
+        ["null", "a", "1", "1", "0.500000"],
+        ["null", "b", "1", "1", "0.500000"],
     ]
     assert str(result) == render(result.shown())
 
@@ -594,7 +734,7 @@ def test_the_table_cuts_many_slices_and_says_so() -> None:
     log = pa.table({"y": [0, 1] * 60, "x": [0.5] * 120, "k": list(range(120))})
     result = fastloss.evaluate(log, label="y", logit="x", metrics="log_loss", by="k")
     lines = render(result.shown()).splitlines()
-    assert lines[-1] == "… 50 of 120 slices; JSON and Arrow have all of them."
+    assert lines[-1] == "… 50 of 120 slices; --slices all, files, JSON and Arrow have all of them."
     assert lines[-2].split()[0] == "49"
     assert render(result.shown(slices=None)).splitlines()[-1].split()[0] == "119"
 

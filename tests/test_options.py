@@ -25,6 +25,7 @@ from fastloss.cli.options import (
 from fastloss.engine.device import DEVICES
 from fastloss.executors import EXECUTORS
 from fastloss.metrics.presets import PRESETS, REDUCTIONS
+from fastloss.report.formats import FORMATS
 from fastloss.request import SPACES, Request
 from fastloss.scoring import ScoreRequest
 from fastloss.sources.parquet.decoders import DECODERS
@@ -127,6 +128,7 @@ def test_every_argument_is_passed_on(monkeypatch: pytest.MonkeyPatch, function: 
         (DECODERS, words.Reader),
         (EXECUTORS, words.ExecutorName),
         (DEVICES, words.DeviceName),
+        (FORMATS, words.FormatName),
     ],
 )
 def test_words_are_those_that_are_registered(known: Any, allowed: Any) -> None:

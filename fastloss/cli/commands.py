@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,9 @@ from fastloss.cli.options import (
     ScoreOptions,
     WriteOptions,
 )
-from fastloss.cli.output import check_output, complain, emit, emit_bytes
+from fastloss.cli.output import choose_target, complain, emit
 from fastloss.errors import UsageError
-from fastloss.gates import Gate
+from fastloss.gates import Gate, dropped_failures, parse_dropped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
 GATE_FAILED = 1
 FAILED = 2
 INTERRUPTED = 130
+
+# A gate on every slice may fail in thousands of them.
+_FAILURES_SAID = 20
 
 app = App(
     name="fastloss",
@@ -54,31 +56,17 @@ def evaluate(*log: str, request: RequestOptions, scan: ScanOptions = _SCAN, opti
     log
         Parquet files, folders (hive partitions become columns), globs, s3:// or gs:// URLs.
     """
-    output = options.output
-    check_output(output, log)
-    format = options.format
-    if format is None:
-        format = "table"
-        if output is not None:
-            format = {".json": "json", ".arrow": "arrow"}.get(output.suffix.lower(), "table")  # type: ignore[assignment]
-    if format == "arrow" and output is None and sys.stdout.isatty():
-        raise UsageError("--format arrow is binary and stdout is a terminal; add -o FILE, or a pipe.")
+    target = choose_target(options, log)
     plan = _plan(log, request, scan)
-    gates = [Gate.parse(text, [metric.name for metric in plan.evaluation.metrics]) for text in options.fail_if or []]
+    gates = _gates(plan, options)
 
     from fastloss.api import run_plan
     from fastloss.report.progress import progress_bar
 
     with progress_bar(options.progress) as report:
         result = run_plan(plan, report)
-    if format == "arrow":
-        emit_bytes(_arrow(result, as_file=output is not None), output)
-    else:
-        emit(result.to_json(indent=2) if format == "json" else str(result), output, is_json=format == "json")
-    failures = [failure for gate in gates for failure in gate.failures(result)]
-    for failure in failures:
-        complain(failure)
-    return GATE_FAILED if failures else 0
+    target.write(result)
+    return _judge(result, gates, options)
 
 
 @app.command(name="plan")
@@ -92,23 +80,21 @@ def show_plan(*log: str, request: RequestOptions, scan: ScanOptions = _SCAN, opt
     log
         Parquet files, folders (hive partitions become columns), globs, s3:// or gs:// URLs.
     """
-    output = options.output
-    check_output(output, log)
-    if options.format not in (None, "table", "json"):
-        raise UsageError(f"--format is {options.format!r}; a plan is written as table or json.")
+    target = choose_target(options, log)
+    if target.format.name not in ("table", "json"):
+        raise UsageError(f"The format is {target.format.name}; a plan is written as table or json.")
     plan = _plan(log, request, scan)
-    for text in options.fail_if or []:
-        Gate.parse(text, [metric.name for metric in plan.evaluation.metrics])
+    _gates(plan, options)
 
     from fastloss.report.table import describe_plan, render_plan
 
     description = describe_plan(plan)
-    if options.format == "json":
+    if target.format.name == "json":
         import json
 
-        emit(json.dumps(description, indent=2, ensure_ascii=False), output, is_json=True)
+        emit(json.dumps(description, indent=2, ensure_ascii=False), target.output, is_json=True)
     else:
-        emit(render_plan(description), output)
+        emit(render_plan(description), target.output)
     return 0
 
 
@@ -197,12 +183,27 @@ def _plan(log: Sequence[str], request: RequestOptions, scan: ScanOptions) -> Pla
     return make_plan(list(log), **request.arguments(), **scan.arguments())
 
 
-def _arrow(result: Result, *, as_file: bool) -> bytes:
-    import pyarrow as pa
+def _gates(plan: Plan, options: OutputOptions) -> list[Gate]:
+    """Check what is done with the result, before the log is read."""
+    from fastloss.result import sorting_metric
 
-    table = result.to_arrow()
-    sink = pa.BufferOutputStream()
-    with (pa.ipc.new_file if as_file else pa.ipc.new_stream)(sink, table.schema) as writer:
-        writer.write_table(table)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    asked = plan.asked()
+    sorting_metric(options.sort, asked["metrics"])
+    if options.max_dropped is not None:
+        parse_dropped(options.max_dropped)
+    return [Gate.parse(text, asked) for text in options.fail_if or []]
+
+
+def _judge(result: Result, gates: Sequence[Gate], options: OutputOptions) -> int:
+    """Say what is wrong with a result, and return the exit status."""
+    used = result.rows["used"]
+    if not any(used.values() if isinstance(used, dict) else [used]):
+        complain("warning: no row was used, and every value is null; the result says what became of the rows.")
+    failures = [failure for gate in gates for failure in gate.failures(result)]
+    if options.max_dropped is not None:
+        failures += dropped_failures(result, options.max_dropped)
+    for failure in failures[:_FAILURES_SAID]:
+        complain(failure)
+    if len(failures) > _FAILURES_SAID:
+        complain(f"{len(failures) - _FAILURES_SAID:,} more failures of gates")
+    return GATE_FAILED if failures else 0

@@ -19,6 +19,7 @@ from fastloss.request import SPACES, split_names
 from fastloss.words import (
     Compression,
     ExecutorName,
+    FormatName,
     LabelDomain,
     ListReduction,
     OnBadFile,
@@ -241,18 +242,34 @@ class OutputOptions(ProgressOptions):
     Parameters
     ----------
     format
-        arrow is an Arrow IPC stream on stdout, and an Arrow IPC file with --output. Left out: what the name of
-        --output ends in (.json, .arrow), else table.
+        Left out: what the name of --output ends in (.txt, .json, .arrow, .parquet, .csv, .md), else table. arrow is
+        an Arrow IPC file, and on stdout an Arrow IPC stream.
     output
-        Write the result here instead of to stdout; the file appears whole or not at all.
+        Write the result here instead of to stdout (-); the file appears whole or not at all.
+    slices
+        How many slices of each grouping: those with the most rows, or the first of --sort. Left out: 50 where a table
+        goes to stdout, else all.
+    sort
+        Order slices by this metric of the first model, the largest first, or by their rows: n. Left out: by their
+        keys.
+    min_rows
+        Leave out slices of fewer rows.
     fail_if
-        Exit with status 1 if this holds for the total of any model, such as "normalized_entropy > 0.95", or if the
-        value is null. Repeat it for more gates.
+        Exit with status 1 if this holds, or if a value is null: "log_loss > 0.5" for the total of any model;
+        "a: log_loss > 0.5" or "b.log_loss > a.log_loss" for models a and b; "country=DE: n < 1000" for a slice, and
+        "country=*: ..." for every one. Repeat it for more gates.
+    max_dropped
+        Exit with status 1 if a model leaves out more rows: a number, or a share such as 1%. Rows of weight 0 do not
+        count.
     """
 
-    format: Annotated[Literal["table", "json", "arrow"] | None, _Output] = None
-    output: Annotated[Path | None, Parameter(name=("--output", "-o"), group=_OUTPUT)] = None
+    format: Annotated[FormatName | None, Parameter(group=_OUTPUT, converter=_word)] = None
+    output: Annotated[Path | None, Parameter(name=("--output", "-o"), group=_OUTPUT, allow_leading_hyphen=True)] = None
+    slices: Annotated[int | Literal["all"] | None, _Output] = None
+    sort: Annotated[str | None, _Output] = None
+    min_rows: Annotated[int, _Output] = 0
     fail_if: Annotated[list[str] | None, _Output] = None
+    max_dropped: Annotated[str | None, _Output] = None
 
 
 @Parameter(name="*")

@@ -6,9 +6,17 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastloss.errors import UsageError
+
+if TYPE_CHECKING:
+    from fastloss.cli.options import OutputOptions
+    from fastloss.report.formats import Format
+    from fastloss.report.view import View
+    from fastloss.result import Result
 
 
 def complain(message: str) -> None:
@@ -51,6 +59,60 @@ def emit_bytes(content: bytes, output: Path | None) -> None:
     with guarded_stdout():
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a result goes, and as what.
+
+    Attributes
+    ----------
+    output : Path or None
+        The file; None for stdout.
+    format : Format
+        What is written.
+    view : View
+        Which slices.
+    """
+
+    output: Path | None
+    format: Format
+    view: View
+
+    def write(self, result: Result) -> None:
+        """Write a result."""
+        content = self.format.write(result, self.view, as_file=self.output is not None)
+        if isinstance(content, bytes):
+            emit_bytes(content, self.output)
+        else:
+            emit(content, self.output, is_json=self.format.name == "json")
+
+
+def choose_target(options: OutputOptions, log: Sequence[str]) -> Target:
+    """Check where a result is to go, and choose its format, before the log is read.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot or must not be written, or its name ends in what no format does.
+    """
+    output = None if options.output == Path("-") else options.output
+    check_output(output, log)
+
+    from fastloss.files import is_device
+    from fastloss.report.content import DEFAULT_SLICES
+    from fastloss.report.formats import format_of
+    from fastloss.report.view import View
+
+    # The name of a device, or of a pipe, says nothing of a format.
+    ending = None if output is None or is_device(output) else output.suffix.lower()
+    format = format_of(options.format, ending)
+    if format.is_binary and output is None and sys.stdout.isatty():
+        raise UsageError(f"--format {format.name} is binary and stdout is a terminal; add -o FILE, or a pipe.")
+    if isinstance(options.slices, int) and options.slices < 0:
+        raise UsageError(f"--slices is {options.slices}; allowed: a whole number from 0, or all.")
+    slices = DEFAULT_SLICES if options.slices is None and format.is_read and output is None else options.slices
+    return Target(output, format, View(None if slices == "all" else slices, options.sort, options.min_rows))
 
 
 def check_output(output: Path | None, log: Sequence[str]) -> None:

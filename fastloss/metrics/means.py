@@ -22,6 +22,7 @@ from fastloss.metrics.quantities import (
     InfiniteRows,
     Label,
     LossValue,
+    Positives,
     PredictedMean,
     Rows,
     SaturatedRows,
@@ -268,9 +269,26 @@ class SumQuotient(PlainMetric):
         return values
 
 
+@dataclass(frozen=True)
+class ClickThroughRate(SumQuotient):
+    """The mean label; of binary labels, ``n_positive`` says how many rows are above 0."""
+
+    def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
+        """Return both sums, and the count of positives."""
+        positives = () if model.space == "value" else (Count(model.rows(), Positives()),)
+        return (*super().states(model), *positives)
+
+    def evaluate(self, states: SliceStates) -> MetricValues:
+        """Divide the two sums."""
+        values = super().evaluate(states)
+        if states.model.space != "value":
+            values.evidence["n_positive"] = states[Count(values.rows, Positives())]
+        return values
+
+
 _WORDS = {Label: "label", PredictedMean: "prediction", Weight: "weight"}
 
-CTR = SumQuotient("ctr", Label(), Weight(), "Σw·y / Σw", (*MEAN_SPACES, "margin"))
+CTR = ClickThroughRate("ctr", Label(), Weight(), "Σw·y / Σw", (*MEAN_SPACES, "margin"))
 MEAN_PREDICTION = SumQuotient("mean_prediction", PredictedMean(), Weight(), "Σw·ŷ / Σw, ŷ = σ(x) for logits")
 CALIBRATION = SumQuotient("calibration", PredictedMean(), Label(), "Σw·ŷ / Σw·y")
 COPC = SumQuotient("copc", Label(), PredictedMean(), "Σw·y / Σw·ŷ: clicks over predicted clicks")

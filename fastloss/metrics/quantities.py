@@ -69,6 +69,13 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Positives:
+    """The rows whose label is above 0."""
+
+    name = "positives"
+
+
+@dataclass(frozen=True)
 class SaturatedRows:
     """The rows whose loss is clipped or infinite."""
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fastloss.metrics.evaluate import GroupingValues
+from fastloss.report.view import Reported, View, selected
 from fastloss.states.slices import KeyColumn, Texts
 
 
@@ -47,6 +48,16 @@ def to_arrow(groupings: Sequence[GroupingValues]) -> pa.Table:
         for name, kind in evidence.items():
             add(name, _evidence(grouping, name, kind))
     return pa.table({name: _joined(arrays) for name, arrays in parts.items()})
+
+
+def write(result: Reported, view: View, *, as_file: bool) -> bytes:
+    """Return an Arrow IPC file, or for a pipe an Arrow IPC stream."""
+    table = to_arrow(selected(result, view).groupings)
+    sink = pa.BufferOutputStream()
+    with (pa.ipc.new_file if as_file else pa.ipc.new_stream)(sink, table.schema) as writer:
+        writer.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def _keys(column: KeyColumn, positions: NDArray[np.int64]) -> pa.Array:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.cells import cell_len
 
 from fastloss.report.content import count_of
+from fastloss.report.view import Reported, View, shown
 
 if TYPE_CHECKING:
     from fastloss.plan import Plan
@@ -29,14 +31,49 @@ def render(content: Mapping[str, Any]) -> str:
     str
         Numbers have six significant digits. A value that is not defined stands as ``null`` with its reason.
     """
-    weighted = content["plan"]["weight"] is not None
-    blocks = [_header(content), "total\n" + _total(content["total"], weighted)]
-    blocks += [
-        f"by {' × '.join(printable(key) for key in grouping['keys'])}\n" + _slices(grouping, weighted)
-        for grouping in content["groupings"]
-        if grouping["n_slices"]
-    ]
+    blocks = [header(content)]
+    for section in sections(content):
+        table = [_aligned(section.rows, section.sides)] if section.rows else []
+        blocks.append("\n".join([section.title, *table, *section.notes]))
     return "\n\n".join(blocks)
+
+
+def write(result: Reported, view: View, *, as_file: bool) -> str:
+    """Return `render` of the slices."""
+    return render(shown(result, view))
+
+
+class Section(NamedTuple):
+    """A table of a report, as cells of text.
+
+    Attributes
+    ----------
+    title : str
+        What it is of.
+    rows : list of list of str
+        The cells; the first row names the columns. Empty if there is nothing to show.
+    n_texts : int
+        How many columns from the left hold text; the others hold numbers.
+    notes : list of str
+        What is to be said below it.
+    """
+
+    title: str
+    rows: list[list[str]]
+    n_texts: int
+    notes: list[str]
+
+    @property
+    def sides(self) -> str:
+        """The side that each column is set to: l for text, r for numbers."""
+        return "l" * self.n_texts + "r" * (len(self.rows[0]) - self.n_texts)
+
+
+def sections(content: Mapping[str, Any]) -> list[Section]:
+    """Lay out the total and the slices of each grouping."""
+    weighted = content["plan"]["weight"] is not None
+    of_groupings = [_slices(grouping, weighted) for grouping in content["groupings"] if grouping["n_slices"]]
+    return [_total(content["total"], weighted), *of_groupings]
 
 
 def render_plan(description: Mapping[str, Any]) -> str:
@@ -100,7 +137,8 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def _header(content: Mapping[str, Any]) -> str:
+def header(content: Mapping[str, Any]) -> str:
+    """Say in lines what was read, what was left out, and by whose conventions losses were summed up."""
     rows, files = content["rows"], content["files"]
     used = rows["used"]
     if isinstance(used, int):
@@ -150,7 +188,7 @@ _REDUCTIONS = {
 }
 
 
-def _total(values: Sequence[Shown], weighted: bool) -> str:
+def _total(values: Sequence[Shown], weighted: bool) -> Section:
     """Lay out one row for each metric and one column for each model."""
     models = list(dict.fromkeys(value["model"] for value in values))
     metrics = list(dict.fromkeys(value["metric"] for value in values))
@@ -162,10 +200,16 @@ def _total(values: Sequence[Shown], weighted: bool) -> str:
     rows += [[metric, *(_number(by_place[metric, model]) for model in models)] for metric in metrics]
     if same_rows:
         rows.append(["n", *(f"{of_model[0]['n']:,}" for of_model in by_model)])
+        rows += [["positives", *(f"{n:,}" for n in positives)] for positives in _positives(by_model)]
     if same_rows and weighted:
         rows.append(["weight", *(_weight(of_model[0]["weight"]) for of_model in by_model)])
     for name, counts in _saturated(by_model).items():
         rows.append([name, *(f"{n:,}" for n in counts)])
+    if len(models) == 2:
+        rows[0].append(f"{printable(models[1])} - {printable(models[0])}")
+        for row, metric in zip(rows[1:], metrics, strict=False):
+            row.append(_difference(by_place[metric, models[1]], by_place[metric, models[0]]))
+    rows = [row + [""] * (len(rows[0]) - len(row)) for row in rows]
     if not same_rows:
         names = ["n", "weight"] if weighted else ["n"]
         rows[0] += [name if len(models) == 1 else f"{name} of {printable(m)}" for m in models for name in names]
@@ -174,19 +218,20 @@ def _total(values: Sequence[Shown], weighted: bool) -> str:
                 value = by_place[metric, model]
                 row += [f"{value['n']:,}", *([_weight(value["weight"])] if weighted else [])]
         rows = [row + [""] * (len(rows[0]) - len(row)) for row in rows]
-    return _aligned(rows, "l" + "r" * (len(rows[0]) - 1))
+    return Section("total", rows, 1, [])
 
 
-def _slices(grouping: Mapping[str, Any], weighted: bool) -> str:
+def _slices(grouping: Mapping[str, Any], weighted: bool) -> Section:
     """Lay out one row for each slice and model, and one column for each metric."""
     keys, slices = grouping["keys"], grouping["slices"]
+    title = f"by {' × '.join(printable(key) for key in keys)}"
     lines: list[tuple[list[Any], str, list[Shown]]] = []
     for values in slices:
         for model in dict.fromkeys(value["model"] for value in values):
             of_model = [value for value in values if value["model"] == model]
             lines.append(([values[0]["slice"][key] for key in keys], model, of_model))
     if not lines:
-        return f"no slice has rows enough, of {count_of(grouping['n_slices'], 'slice')}"
+        return Section(title, [], 0, [f"no slice has rows enough, of {count_of(grouping['n_slices'], 'slice')}"])
     several = len({model for _, model, _ in lines}) > 1
     # Metrics of lists may each use rows of their own.
     same_rows = all(value["n"] == found[0]["n"] for _, _, found in lines for value in found)
@@ -194,23 +239,38 @@ def _slices(grouping: Mapping[str, Any], weighted: bool) -> str:
     for value in lines[0][2]:
         columns += [value["metric"]] if same_rows else [f"n of {value['metric']}", value["metric"]]
     saturated = _saturated([found for _, _, found in lines])
+    positives = _positives([found for _, _, found in lines]) if same_rows else []
     rows = [[*(printable(key) for key in keys), *(["model"] if several else []), *(["n"] if same_rows else [])]]
-    rows[0] += [*(["weight"] if weighted else []), *columns, *saturated]
+    rows[0] += [*("positives" for _ in positives), *(["weight"] if weighted else []), *columns, *saturated]
     for index, (key, model, found) in enumerate(lines):
         row = [*(_key(part) for part in key), *([printable(model)] if several else [])]
-        row += [*([f"{found[0]['n']:,}"] if same_rows else []), *([_weight(found[0]["weight"])] if weighted else [])]
+        row += [*([f"{found[0]['n']:,}"] if same_rows else []), *(f"{counts[index]:,}" for counts in positives)]
+        row += [_weight(found[0]["weight"])] if weighted else []
         for value in found:
             row += [_number(value)] if same_rows else [f"{value['n']:,}", _number(value)]
         rows.append(row + [f"{counts[index]:,}" for counts in saturated.values()])
-    n_texts = len(keys) + several
-    table = _aligned(rows, "l" * n_texts + "r" * (len(rows[0]) - n_texts))
+    notes = []
     more = grouping["n_of_min_rows"] - len(slices)
     if more > 0:
-        table += f"\n… {len(slices):,} of {grouping['n_of_min_rows']:,} slices; JSON and Arrow have all of them."
+        shown_of = f"{len(slices):,} of {grouping['n_of_min_rows']:,} slices"
+        notes.append(f"… {shown_of}; --slices all, files, JSON and Arrow have all of them.")
     small = grouping["n_slices"] - grouping["n_of_min_rows"]
     if small:
-        table += f"\n… {count_of(small, 'slice')} of fewer rows left out."
-    return table
+        notes.append(f"… {count_of(small, 'slice')} of fewer rows left out.")
+    return Section(title, rows, len(keys) + several, notes)
+
+
+def _positives(rows: Iterable[Sequence[Shown]]) -> list[list[int]]:
+    """Return how many rows have a positive label, for each of some lists of values; nothing if that is unknown."""
+    counts = [next((int(v["n_positive"]) for v in of_row if "n_positive" in v), None) for of_row in rows]
+    return [[n for n in counts if n is not None]] if None not in counts else []
+
+
+def _difference(value: Shown, other: Shown) -> str:
+    if value["value"] is None or other["value"] is None:
+        return ""
+    difference = value["value"] - other["value"]
+    return f"{difference:+#.6g}".removesuffix(".") if math.isfinite(difference) else ""
 
 
 def _saturated(rows: Iterable[Sequence[Shown]]) -> dict[str, list[int]]:

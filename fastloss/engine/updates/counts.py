@@ -1,4 +1,4 @@
-"""Counts: rows, candidates, and rows whose loss is clipped or infinite."""
+"""Counts: rows, positives, candidates, and rows whose loss is clipped or infinite."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastloss.engine.device import Device
+from fastloss.engine.inputs import RowInputs
 from fastloss.engine.slices import UsedRows
 from fastloss.engine.updates.base import Update
-from fastloss.metrics.quantities import Candidates, InfiniteRows, Rows, SaturatedRows
+from fastloss.metrics.quantities import Candidates, InfiniteRows, Positives, Rows, SaturatedRows
 from fastloss.states.counts import Count, CountColumn
 
 # count(rows): a flag or a number for each row; None where nothing is to be counted.
@@ -20,6 +21,15 @@ Counting = Callable[[UsedRows], NDArray[Any] | None]
 
 def _candidates(quantity: Candidates, device: Device) -> Counting:
     return lambda rows: rows.inputs.candidates()
+
+
+def _positives(quantity: Positives, device: Device) -> Counting:
+    def count(rows: UsedRows) -> NDArray[Any]:
+        assert isinstance(rows.inputs, RowInputs)
+        positive: NDArray[Any] = rows.inputs.label > 0.0
+        return positive
+
+    return count
 
 
 def _saturated(quantity: SaturatedRows, device: Device) -> Counting:
@@ -51,6 +61,7 @@ def _infinite(quantity: InfiniteRows, device: Device) -> Counting:
 
 _COUNTINGS: Mapping[type, Callable[[Any, Device], Counting]] = {
     Candidates: _candidates,
+    Positives: _positives,
     SaturatedRows: _saturated,
     InfiniteRows: _infinite,
 }

@@ -1,0 +1,19 @@
+"""A result as CSV, with the columns of its Arrow table.
+
+A null is nothing between two commas, an empty text is ``""``, and numbers read back to the same bits.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.csv
+
+from fastloss.report.arrow import to_arrow
+from fastloss.report.view import Reported, View, selected
+
+
+def write(result: Reported, view: View, *, as_file: bool) -> str:
+    """Return a line of names, and one for each slice, metric and model."""
+    sink = pa.BufferOutputStream()
+    pa.csv.write_csv(to_arrow(selected(result, view).groupings), sink)
+    return str(sink.getvalue().to_pybytes().decode()).removesuffix("\n")

@@ -1,0 +1,81 @@
+"""The formats of a result: one module each, and one line here.
+
+A module has ``write(result, view, as_file)``, which returns a text without its last line end, or bytes. Modules are
+loaded when they are asked for, so that names and endings are known without them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from fastloss.errors import UsageError
+
+if TYPE_CHECKING:
+    from fastloss.report.view import Reported, View
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of a result.
+
+    Attributes
+    ----------
+    name : str
+        The word of the option ``--format``.
+    module : str
+        Where it is written.
+    endings : tuple of str
+        What the names of its files end in.
+    is_binary : bool
+        Whether it is no text.
+    is_read : bool
+        Whether a person reads it: then a terminal does not get thousands of slices unasked.
+    """
+
+    name: str
+    module: str
+    endings: tuple[str, ...]
+    is_binary: bool = False
+    is_read: bool = False
+
+    def write(self, result: Reported, view: View, *, as_file: bool) -> str | bytes:
+        """Return a result in this format, for a file or for a pipe."""
+        return cast("str | bytes", importlib.import_module(self.module).write(result, view, as_file=as_file))
+
+
+FORMATS: Mapping[str, Format] = {
+    known.name: known
+    for known in (
+        Format("table", "fastloss.report.table", (".txt",), is_read=True),
+        Format("json", "fastloss.report.json", (".json",)),
+        Format("arrow", "fastloss.report.arrow", (".arrow",), is_binary=True),
+        Format("parquet", "fastloss.report.parquet", (".parquet",), is_binary=True),
+        Format("csv", "fastloss.report.csv", (".csv",)),
+        Format("markdown", "fastloss.report.markdown", (".md",), is_read=True),
+    )
+}
+
+
+def format_of(given: str | None, ending: str | None) -> Format:
+    """Return the format of a word, or of a file's ending, or the table for neither.
+
+    Raises
+    ------
+    UsageError
+        If the ending is none that is known and no word is given, or is that of another format than the word.
+    """
+    by_ending = {known_ending: known for known in FORMATS.values() for known_ending in known.endings}
+    if given is not None:
+        other = by_ending.get(ending or "")
+        if other is not None and other.name != given:
+            raise UsageError(f"--format is {given}, and --output ends in {ending}, as {other.name} does; change one.")
+        return FORMATS[given]
+    if ending is None:
+        return FORMATS["table"]
+    if ending not in by_ending:
+        allowed = ", ".join(by_ending)
+        raise UsageError(f"--output ends in {ending or 'nothing'}; allowed: {allowed}, or any name with --format.")
+    return by_ending[ending]

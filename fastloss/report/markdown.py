@@ -1,0 +1,35 @@
+"""A result as Markdown, for a page or a comment of a review."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from fastloss.report.table import Section, header, sections
+from fastloss.report.view import Reported, View, shown
+
+
+def write(result: Reported, view: View, *, as_file: bool) -> str:
+    """Return what was read, and a table for the total and for each grouping."""
+    content = shown(result, view)
+    blocks = ["\n".join(f"- {_escaped(line)}" for line in header(content).splitlines())]
+    return "\n\n".join([*blocks, *map(_rendered, sections(content))])
+
+
+def _rendered(section: Section) -> str:
+    lines = [f"**{_escaped(section.title)}**", ""]
+    if section.rows:
+        rules = ["---" if side == "l" else "---:" for side in section.sides]
+        lines += [_row([_escaped(cell) for cell in section.rows[0]]), _row(rules)]
+        lines += [_row([_escaped(cell) for cell in row]) for row in section.rows[1:]]
+        lines += [""] * bool(section.notes)
+    return "\n".join([*lines, *map(_escaped, section.notes)])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    # A bar would end the cell, and the others begin marks or HTML.
+    return re.sub(r"([\\`*_{}\[\]<>|#~&])", r"\\\1", text)

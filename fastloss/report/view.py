@@ -1,0 +1,56 @@
+"""Which slices of a result a report has, and in which order; and what a report may ask of a result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fastloss.metrics.evaluate import GroupingValues
+
+
+@dataclass(frozen=True)
+class View:
+    """A choice of slices.
+
+    Attributes
+    ----------
+    slices : int or None
+        How many slices of each grouping; None for all. Where there are more, those with the most rows, or the first
+        of the order.
+    sort : str or None
+        The metric that slices are ordered by, the largest value of the first model first, or "n"; None for their keys.
+    min_rows : int
+        Slices of fewer rows are left out.
+    """
+
+    slices: int | None = None
+    sort: str | None = None
+    min_rows: int = 0
+
+
+class Reported(Protocol):
+    """What is written: `fastloss.Result`."""
+
+    @property
+    def groupings(self) -> Sequence[GroupingValues]:
+        """The values of the total, and of each grouping's slices."""
+
+    def shown(self, slices: int | None, *, sort: str | None, min_rows: int) -> dict[str, Any]:
+        """Return what a person reads, as plain values."""
+
+    def selected(self, slices: int | None, *, sort: str | None, min_rows: int) -> Reported:
+        """Return a result of these slices alone."""
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Return everything as one JSON object."""
+
+
+def shown(result: Reported, view: View) -> dict[str, Any]:
+    """Return what a person reads of a view, as plain values."""
+    return result.shown(view.slices, sort=view.sort, min_rows=view.min_rows)
+
+
+def selected(result: Reported, view: View) -> Reported:
+    """Return a result of the view's slices alone."""
+    return result.selected(view.slices, sort=view.sort, min_rows=view.min_rows)
