@@ -10,7 +10,7 @@
 - ``python -m benchmarks.accuracy`` and ``python -m benchmarks.ulp``: docs/accuracy.md and docs/elementary.md;
 - ``python -m benchmarks.start``: import, ``--help`` and the first answer, with an empty and a warm kernel cache;
 - ``python -m benchmarks.memory``: peak memory by the size of the log;
-- ``python -m benchmarks.logs``: the logs they read; ``python -m benchmarks.table``: the README's table.
+- ``python -m benchmarks.logs``: the logs they read; ``python -m benchmarks.table``: the tables of docs/performance.md.
 
 They need the extra ``benchmark``; tools that are not installed are left out by name. They measure the tree that they
 stand in, installed or not.

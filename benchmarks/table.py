@@ -1,4 +1,4 @@
-"""Renders the report of ``benchmarks.scan`` as Markdown: the README's table."""
+"""Renders the report of ``benchmarks.scan`` as Markdown: the tables of docs/performance.md."""
 
 from __future__ import annotations
 

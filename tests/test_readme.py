@@ -1,19 +1,29 @@
-"""What the README shows is what the code prints."""
+"""What the README shows is what the code does and prints."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import fastloss as fl
+from fastloss.cli import main
+from fastloss.demo import make_log, run_demo
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+DAYS = 2
 
 
 def blocks_of(heading: str) -> list[str]:
@@ -21,12 +31,122 @@ def blocks_of(heading: str) -> list[str]:
     return re.findall(r"```(?:python)?\n(.*?)```", section, flags=re.DOTALL)
 
 
+def printed_by(code: str) -> tuple[str, dict[str, Any]]:
+    """Return what a block of Python prints, and its names."""
+    out, names = io.StringIO(), {}
+    with contextlib.redirect_stdout(out):
+        exec(code, names)
+    return out.getvalue(), names
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the logs that the README's commands read."""
+    folder = tmp_path_factory.mktemp("readme")
+    log = make_log(200_000)
+    for model in "ab":
+        if f"p_{model}" not in log.column_names:
+            # A null stays one, as NaN would not.
+            score = log[f"score_{model}"].to_numpy(zero_copy_only=False).astype(np.float64)
+            log = log.append_column(f"p_{model}", pa.array(1.0 / (1.0 + np.exp(-score)), from_pandas=True))
+    for day in range(DAYS):
+        path = folder / "logs" / f"day=2026-03-0{day + 1}" / "part-0.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(log.slice(day * (len(log) // DAYS), len(log) // DAYS), path)
+    (folder / "slates").mkdir()
+    slates = pa.table({"clicked": [[0, 1, 0], [1, 0]], "scores": [[0.3, 2.1, -1.0], [0.2, 0.9]]})
+    pq.write_table(slates, folder / "slates" / "part-0.parquet")
+    return folder
+
+
+def test_the_demo_prints_what_is_shown() -> None:
+    shown = next(block for block in blocks_of("Try it") if block.startswith("Wrote a click log"))
+    printed = re.sub(r"/[^\s,]*?/fastloss-demo-\w+", "/tmp/fastloss-demo", run_demo(None, 200_000))
+    # The README leaves out lines of other countries, and what comes after them.
+    lines = iter(printed.splitlines())
+    left_out = [line for line in shown.splitlines() if line not in lines]
+    assert not left_out, printed
+
+
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for heading in ("On your own log", "ROC AUC")
+    for block in blocks_of(heading)
+    for line in block.splitlines()
+    if line.startswith("fastloss ")
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[1:6]))
+def test_every_command_runs(
+    words: list[str], logs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(logs)
+    assert main(words[1:]) == 0
+    captured = capsys.readouterr()
+    if words[1] != "score":
+        assert captured.out
+        assert captured.err == ""
+    else:
+        written = Path(words[3])
+        columns = pq.read_schema(written if written.is_file() else next(written.rglob("*.parquet"))).names
+        assert {"loss", "gradient", "hessian"} <= set(columns)
+
+
+def test_there_are_commands() -> None:
+    assert {words[1] for words in COMMANDS} == {"eval", "plan", "score", "losses", "doctor"}
+
+
+def test_the_gate_of_the_text(logs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(logs)
+    (gate,) = re.findall(r"`--fail-if \"([^\"]+)\"`", README)
+    asked = [
+        "eval",
+        "logs/",
+        "--label",
+        "click",
+        "--weight",
+        "weight",
+        "-o",
+        str(tmp_path / "result.json"),
+        "--fail-if",
+        gate,
+    ]
+    # Model a claims too much, model b is calibrated.
+    assert main([*asked, "--logit", "score_a"]) == 1
+    assert main([*asked, "--logit", "score_b"]) == 0
+
+
+def test_python(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(logs)
+    code = next(block for block in blocks_of("On your own log") if "import fastloss" in block)
+    printed, names = printed_by(code)
+    assert "by country" in printed
+    shown = re.search(r'# \{"a": ([\d.]+)…, "b": ([\d.]+)…\}', code)
+    assert shown is not None
+    for model, digits in zip("ab", shown.groups(), strict=True):
+        assert str(names["result"]["log_loss"][model]).startswith(digits)
+    p = 1.0 / (1.0 + np.exp(-names["x"]))
+    assert names["gradient"] == pytest.approx(p - names["label"], rel=1e-14)
+    assert names["hessian"] == pytest.approx(p * (1.0 - p), rel=1e-14)
+
+
+def test_processes_give_the_same_digits(logs: Path) -> None:
+    asked: dict[str, Any] = {"label": "click", "logit": "score_a", "metrics": "log_loss"}
+    log = str(logs / "logs")
+    by_processes = fl.evaluate(log, **asked, executor="processes", threads=2)
+    assert by_processes["log_loss"] == fl.evaluate(log, **asked)["log_loss"]
+
+
 def test_lists_of_candidates() -> None:
     code, printed = blocks_of("Lists of candidates")
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        exec(code, {})
-    assert out.getvalue() == printed
+    assert printed_by(code)[0] == printed
+
+
+def test_common_rows_are_those_that_every_metric_can_use() -> None:
+    code, _ = blocks_of("Lists of candidates")
+    code = code.replace("metrics=metrics)", "metrics=metrics, common_rows=True)")
+    assert re.findall(r"^n +(\d)$", printed_by(code)[0], flags=re.MULTILINE) == ["3"]
 
 
 def test_the_table_of_presets() -> None:
@@ -40,10 +160,64 @@ def test_the_table_of_presets() -> None:
         assert found["log_loss"] == pytest.approx(float(value), rel=1e-5)
 
 
-def test_an_own_loss() -> None:
-    (code,) = blocks_of("Your own loss")
-    y, p = np.array([1.0, 2.0]), np.array([0.0, 3.0])
-    names = {"fl": fl, "y": y, "p": p}
-    exec(code.replace('"logs/"', "log"), {**names, "log": pa.table({"y": y, "p": p})}, names)
-    assert names["gradient"].tolist() == [-4.0, 2.0]
-    assert names["hessian"].tolist() == [4.0, 2.0]
+def test_the_table_of_reductions() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (Σw·l[^|]*)\|$", README, flags=re.MULTILINE)
+    log = pa.table({"y": [1.0, 0.0, 1.0, None], "p": [0.5, 0.5, 0.0, 0.5], "w": [2.0, 1.0, 0.0, 5.0]})
+    divisors = {
+        "Σw": 3.0,
+        "": 1.0,
+        "n, where n counts the used rows and those": 3.0,
+        "n, where n counts the used": 2.0,
+    }
+    assert len(rows) == 4
+    for reduction, said in rows:
+        part = said.removeprefix("Σw·l").lstrip(" /")
+        divisor = next(divisors[key] for key in sorted(divisors, key=len, reverse=True) if part.startswith(key))
+        found = fl.evaluate(log, label="y", prob="p", weight="w", metrics="brier_score", reduction=reduction)
+        assert found["brier_score"] == pytest.approx(0.75 / divisor, rel=1e-15)
+
+
+def test_a_custom_loss() -> None:
+    code, printed = blocks_of("Custom losses")
+    assert printed_by(code)[0] == printed
+
+
+def test_in_training() -> None:
+    (code,) = blocks_of("In training")
+    done = subprocess.run(
+        [sys.executable, "-c", "import lightgbm, xgboost"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"a library cannot be imported: {done.stderr.strip().splitlines()[-1]}")
+    with contextlib.redirect_stderr(io.StringIO()):
+        _, names = printed_by(code)
+    # Both are probabilities of the class, as far as ten rounds of either library can tell.
+    for predicted in (names["by_lightgbm"], names["by_xgboost"]):
+        assert predicted.min() >= 0.0
+        assert predicted.max() <= 1.0
+        log = pa.table({"y": names["click"], "p": predicted.astype(np.float64)})
+        assert fl.evaluate(log, label="y", prob="p", metrics="log_loss")["log_loss"] < 0.6
+    # A sigmoid of what XGBoost predicts would have no row below one half.
+    assert names["by_xgboost"].min() < 0.4
+    assert abs(np.corrcoef(names["by_lightgbm"], names["by_xgboost"])[0, 1]) > 0.8
+
+
+def test_a_flipped_bit_in_a_page_with_a_checksum_is_found(tmp_path: Path) -> None:
+    (written,) = re.findall(r"`(pq\.write_table\(.*?\))`", README)
+    path = tmp_path / "log.parquet"
+    table = pa.table({"click": [0.0, 1.0] * 500, "p": np.linspace(0.1, 0.9, 1000)})
+    exec(written, {"pq": pq, "table": table, "path": path})
+    content = bytearray(path.read_bytes())
+    content[pq.ParquetFile(path).metadata.row_group(0).column(1).data_page_offset + 200] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(fl.ReadError):
+        fl.evaluate(str(path), label="click", prob="p", metrics="log_loss", verify_checksums=True)
+
+
+def test_every_page_and_module_that_is_named_exists() -> None:
+    pages = [README, *(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))]
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page):
+            assert (ROOT / link).exists() or (ROOT / "docs" / link).exists(), link
+        for module in re.findall(r"python -m (benchmarks\.\w+)", page):
+            assert (ROOT / f"{module.replace('.', os.sep)}.py").exists(), module
