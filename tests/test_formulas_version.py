@@ -1,4 +1,4 @@
-"""The version of the formulas: raised when a formula gives other digits, so that no stored result is taken for a new one.
+"""The version of the formulas: raised when a formula gives other digits, so that none is taken for another's.
 
 The digest is of the bits of value, gradient and hessian of every loss in every space, with default parameters, on a
 fixed grid. Kernels give the same bits on every machine, so it is the same everywhere.
@@ -78,8 +78,8 @@ def digest() -> str:
 def test_the_version_was_raised_if_a_formula_gives_other_digits() -> None:
     found = digest()
     assert found == DIGESTS.get(FORMULAS_VERSION), (
-        f"Formulas give other digits than version {FORMULAS_VERSION}: raise fastloss_kernels.FORMULAS_VERSION, and add "
-        f"{FORMULAS_VERSION + 1}: {found!r} to DIGESTS."
+        f"Formulas give other digits than in version {FORMULAS_VERSION}. Raise fastloss_kernels.FORMULAS_VERSION, "
+        f"and add {FORMULAS_VERSION + 1}: {found!r} to DIGESTS."
     )
 
 

@@ -20,6 +20,7 @@ import pytest
 import fastloss as fl
 from fastloss.cli import main
 from fastloss.demo import make_log, run_demo
+from fastloss.report.formats import FORMATS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -62,10 +63,9 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_demo_prints_what_is_shown() -> None:
     shown = next(block for block in blocks_of("Try it") if block.startswith("Wrote a click log"))
     printed = re.sub(r"/[^\s,]*?/fastloss-demo-\w+", "/tmp/fastloss-demo", run_demo(None, 200_000))
-    # The README leaves out lines of other countries, and what comes after them.
-    lines = iter(printed.splitlines())
-    left_out = [line for line in shown.splitlines() if line not in lines]
-    assert not left_out, printed
+    # The README shows the first country and nothing after it.
+    last = printed.index("\nFR ")
+    assert printed[: last + 1] == shown
 
 
 COMMANDS = [
@@ -97,24 +97,23 @@ def test_there_are_commands() -> None:
     assert {words[1] for words in COMMANDS} == {"eval", "plan", "score", "losses", "doctor"}
 
 
-def test_the_gate_of_the_text(logs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_gates_of_the_text(logs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(logs)
-    (gate,) = re.findall(r"`--fail-if \"([^\"]+)\"`", README)
-    asked = [
-        "eval",
-        "logs/",
-        "--label",
-        "click",
-        "--weight",
-        "weight",
-        "-o",
-        str(tmp_path / "result.json"),
-        "--fail-if",
-        gate,
-    ]
+    limit, between = re.findall(r"`--fail-if \"([^\"]+)\"`", README)
+    (dropped,) = re.findall(r"`--max-dropped (\S+)`", README)
+    asked = ["eval", "logs/", "--label", "click", "--weight", "weight", "-o", str(tmp_path / "result.json")]
     # Model a claims too much, model b is calibrated.
-    assert main([*asked, "--logit", "score_a"]) == 1
-    assert main([*asked, "--logit", "score_b"]) == 0
+    assert main([*asked, "--logit", "a=score_a", "--fail-if", limit]) == 1
+    assert main([*asked, "--logit", "b=score_b", "--fail-if", limit]) == 0
+    both = [*asked, "--logit", "a=score_a", "--logit", "b=score_b"]
+    assert main([*both, "--fail-if", between, "--max-dropped", dropped]) == 0
+    assert main([*both, "--max-dropped", "0.1%"]) == 1
+
+
+def test_the_endings_of_the_text() -> None:
+    said = re.search(r"the ending says the format\s+\(([^)]+)\)", README)
+    assert said is not None
+    assert set(re.findall(r"\.\w+", said[1])) == {ending for known in FORMATS.values() for ending in known.endings}
 
 
 def test_python(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
