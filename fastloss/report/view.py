@@ -30,7 +30,7 @@ class View:
 
 
 class Reported(Protocol):
-    """What is written: `fastloss.Result`."""
+    """The members of `fastloss.Result` that reports read."""
 
     @property
     def groupings(self) -> Sequence[GroupingValues]:
