@@ -12,7 +12,7 @@ from fastloss._version import __version__
 
 if TYPE_CHECKING:
     from fastloss import losses
-    from fastloss.api import evaluate, score
+    from fastloss.api import evaluate, merge, score
     from fastloss.errors import DataError, FastlossError, ReadError, SchemaError, UsageError
     from fastloss.objectives import objective
     from fastloss.plan import Plan, make_plan
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastloss.scoring import ScoreResult
 
 _HOMES = {
-    "fastloss.api": ("evaluate", "score"),
+    "fastloss.api": ("evaluate", "merge", "score"),
     "fastloss.errors": ("DataError", "FastlossError", "ReadError", "SchemaError", "UsageError"),
     "fastloss.objectives": ("objective",),
     "fastloss.plan": ("Plan", "make_plan"),
@@ -53,6 +53,7 @@ __all__ = [
     "losses",
     "make_plan",
     "margin",
+    "merge",
     "objective",
     "prob",
     "score",

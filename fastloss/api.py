@@ -6,11 +6,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from fastloss.budget import DEFAULT_MEMORY
+from fastloss.merging import MergePlan, plan_merge, run_merge
 from fastloss.plan import Plan, make_plan
 from fastloss.request import Prediction
 from fastloss.result import Result, result_of
 from fastloss.scan import Progress, run_scan
 from fastloss.scoring import ScoreResult, make_score_plan, run_score
+from fastloss.sources.listing import refuse_output_in_log
+from fastloss.state_file import check_state_output, inputs_of, write_state
 from fastloss.words import (
     Compression,
     DeviceName,
@@ -55,6 +58,7 @@ def evaluate(
     batch_rows: int | None = None,
     executor: ExecutorName = "threads",
     device: DeviceName = "cpu",
+    state: str | os.PathLike[str] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Evaluate predictions over a log in one pass.
@@ -74,36 +78,33 @@ def evaluate(
     weight : str, optional
         The column of row weights, finite and at least 0. Rows of weight 0 are skipped.
     metrics : sequence of str or Loss, optional
-        Names such as ``"log_loss"`` or ``"log_loss(label_smoothing=0.1)"``, or losses of `fastloss.losses`. By
-        default, the usual ones for the predictions' spaces.
+        Names such as ``"log_loss"`` or ``"log_loss(label_smoothing=0.1)"``, or losses of `fastloss.losses`. Left out,
+        the usual ones for the predictions' spaces.
     by : sequence of str or of sequences of str
         Slices: a column, or several columns for their cross. A null key is a slice of its own.
     label_domain : {"01", "pm1"}
         ``"pm1"`` for labels −1 and +1: they count as 0 and 1 in every metric.
     reduction : {"mean", "sum", "sum_over_batch_size", "sum_by_nonzero_weights"}, optional
-        How a loss is summed up. Metrics that are no losses keep their own formula; `score` writes each row's value.
-
-        - ``"mean"``, the default: Σw·l/Σw;
-        - ``"sum"``: Σw·l;
-        - ``"sum_over_batch_size"``: Σw·l/n, where n counts the used rows and those of weight 0;
-        - ``"sum_by_nonzero_weights"``: Σw·l/n, where n counts the used rows.
+        How a loss is summed up: Σw·l/Σw, the default; Σw·l; Σw·l/n, where n counts the rows of weight 0 too (rows left
+        out for another cause do not count); or Σw·l/n over the rows whose weight is not 0. Metrics that are no losses
+        keep their own formula. A value for each row is what `score` writes.
     list_reduction : {"row", "element"}, optional
-        How a pointwise loss is taken over list columns. ``"row"``, the default, averages in each list, then over
-        lists. ``"element"`` takes each candidate by itself, and the divisor counts the candidates of all lists. The
-        result's n and weight are of lists in both cases.
+        How a pointwise loss is taken over list columns: the mean in each list, then over lists (the default); or
+        each candidate by itself, the divisor counting the candidates of all lists. The result's n and weight are of
+        lists in both cases.
     preset : {"keras", "torch", "sklearn", "xgboost", "lightgbm", "torchrec"}, optional
         The clipping, divisor and unit of another system, so that its number can be reproduced. A `reduction` or
-        `list_reduction` given beside it comes first, and any `saturation` but ``"clip"`` turns its clipping off.
-        Logits are never clipped. Which rows are used does not change: a probability outside [0, 1] is still a bad
-        row, although some of these systems clip it silently. A value over no rows, or over weights of sum 0, is None,
-        where Keras has 0.
+        `list_reduction` given beside it comes first, and any `saturation` but ``"clip"`` turns its clipping off. It
+        changes no row's fate: probabilities outside [0, 1], which some of these systems clip without a word, are bad
+        rows under `on_bad_row` all the same, and a value over no rows, or weights of sum 0, is None, where Keras has
+        0. Logits are never clipped.
     common_rows : bool
-        Evaluate all metrics over the same lists: those that every one of them can use. Otherwise, a list without a
-        positive label, or without a pair, is left out of the metrics that need one. `n` says how many each used.
+        Evaluate all metrics over the same lists: those that every one of them can use. Left out, a list without a
+        positive label, or without a pair, is left out of the metrics that need one, and `n` says how many each used.
     saturation : {"clip", "exact", "error"}
-        What to do where a probability rules out an outcome that happened. ``"clip"`` clips it at 1e-12, or where the
-        preset does; ``"exact"`` keeps the infinite loss; ``"error"`` stops. Infinite logits are not clipped: their
-        loss stays infinite. The result says how many rows this concerns.
+        What to do where a probability rules out an outcome that happened: clip it at 1e-12, or where the preset does;
+        keep the infinite loss; or stop. Infinite logits are not clipped: their loss stays infinite. How many rows this
+        concerns is part of the result.
     on_bad_row : {"raise", "drop"}
         Stop at a NaN, a value outside its domain or a negative weight; or leave the row out and count it.
     on_bad_file : {"raise", "skip"}
@@ -124,6 +125,9 @@ def evaluate(
         depends on it.
     device : {"cpu"}
         Where the kernels run.
+    state : path, optional
+        Write the sums behind the result to this file, whole or not at all, so that `merge` can add those of other
+        logs. What is there is replaced.
     progress : callable, optional
         Called with a `Progress` after each part of the log.
 
@@ -141,6 +145,8 @@ def evaluate(
         If a row is bad, or saturated, and the request says to stop there.
     ReadError
         If a file cannot be read, or delivers other rows than it promises.
+    OSError
+        If `state` cannot be written.
 
     Notes
     -----
@@ -150,6 +156,8 @@ def evaluate(
     A process that was forked while another thread evaluated cannot evaluate, and one that was forked after Polars was
     used cannot use `reader` "polars": start processes by the method "spawn".
     """
+    if state is not None and isinstance(log, str | os.PathLike | list | tuple):
+        refuse_output_in_log(state, [os.fspath(entry) for entry in (log if isinstance(log, list | tuple) else [log])])
     plan = make_plan(
         log,
         label=label,
@@ -178,13 +186,76 @@ def evaluate(
         executor=executor,
         device=device,
     )
-    return run_plan(plan, progress)
+    return run_plan(plan, progress, state)
 
 
-def run_plan(plan: Plan, progress: Callable[[Progress], None] | None = None) -> Result:
-    """Carry out a plan that `make_plan` returned."""
+def run_plan(
+    plan: Plan,
+    progress: Callable[[Progress], None] | None = None,
+    state: str | os.PathLike[str] | None = None,
+) -> Result:
+    """Carry out a plan that `make_plan` returned, and write the state behind the result if a path is given."""
+    inputs = {}
+    if state is not None:
+        # As they are planned: a file that changes while it is read is an error of the scan.
+        inputs = inputs_of(plan.source.inputs(plan.columns))
+        check_state_output(state, list(inputs))
     scanned = run_scan(plan, progress)
+    if state is not None:
+        scanned.state.inputs = inputs
+        write_state(state, plan.evaluation, scanned)
     return result_of(plan.evaluation, scanned)
+
+
+def merge(
+    states: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    *,
+    by: Sequence[str | Sequence[str]] | str | None = None,
+    output_state: str | os.PathLike[str] | None = None,
+) -> Result:
+    """Merge the states that `evaluate` has written: the result of one evaluation over all their logs, bit for bit.
+
+    Parameters
+    ----------
+    states : list of path
+        The files, in any order; they must be of the same request and have no input in common.
+    by : sequence of str or of sequences of str, optional
+        The slices to report, each saved or made of the columns of one that was saved; ``()`` is the total alone.
+        Left out, those that were saved.
+    output_state : path, optional
+        Write the merged state to this file, with the slices of `by`; it can be merged in turn.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    UsageError
+        If two states differ in what was asked, in the formulas or in a column's type; if a file of the log is in two
+        of them, or was changed; or if the slices cannot be made of those that were saved.
+    ReadError
+        If a file is no state, or not as it was written.
+    OSError
+        If `output_state` cannot be written.
+
+    Notes
+    -----
+    Files of a log are told apart by path, size and time of change. Streams and frames are not: their states are
+    merged, and ``files["unchecked_streams"]`` says how many there are.
+    """
+    plan = plan_merge(states, by)
+    return run_merge_plan(plan, output_state)
+
+
+def run_merge_plan(plan: MergePlan, output_state: str | os.PathLike[str] | None = None) -> Result:
+    """Carry out a plan that `plan_merge` returned, and write the merged state if a path is given."""
+    if output_state is not None:
+        check_state_output(output_state, plan.inputs, "output_state")
+    merged = run_merge(plan)
+    if output_state is not None:
+        write_state(output_state, plan.evaluation, merged)
+    return result_of(plan.evaluation, merged)
 
 
 def score(
@@ -217,9 +288,9 @@ def score(
 ) -> ScoreResult:
     """Write the loss, gradient and hessian of every row to Parquet, beside the columns to keep.
 
-    The outputs have the kept columns, then ``loss``, ``gradient`` and ``hessian``, float64. Derivatives are by the
-    prediction, in its own space. For list columns they are lists of the same length, and the hessian is its diagonal.
-    Row i of an output belongs to row i of its input. It is null where the row has no loss, as where the label is null.
+    The outputs have the kept columns, then ``loss``, ``gradient`` and ``hessian`` (by the prediction, in its own
+    space), float64; beside lists of predictions the derivatives are lists as long, the hessian its diagonal. Row i of
+    an output belongs to row i of its input; it is null where the row has no loss, as where the label is null.
 
     Parameters
     ----------
@@ -237,19 +308,19 @@ def score(
     keep : str or sequence of str
         Columns of any type to write beside.
     top : int, optional
-        Write only this many rows: those with the largest losses of the whole log, the largest first. Of equal losses
-        the earlier row comes first. Columns ``file``, ``row_group`` and ``row`` say where each stands; rows count from
-        0 in their row group, and in a stream from its beginning.
+        Write only the rows with the largest losses of the whole log, this many, the largest first, and of equal losses
+        the earlier row first. Columns ``file``, ``row_group`` and ``row`` (from 0 in its row group; in a stream, from
+        its beginning) say where each stands.
     compression : {"zstd", "snappy", "lz4", "gzip", "brotli", "none"}
         The outputs' codec.
     overwrite : bool
-        Replace files that exist. By default, complete outputs of the same request for the same input are kept, so that
-        a run that was stopped goes on where it was. Any other file in the way is an error.
+        Replace files that exist. Left out, complete outputs of the same request for the same input are kept as they
+        are, so that a run that was stopped goes on where it was; any other file in the way is an error.
     label_domain, saturation
         As in `evaluate`; a clipped loss is clipped in its row.
     list_reduction : {"row", "element"}, optional
-        How a pointwise loss is taken over list columns. ``"row"``, the default unless the preset says otherwise, is
-        the mean in each list. ``"element"`` is the sum, whose derivatives are those of each candidate alone.
+        A pointwise loss over list columns: the mean in each list, unless the preset says otherwise; or the sum,
+        whose derivatives are those of each candidate alone.
     preset : {"keras", "torch", "sklearn", "xgboost", "lightgbm", "torchrec"}, optional
         The clipping and the unit of another system, as in `evaluate`; derivatives are those at the clipped prediction.
     on_bad_row : {"raise", "drop"}

@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def request(self) -> Request:
-        """The request."""
+        """What was asked."""
         return self.evaluation.request
 
     @property
@@ -56,7 +56,7 @@ class Plan:
 
     @property
     def read_options(self) -> ReadOptions:
-        """The options that the source needs."""
+        """What the source needs to know."""
         return _read_options(self.execution)
 
     @property

@@ -1,4 +1,4 @@
-"""Requests: the question to a log, as a value that can be hashed, compared, written as JSON and read back."""
+"""What is asked of a log: a value that can be hashed, compared, written as JSON and read back."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Model:
 
 @dataclass(frozen=True)
 class ColumnType:
-    """The facts of a column's type that a result may depend on.
+    """What a result may depend on of a column's type.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class ColumnType:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A request, as far as it can change a number.
+    """What to compute, as far as it can change a number.
 
     Attributes
     ----------
@@ -160,7 +160,7 @@ class Request:
             models=tuple(models),
             weight=weight,
             metrics=None if given is None else tuple(given),
-            by=_groupings(by),
+            by=groupings_of(by),
             **options,
         )
 
@@ -260,7 +260,14 @@ def _models(
     return models
 
 
-def _groupings(by: Sequence[str | Sequence[str]] | str | None) -> tuple[tuple[str, ...], ...]:
+def groupings_of(by: Sequence[str | Sequence[str]] | str | None) -> tuple[tuple[str, ...], ...]:
+    """Return the slice keys of each grouping, as a caller wrote them.
+
+    Raises
+    ------
+    UsageError
+        If a grouping is no string, and no tuple of different strings.
+    """
     given = [by] if isinstance(by, str) else () if by is None else by
     groupings = []
     if not isinstance(given, list | tuple):

@@ -24,6 +24,7 @@ from fastloss.report.formats import FORMATS
 from fastloss.report.view import View
 from fastloss.scan import ScanResult
 from fastloss.states.causes import OF_SOME_METRICS
+from fastloss.states.inputs import STREAM
 from fastloss.states.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def value_at(grouping: GroupingValues, position: int, column: ModelValues) -> Va
 
 
 class Result:
-    """The result of `fastloss.evaluate`.
+    """What `fastloss.evaluate` returns.
 
     ``result["log_loss"]`` is the total's value: a float for a single model, else a dict by model.
     ``result["log_loss", {"country": "DE"}]`` is that of a slice. `values` lists everything: first the total, then the
@@ -148,6 +149,7 @@ class Result:
         ledger: Ledger,
         skipped: Sequence[Mapping[str, Any]],
         n_files: int | None,
+        unchecked_streams: int = 0,
     ) -> None:
         self.asked = evaluation.asked()
         self.fingerprint = evaluation.fingerprint
@@ -159,6 +161,8 @@ class Result:
         # Metrics of lists each use the lists that they can.
         self._rows_by_metric = len({spec.rows.needs for spec in evaluation.specs} - {("zero_weight",)}) > 1
         self.files: dict[str, Any] = {"read": n_files, "skipped": [dict(part) for part in skipped]}
+        if unchecked_streams:
+            self.files["unchecked_streams"] = unchecked_streams
 
     def __getitem__(self, asked: str | tuple[str, Mapping[str, Any]]) -> float | dict[str, float | None] | None:
         """Return a metric's value, by model where there are several: of the total, or of a slice given by its keys."""
@@ -342,7 +346,11 @@ def result_of(evaluation: Evaluation, scanned: ScanResult) -> Result:
     whole = [table for table in tables if not table.keys]
     total = whole[0] if whole else tables[0].total()
     groupings = [evaluate_table(evaluation, table, scanned.specs) for table in (total, *(t for t in tables if t.keys))]
-    return Result(evaluation, groupings, scanned.state.ledger, skipped_parts(scanned.skipped), scanned.n_files)
+    inputs = scanned.state.inputs
+    # One alone has nothing to overlap with.
+    unchecked = sum(found == STREAM for found in inputs.values()) if len(inputs) > 1 else 0
+    skipped = skipped_parts(scanned.skipped)
+    return Result(evaluation, groupings, scanned.state.ledger, skipped, scanned.n_files, unchecked)
 
 
 def sorting_metric(given: str | None, computed: Sequence[str]) -> str | None:

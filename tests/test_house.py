@@ -34,6 +34,8 @@ LAYERS: dict[str, set[str]] = {
     "engine": {"errors", "budget", "columns", "states", "metrics"},
     "plan": {"errors", "executors", "request", "budget", "columns", "sources", "metrics", "engine"},
     "scan": {"errors", "executors", "request", "budget", "sources", "states", "metrics", "engine", "plan"},
+    "state_file": {"_version", "errors", "files", "request", "states", "metrics", "scan"},
+    "merging": {"errors", "request", "states", "metrics", "scan", "state_file"},
     "report": {"_version", "errors", "states", "metrics", "plan", "scan"},
     "result": {"_version", "errors", "states", "metrics", "scan", "report"},
     "losses": {"columns"},
@@ -55,7 +57,7 @@ LAYERS: dict[str, set[str]] = {
         "scan",
         "report",
     },
-    "api": {"words", "budget", "request", "plan", "scan", "result", "scoring"},
+    "api": {"words", "budget", "request", "sources", "plan", "scan", "state_file", "merging", "result", "scoring"},
     "demo": {"errors", "api", "plan", "result", "report"},
     "doctor": {"_version", "errors", "budget", "api", "plan", "result", "report"},
     "gates": {"errors", "metrics", "result"},
@@ -69,6 +71,8 @@ LAYERS: dict[str, set[str]] = {
         "sources",
         "api",
         "plan",
+        "state_file",
+        "merging",
         "metrics",
         "scan",
         "result",
@@ -119,7 +123,7 @@ OUTSIDE = {
     "polars": {"sources", "result"},
     "rich": {"report"},
     "cyclopts": {"cli"},
-    "pyarrow": {"sources", "columns", "scoring", "report", "demo", "cli", "doctor"},
+    "pyarrow": {"sources", "columns", "state_file", "scoring", "report", "demo", "cli", "doctor"},
 }
 
 

@@ -15,9 +15,11 @@ from fastloss import api, words
 from fastloss.budget import ExecutionOptions, parse_bytes
 from fastloss.cli import main
 from fastloss.cli.options import (
+    MergeOptions,
     OutputOptions,
     ReadingOptions,
     RequestOptions,
+    ResultOptions,
     ScanOptions,
     ScoreOptions,
     WriteOptions,
@@ -31,7 +33,9 @@ from fastloss.scoring import ScoreRequest
 from fastloss.sources.parquet.decoders import DECODERS
 
 # What a call of Python has and a command line has not.
-API_ALONE = {"log", "out", "predictions", "batch_rows", "device", "progress"}
+API_ALONE = {"log", "out", "predictions", "batch_rows", "device", "states", "progress"}
+# What a command does with a result; and the progress bar is another thing than a callable.
+COMMAND_LINE_ALONE = {"format", "output", "slices", "sort", "min_rows", "fail_if", "max_dropped", "progress"}
 # What a command line calls otherwise.
 NAMES = {"metric": "metrics"}
 
@@ -66,7 +70,7 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, tuple[Any, tuple[st
 def test_evaluate_takes_what_a_request_and_its_execution_have() -> None:
     made = options_of(Request, ExecutionOptions)
     taken = parameters_of(api.evaluate)
-    assert set(made) - {"models"} == set(taken) - {"log", "progress", "predictions", *SPACES}
+    assert set(made) - {"models"} == set(taken) - {"log", "state", "progress", "predictions", *SPACES}
     for name in set(made) & set(taken) - {"label"}:
         assert made[name] == taken[name], name
 
@@ -80,13 +84,20 @@ def test_score_takes_what_a_score_request_has() -> None:
 
 @pytest.mark.parametrize(
     ("function", "groups"),
-    [(api.evaluate, (RequestOptions, ScanOptions)), (api.score, (ScoreOptions, ReadingOptions, WriteOptions))],
-    ids=["eval", "score"],
+    [
+        (api.evaluate, (RequestOptions, ScanOptions, OutputOptions)),
+        (api.merge, (MergeOptions, ResultOptions)),
+        (api.score, (ScoreOptions, ReadingOptions, WriteOptions)),
+    ],
+    ids=["eval", "merge", "score"],
 )
 def test_the_command_line_takes_what_the_function_takes(function: Callable[..., Any], groups: tuple[type]) -> None:
     taken, given = parameters_of(function), options_of(*groups)
-    assert set(given) - {"progress"} == set(taken) - API_ALONE
-    for name in set(given) - {"progress", "label", "loss"}:
+    if function is api.merge:
+        taken["state"] = taken.pop("output_state")
+    given = {name: found for name, found in given.items() if name not in COMMAND_LINE_ALONE}
+    assert set(given) == set(taken) - API_ALONE
+    for name in set(given) - {"label", "loss"}:
         default, allowed = taken[name]
         assert given[name][1] == allowed, name
         if name == "memory":
@@ -114,7 +125,8 @@ def test_every_argument_is_passed_on(monkeypatch: pytest.MonkeyPatch, function: 
         raise Passed
 
     monkeypatch.setattr(api, planner, catch)
-    given = {name: object() for name in inspect.signature(getattr(api, function)).parameters if name != "progress"}
+    names = inspect.signature(getattr(api, function)).parameters
+    given = {name: object() for name in names if name not in ("progress", "state")}
     with pytest.raises(Passed):
         getattr(api, function)(**given)
     assert passed == {name: value for name, value in given.items() if name not in ("log", "out")}

@@ -73,7 +73,8 @@ def _with_options(message: str) -> str:
         lambda found: f"--{found[1].replace('_', '-')} {found[2]}",
         message,
     )
-    message = message.replace("overwrite=True", "--overwrite")
+    message = message.replace("overwrite=True", "--overwrite").replace("that state= has", "that --state has")
+    message = re.sub(r"^(?:output_)?state (?=is|')", "--state ", message)
     return re.sub(r"\b(logit|prob|logprob|margin|value)=(?=[\s.,;]|$)", r"--\1", message)
 
 

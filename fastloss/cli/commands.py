@@ -9,9 +9,11 @@ from cyclopts import App, Parameter
 
 from fastloss._version import __version__
 from fastloss.cli.options import (
+    MergeOptions,
     OutputOptions,
     ReadingOptions,
     RequestOptions,
+    ResultOptions,
     ScanOptions,
     ScoreOptions,
     WriteOptions,
@@ -23,6 +25,7 @@ from fastloss.gates import Gate, dropped_failures, parse_dropped
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fastloss.merging import MergePlan
     from fastloss.plan import Plan
     from fastloss.result import Result
 
@@ -44,6 +47,8 @@ app = App(
 _SCAN = ScanOptions()
 _READING = ReadingOptions()
 _OUTPUT = OutputOptions()
+_MERGE = MergeOptions()
+_RESULT = ResultOptions()
 _WRITE = WriteOptions()
 
 
@@ -64,7 +69,34 @@ def evaluate(*log: str, request: RequestOptions, scan: ScanOptions = _SCAN, opti
     from fastloss.report.progress import progress_bar
 
     with progress_bar(options.progress) as report:
-        result = run_plan(plan, report)
+        result = run_plan(plan, report, options.state)
+    target.write(result)
+    return _judge(result, gates, options)
+
+
+@app.command(name="merge")
+def merge_states(*states: str, request: MergeOptions = _MERGE, options: ResultOptions = _RESULT) -> int:
+    """Merge the states that eval --state has written: the result of one evaluation over all their logs.
+
+    States must be of the same request, and have no file of the log in common.
+
+    Parameters
+    ----------
+    states
+        The files, in any order.
+    """
+    from fastloss.api import run_merge_plan
+    from fastloss.merging import plan_merge
+    from fastloss.state_file import refuse_inputs
+
+    if not states:
+        raise UsageError("No state was given; name files that eval --state has written.")
+    target = choose_target(options, ())
+    plan = plan_merge(list(states), **request.arguments())
+    if target.output is not None:
+        refuse_inputs(target.output, plan.inputs, "--output")
+    gates = _gates(plan, options)
+    result = run_merge_plan(plan, options.state)
     target.write(result)
     return _judge(result, gates, options)
 
@@ -73,7 +105,7 @@ def evaluate(*log: str, request: RequestOptions, scan: ScanOptions = _SCAN, opti
 def show_plan(*log: str, request: RequestOptions, scan: ScanOptions = _SCAN, options: OutputOptions = _OUTPUT) -> int:
     """Show what eval would read and compute; no row is read. It takes the same options.
 
-    The plan goes to --output, as table or json; gates are checked, but not applied.
+    The plan goes to --output, as table or json; gates and --state are checked, but not applied.
 
     Parameters
     ----------
@@ -183,7 +215,7 @@ def _plan(log: Sequence[str], request: RequestOptions, scan: ScanOptions) -> Pla
     return make_plan(list(log), **request.arguments(), **scan.arguments())
 
 
-def _gates(plan: Plan, options: OutputOptions) -> list[Gate]:
+def _gates(plan: Plan | MergePlan, options: ResultOptions) -> list[Gate]:
     """Check what is done with the result, before the log is read."""
     from fastloss.result import sorting_metric
 
@@ -194,7 +226,7 @@ def _gates(plan: Plan, options: OutputOptions) -> list[Gate]:
     return [Gate.parse(text, asked) for text in options.fail_if or []]
 
 
-def _judge(result: Result, gates: Sequence[Gate], options: OutputOptions) -> int:
+def _judge(result: Result, gates: Sequence[Gate], options: ResultOptions) -> int:
     """Say what is wrong with a result, and return the exit status."""
     used = result.rows["used"]
     if not any(used.values() if isinstance(used, dict) else [used]):

@@ -57,7 +57,7 @@ class _Arguments:
 
 @dataclass(frozen=True, kw_only=True)
 class LossOptions(_Arguments):
-    """The options of every command that computes losses.
+    """What every command takes that computes losses.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class LossOptions(_Arguments):
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class RequestOptions(LossOptions):
-    """The options of what `fastloss.evaluate` computes.
+    """What `fastloss.evaluate` computes.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class RequestOptions(LossOptions):
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptions(LossOptions):
-    """The options of what `fastloss.score` computes.
+    """What `fastloss.score` computes.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ class ScanOptions(ReadingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressOptions:
-    """The options of every command that reads a log.
+    """What every command takes that reads a log.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ class ProgressOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class OutputOptions(ProgressOptions):
+class ResultOptions:
     """Where a result goes, and what becomes of it.
 
     Parameters
@@ -261,6 +261,9 @@ class OutputOptions(ProgressOptions):
     max_dropped
         Exit with status 1 if a model leaves out more rows: a number, or a share such as 1%. Rows of weight 0 do not
         count.
+    state
+        Write the sums behind the result to this file, so that "fastloss merge" can add those of other logs. What is
+        there is replaced.
     """
 
     format: Annotated[FormatName | None, Parameter(group=_OUTPUT, converter=_word)] = None
@@ -270,6 +273,32 @@ class OutputOptions(ProgressOptions):
     min_rows: Annotated[int, _Output] = 0
     fail_if: Annotated[list[str] | None, _Output] = None
     max_dropped: Annotated[str | None, _Output] = None
+    state: Annotated[Path | None, _Output] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(ProgressOptions, ResultOptions):
+    """The same, and how far a log is read."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions(_Arguments):
+    """What `fastloss.merge` makes of states.
+
+    Parameters
+    ----------
+    by
+        Slice by a column, or by the cross of several: country,device; each saved, or made of the columns of one that
+        was saved. Repeat it for more groupings; --no-by for the total alone. Left out: those that were saved.
+    """
+
+    by: Annotated[list[str] | None, Parameter(group=_QUESTION, negative="--no-by")] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the options as arguments of `fastloss.merge`."""
+        return {"by": None if self.by is None else [_columns_of("by", text) for text in self.by]}
 
 
 @Parameter(name="*")

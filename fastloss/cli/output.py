@@ -1,4 +1,4 @@
-"""Output of commands: the result to stdout or to a file, everything else as lines on stderr."""
+"""What a command writes: its result to stdout or to a file, everything else as lines on stderr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fastloss.errors import UsageError
 
 if TYPE_CHECKING:
-    from fastloss.cli.options import OutputOptions
+    from fastloss.cli.options import ResultOptions
     from fastloss.report.formats import Format
     from fastloss.report.view import View
     from fastloss.result import Result
@@ -88,7 +88,7 @@ class Target:
             emit(content, self.output, is_json=self.format.name == "json")
 
 
-def choose_target(options: OutputOptions, log: Sequence[str]) -> Target:
+def choose_target(options: ResultOptions, log: Sequence[str]) -> Target:
     """Check where a result is to go, and choose its format, before the log is read.
 
     Raises
@@ -98,6 +98,13 @@ def choose_target(options: OutputOptions, log: Sequence[str]) -> Target:
     """
     output = None if options.output == Path("-") else options.output
     check_output(output, log)
+    check_output(options.state, log, "--state")
+    if (
+        output is not None
+        and options.state is not None
+        and os.path.realpath(output) == os.path.realpath(options.state)
+    ):
+        raise UsageError(f"--output and --state are both {str(output)!r}; name two files.")
 
     from fastloss.files import is_device
     from fastloss.report.content import DEFAULT_SLICES
@@ -115,7 +122,7 @@ def choose_target(options: OutputOptions, log: Sequence[str]) -> Target:
     return Target(output, format, View(None if slices == "all" else slices, options.sort, options.min_rows))
 
 
-def check_output(output: Path | None, log: Sequence[str]) -> None:
+def check_output(output: Path | None, log: Sequence[str], option: str = "--output") -> None:
     """Refuse a file that cannot or must not be written before the log is read."""
     if output is None:
         return
@@ -124,10 +131,10 @@ def check_output(output: Path | None, log: Sequence[str]) -> None:
 
     folder = Path(os.path.realpath(output)).parent
     if output.is_dir():
-        raise UsageError(f"--output {str(output)!r} is a folder; name a file in it.")
+        raise UsageError(f"{option} {str(output)!r} is a folder; name a file in it.")
     if not is_device(output):
         if not folder.is_dir():
-            raise UsageError(f"--output {str(output)!r} lies in a folder that does not exist; create {str(folder)!r}.")
+            raise UsageError(f"{option} {str(output)!r} lies in a folder that does not exist; create {str(folder)!r}.")
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise UsageError(f"--output {str(output)!r} lies in a folder that you may not write to; choose another.")
+            raise UsageError(f"{option} {str(output)!r} lies in a folder that you may not write to; choose another.")
     refuse_output_in_log(output, log)

@@ -27,7 +27,7 @@ _SMALLEST = 5e-324
 
 @dataclass
 class ModelRows:
-    """The rows of a batch that one model uses.
+    """What one model reads of a batch.
 
     Attributes
     ----------

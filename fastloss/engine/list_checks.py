@@ -142,7 +142,7 @@ class ListChecks:
             if allowed.without_zero:
                 outside |= lists.values == 0.0
             if lists.elements_valid is not None:
-                # Whatever stands for a null element does not come from the log.
+                # What stands for a null element is no number of the log.
                 outside &= lists.elements_valid
             selection.drop_elements(outside, Cause(causes.OUTSIDE_DOMAIN, column, role), lists)
 

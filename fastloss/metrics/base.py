@@ -1,4 +1,4 @@
-"""Metrics: which statistics one keeps, and the numbers that it evaluates them to."""
+"""What a metric is: which statistics it keeps, and the numbers that it evaluates them to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MEAN_SPACES = (*PROBABILITY_SPACES, "value")
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The facts of a model that a metric may use.
+    """What a metric may know of a model.
 
     Attributes
     ----------
@@ -157,7 +157,7 @@ class MetricValues:
 
 
 class Metric(Protocol):
-    """A metric as a request is resolved to it."""
+    """What a request is resolved to."""
 
     @property
     def name(self) -> str:

@@ -151,6 +151,9 @@ def header(content: Mapping[str, Any]) -> str:
         left_out = "left out of some metrics" if "metrics" in cause else "dropped"
         place = f"{printable(cause['column'])}, the first in {printable(cause['first'])}"
         lines.append(f"{left_out} {cause['rows']:,}: {cause['cause']} in {place}")
+    if "unchecked_streams" in files:
+        streams = count_of(files["unchecked_streams"], "stream")
+        lines.append(f"{streams} or frames among what was merged: whether rows count twice cannot be checked")
     for skipped in files["skipped"]:
         part = "" if skipped["row_group"] is None else f", row group {skipped['row_group']}"
         lost = "" if skipped["rows"] is None else f" ({count_of(skipped['rows'], 'row')})"

@@ -30,7 +30,7 @@ class View:
 
 
 class Reported(Protocol):
-    """The members of `fastloss.Result` that reports read."""
+    """What is written: `fastloss.Result`."""
 
     @property
     def groupings(self) -> Sequence[GroupingValues]:

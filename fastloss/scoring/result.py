@@ -16,7 +16,7 @@ from fastloss.scoring.plan import ScorePlan
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """The account that `fastloss.score` returns.
+    """What `fastloss.score` returns.
 
     Attributes
     ----------

@@ -1,18 +1,19 @@
-"""The whole state of an evaluation: the ledger, and a table of slices for every grouping."""
+"""The whole state of an evaluation: the ledger, a table of slices for every grouping, and the inputs, if known."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastloss.states.base import StateSpec
+from fastloss.states.inputs import Input
 from fastloss.states.ledger import Ledger
 from fastloss.states.slices import SliceTable
 
 
 @dataclass
 class EvaluationState:
-    """The state of a task, and of all tasks merged.
+    """What a task contributes, and what tasks merge into.
 
     Attributes
     ----------
@@ -20,10 +21,14 @@ class EvaluationState:
         The rows that were read, and those left out.
     tables : tuple of SliceTable
         The statistics of each grouping.
+    inputs : dict of str to Input
+        The files that were evaluated, by path or URL, and streams, each by a name of its own. Empty until a whole log
+        has been evaluated, and where nobody asked.
     """
 
     ledger: Ledger
     tables: tuple[SliceTable, ...]
+    inputs: dict[str, Input] = field(default_factory=dict)
 
     @classmethod
     def identity(cls, groupings: Sequence[tuple[str, ...]], specs: Sequence[StateSpec]) -> EvaluationState:
@@ -33,6 +38,7 @@ class EvaluationState:
     def merge(self, other: EvaluationState) -> None:
         """Add another state to this one. The other stays as it is."""
         self.ledger.merge(other.ledger)
+        self.inputs |= other.inputs
         for mine, theirs in zip(self.tables, other.tables, strict=True):
             mine.merge(theirs)
 

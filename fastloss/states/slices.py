@@ -77,7 +77,7 @@ Values = IntegerKeys | Texts | Sequence[Key]
 
 
 class KeyValues(Protocol):
-    """The meaning of a key column's codes: `fastloss.columns.base.Keys`, or anything with these members."""
+    """What the codes of a key column mean: `fastloss.columns.base.Keys`, or anything with these members."""
 
     @property
     def values(self) -> Values:
@@ -109,6 +109,24 @@ class KeyColumn(NamedTuple):
         for i in [] if self.null is None else np.flatnonzero(self.null).tolist():
             values[i] = None
         return values
+
+
+class CodedKeys(NamedTuple):
+    """The slices of a table in one key column, as codes.
+
+    Attributes
+    ----------
+    codes : numpy.ndarray of int64, shape (n_slices,)
+        The code of each slice.
+    values : numpy.ndarray of int64 or uint64, Texts, or list of None, bool, int or str
+        The value of each code.
+    null_code : int or None
+        The code of null; in a list, null is None and may do without.
+    """
+
+    codes: Integers
+    values: Values
+    null_code: int | None
 
 
 def _objects(values: Values) -> list[Key]:
@@ -406,6 +424,12 @@ class _KeyIndex:
     def column(self, numbers: Integers) -> KeyColumn:
         return KeyColumn([], None) if self.table is None else self.table.column(numbers)
 
+    def coded(self, numbers: Integers) -> CodedKeys:
+        table = self.table
+        if isinstance(table, _Integers | _Texts):
+            return CodedKeys(numbers, table.values, None if table.null < 0 else table.null)
+        return CodedKeys(numbers, [] if table is None else table.to_list(), None)
+
     def order(self) -> Integers:
         return np.empty(0, dtype=np.int64) if self.table is None else self.table.order()
 
@@ -554,6 +578,20 @@ class SliceTable:
         for column, theirs in zip(self.columns, other.columns, strict=True):
             column.merge(theirs, positions)
 
+    def positions_of(self, keys: Sequence[CodedKeys], n_slices: int) -> Integers:
+        """Return the positions of another table's slices, by the keys that this table has.
+
+        Parameters
+        ----------
+        keys : sequence of CodedKeys
+            For each key column of this table what the other has there.
+        n_slices : int
+            How many slices the other has.
+        """
+        if not keys:
+            return np.zeros(n_slices, dtype=np.int64)
+        return self.positions([key.codes for key in keys], keys)
+
     def normalize(self) -> None:
         """Bring every column into the form that is read and stored."""
         for column in self.columns:
@@ -567,6 +605,10 @@ class SliceTable:
             for column, mine in zip(total.columns, self.columns, strict=True):
                 column.merge(mine, positions)
         return total
+
+    def coded_keys(self) -> list[CodedKeys]:
+        """Return the slices in each key column, by position, with no Python object for a slice."""
+        return [index.coded(number) for index, number in zip(self._indexes, self._numbers(), strict=True)]
 
     def key_columns(self) -> list[KeyColumn]:
         """Return the value of each slice in each key column, by position."""

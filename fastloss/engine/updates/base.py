@@ -1,4 +1,4 @@
-"""The type of updates."""
+"""What an update is."""
 
 from __future__ import annotations
 

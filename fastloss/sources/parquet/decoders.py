@@ -25,7 +25,7 @@ DECODERS: Mapping[str, str] = {
 
 
 class Decoder(Protocol):
-    """The members of a decoder's module.
+    """What a module of a decoder has.
 
     Attributes
     ----------
