@@ -70,7 +70,7 @@ def test_the_demo_prints_what_is_shown() -> None:
 
 COMMANDS = [
     shlex.split(line, comments=True)
-    for heading in ("On your own log", "ROC AUC")
+    for heading in ("On your own log", "ROC AUC", "One result from many logs")
     for block in blocks_of(heading)
     for line in block.splitlines()
     if line.startswith("fastloss ")
@@ -94,7 +94,7 @@ def test_every_command_runs(
 
 
 def test_there_are_commands() -> None:
-    assert {words[1] for words in COMMANDS} == {"eval", "plan", "score", "losses", "doctor"}
+    assert {words[1] for words in COMMANDS} == {"eval", "plan", "score", "merge", "losses", "doctor"}
 
 
 def test_the_gates_of_the_text(logs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -114,6 +114,16 @@ def test_the_endings_of_the_text() -> None:
     said = re.search(r"the ending says the format\s+\(([^)]+)\)", README)
     assert said is not None
     assert set(re.findall(r"\.\w+", said[1])) == {ending for known in FORMATS.values() for ending in known.endings}
+
+
+def test_merged_states_give_the_digits_of_one_evaluation(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(logs)
+    for words in (words for words in COMMANDS if "--state" in words):
+        assert main(words[1:]) == 0
+    whole = fl.evaluate("logs/", label="click", logit="score_a", by="device")
+    merged = fl.merge(["day2.arrow", "day1.arrow"], by="device")
+    by_one, by_two = ([(v.metric, v.slice, v.value) for v in result.values] for result in (whole, merged))
+    assert by_one == by_two
 
 
 def test_python(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
