@@ -120,7 +120,8 @@ def test_merged_states_give_the_digits_of_one_evaluation(logs: Path, monkeypatch
     monkeypatch.chdir(logs)
     for words in (words for words in COMMANDS if "--state" in words):
         assert main(words[1:]) == 0
-    whole = fl.evaluate("logs/", label="click", logit="score_a", by="device")
+    days = ["logs/day=2026-03-01", "logs/day=2026-03-02"]
+    whole = fl.evaluate(days, label="click", logit="score_a", by="device")
     merged = fl.merge(["day2.arrow", "day1.arrow"], by="device")
     by_one, by_two = ([(v.metric, v.slice, v.value) for v in result.values] for result in (whole, merged))
     assert by_one == by_two
