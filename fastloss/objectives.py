@@ -27,8 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastloss.errors import DataError, UsageError
-from fastloss.metrics.means import MeanLoss
-from fastloss.metrics.names import parse_metric
+from fastloss.metrics.names import loss_of, parse_metric
 from fastloss_kernels.cpu.sums import make_add_terms
 from fastloss_kernels.domain import Interval
 from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS, ExactSum
@@ -98,9 +97,10 @@ def objective(loss: str | Loss, /, **parameters: Any) -> Objective:
     >>> booster = xgboost.train(start, data, obj=focal, custom_metric=focal.metric)  # doctest: +SKIP
     """
     metric = parse_metric(loss)
-    if not isinstance(metric, MeanLoss):
+    named = loss_of(metric)
+    if named is None:
         raise UsageError(f"{metric.name} is a metric; an objective needs a loss, such as 'log_loss'.")
-    chosen = _with_parameters(metric.loss, parameters)
+    chosen = _with_parameters(named, parameters)
     if isinstance(chosen, ListwiseLoss):
         raise UsageError(f"{chosen.name} is a listwise loss; an objective needs a pointwise one, such as 'log_loss'.")
     space = next((space for space in SCORE_SPACES if space in chosen.formulas), None)

@@ -111,8 +111,9 @@ KERNEL_LAYERS: dict[str, set[str]] = {
     "arrays": {"domain", "cpu"},
     "losses": {"jit", "domain", "elementary", "special", "double_double", "listwise", "arrays"},
     "over_lists": {"jit", "domain", "listwise", "losses"},
+    "rankings": {"jit", "domain", "double_double", "losses"},
     "variants": {"jit", "domain", "elementary", "listwise", "losses"},
-    "define": {"jit", "domain", "elementary", "special", "cpu", "losses"},
+    "define": {"jit", "domain", "elementary", "special", "cpu", "losses", "rankings"},
     "elementwise": {"jit"},
     "information": {"jit", "elementary"},
 }

@@ -21,6 +21,7 @@ from fastloss.metrics.means import (
 from fastloss.metrics.roc_auc import RocAuc
 from fastloss_kernels.define import DEFINED
 from fastloss_kernels.losses import LOSSES, Loss
+from fastloss_kernels.rankings import RANKINGS, Ranking
 
 # Every metric that is no loss, once, as it is without parameters.
 METRICS: tuple[Metric, ...] = (
@@ -38,7 +39,7 @@ ALIASES = {
     "ne": "normalized_entropy",
     "rig": "relative_information_gain",
 }
-_LOSSES = {name: loss for loss in LOSSES for name in (loss.name, *loss.aliases, loss.__name__)}
+_LOSSES = {name: loss for loss in (*LOSSES, *RANKINGS) for name in (loss.name, *loss.aliases, loss.__name__)}
 _METRICS: dict[str, Any] = {metric.name: metric for metric in METRICS}
 _METRICS |= {alias: _METRICS[name] for alias, name in ALIASES.items()}
 
@@ -76,6 +77,11 @@ def parse_metric(given: object) -> Metric:
         return MeanLoss(loss(**parameters))
     except (ValueError, TypeError, OverflowError) as error:
         raise UsageError(str(error)) from None
+
+
+def loss_of(metric: Metric) -> Loss | None:
+    """Return the loss whose mean a metric is; None where it is another metric, and so has no gradient."""
+    return metric.loss if isinstance(metric, MeanLoss) and not isinstance(metric.loss, Ranking) else None
 
 
 def _with_parameters(metric: Any, name: str, parameters: dict[str, object]) -> Metric:

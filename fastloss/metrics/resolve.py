@@ -21,6 +21,7 @@ from fastloss_kernels import FORMULAS_VERSION
 from fastloss_kernels.domain import Interval
 from fastloss_kernels.losses import LOSSES, ListwiseLoss, Loss
 from fastloss_kernels.over_lists import OverLists
+from fastloss_kernels.rankings import RANKINGS
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Evaluation:
                 *(repr(loss.prediction_range(s)) for s in loss.formulas),
             ]
             for loss in plain
-            if type(loss) not in LOSSES
+            if type(loss) not in (*LOSSES, *RANKINGS)
         ]
 
     @cached_property

@@ -12,14 +12,15 @@ from fastloss.metrics.base import Metric
 from fastloss.metrics.names import ALIASES, METRICS, known_names
 from fastloss_kernels.domain import Interval
 from fastloss_kernels.losses import LOSSES, BinaryLoss, ListwiseLoss, Loss
+from fastloss_kernels.rankings import RANKINGS
 
 _INTRODUCTION = (
     "As a metric, a loss is its weighted mean over the log, Σw·l / Σw. Predictions are logits x, probabilities p, "
     "log-probabilities, margins s or values ŷ; y is the label and w the weight. "
     "Parameters are written log_loss(label_smoothing=0.1). "
     "Listwise losses take list columns: the predictions of the candidates, and a label for each or the index of the "
-    "right one. Pointwise losses take numbers. They also accept list columns; by default they are averaged within "
-    "each list (list_reduction)."
+    "right one. Ranking metrics take lists with a label for each candidate. Pointwise losses take numbers. They also "
+    "accept list columns; by default they are averaged within each list (list_reduction)."
 )
 
 
@@ -34,8 +35,8 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """Return every loss, then every other metric."""
-    return [_loss_entry(loss) for loss in LOSSES] + [_metric_entry(metric) for metric in METRICS]
+    """Return every loss, then every metric of rankings, then every other metric."""
+    return [_loss_entry(loss) for loss in (*LOSSES, *RANKINGS)] + [_metric_entry(metric) for metric in METRICS]
 
 
 def render_losses(name: str | None = None) -> str:
@@ -81,7 +82,7 @@ def _loss_entry(loss: type[Loss]) -> Entry:
     if parameters := "; ".join(_parameters(loss)):
         facts.append(("parameters", parameters))
     facts.append(("source", loss.source))
-    kind = "listwise loss" if loss.listwise else "pointwise loss"
+    kind = "ranking metric" if loss in RANKINGS else "listwise loss" if loss.listwise else "pointwise loss"
     return Entry(loss.name, (*loss.aliases, loss.__name__), kind, tuple(facts))
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from fastloss.budget import positive
 from fastloss.errors import UsageError
 from fastloss.metrics.means import MeanLoss
-from fastloss.metrics.names import parse_metric
+from fastloss.metrics.names import loss_of, parse_metric
 from fastloss.request import SPACES, Prediction, Request, Space, one_of
 from fastloss.words import Compression
 
@@ -58,10 +58,12 @@ class ScoreRequest:
         """
         prediction = _one_prediction({space: options.pop(space, None) for space in SPACES})
         metric = loss if isinstance(loss, MeanLoss) else parse_metric(loss)
-        if not isinstance(metric, MeanLoss):
-            raise UsageError(f"{metric.name} has no value of a single row; name a loss: 'fastloss losses' lists them.")
+        chosen = loss_of(metric)
+        if chosen is None:
+            lacking = "gradient" if isinstance(metric, MeanLoss) else "value of a single row"
+            raise UsageError(f"{metric.name} has no {lacking}; name a loss: 'fastloss losses' lists them.")
         return cls(
-            request=Request.of(label=label, predictions=prediction, metrics=[metric.loss], **options),
+            request=Request.of(label=label, predictions=prediction, metrics=[chosen], **options),
             keep=_kept_columns(keep, LOSS_COLUMNS if top is None else LOSS_COLUMNS + PLACE_COLUMNS),
             top=None if top is None else positive("top", top),
             compression=one_of("compression", compression, get_args(Compression)),

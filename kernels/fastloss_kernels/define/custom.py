@@ -17,6 +17,7 @@ from fastloss_kernels.define.tracing import follow
 from fastloss_kernels.domain import FINITE, SATURATION_EPSILON, SPACES, Interval, Row
 from fastloss_kernels.losses import LOSSES
 from fastloss_kernels.losses.base import BinaryLoss, Loss
+from fastloss_kernels.rankings import RANKINGS
 
 # What the first two arguments of a function may be called: they are told apart by their names, since a label that is
 # taken for the prediction gives numbers that look right.
@@ -183,7 +184,7 @@ def _restore(module: str, name: str, parameters: Mapping[str, Any]) -> Loss:
 def _check_name(name: str) -> None:
     if not (name.isidentifier() and not keyword.iskeyword(name)):
         raise ValueError(f"A loss cannot be called {name!r}; allowed: a Python identifier, given as name=.")
-    for loss in LOSSES:
+    for loss in (*LOSSES, *RANKINGS):
         if name in (loss.name, *loss.aliases, loss.__name__):
             raise ValueError(f"{name!r} is the name of a shipped loss, {loss.__name__}; choose another name=.")
 
