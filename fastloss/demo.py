@@ -101,8 +101,8 @@ def make_log(rows: int) -> pa.Table:
     -------
     pyarrow.Table
         ``click`` int8; ``score_a``, ``score_b`` float32, logits of a model that claims too much and of a calibrated
-        one; ``weight`` float32; ``country``, ``device`` string; ``user_id`` int64. A few clicks, scores and countries
-        are null.
+        one; ``p_a``, ``p_b`` float32, their probabilities; ``weight`` float32; ``country``, ``device`` string;
+        ``user_id`` int64. A few clicks, scores and countries are null.
     """
     import pyarrow as pa
 
@@ -122,11 +122,14 @@ def make_log(rows: int) -> pa.Table:
     score_a = 1.3 * (known + 0.4 * random.standard_normal(rows)) + 0.9
     score_b = known + 0.2 * random.standard_normal(rows)
     weight = np.where(click, 1.0, 1.0 / _KEPT_WITHOUT_CLICK)
+    no_click, no_a, no_b = nulls(0.001), nulls(0.002), nulls(0.002)
     return pa.table(
         {
-            "click": pa.array(click.astype(np.int8), mask=nulls(0.001)),
-            "score_a": pa.array(score_a.astype(np.float32), mask=nulls(0.002)),
-            "score_b": pa.array(score_b.astype(np.float32), mask=nulls(0.002)),
+            "click": pa.array(click.astype(np.int8), mask=no_click),
+            "score_a": pa.array(score_a.astype(np.float32), mask=no_a),
+            "score_b": pa.array(score_b.astype(np.float32), mask=no_b),
+            "p_a": pa.array((1.0 / (1.0 + np.exp(-score_a))).astype(np.float32), mask=no_a),
+            "p_b": pa.array((1.0 / (1.0 + np.exp(-score_b))).astype(np.float32), mask=no_b),
             "weight": pa.array(weight.astype(np.float32)),
             "country": pa.array(np.array(list(_COUNTRIES))[country], mask=nulls(0.01)),
             "device": pa.array(np.array(list(_DEVICES))[device]),

@@ -7,7 +7,14 @@ from typing import Any
 from fastloss_kernels.arrays import register_list_reader as _register_list_reader
 from fastloss_kernels.define import define as define
 from fastloss_kernels.losses import *  # noqa: F403
+from fastloss_kernels.losses import Loss as Loss
 from fastloss_kernels.over_lists import OverLists as OverLists
+
+
+def __dir__() -> list[str]:
+    """Return the losses, the lists of them, and what makes one of one's own."""
+    losses = [name for name, found in globals().items() if isinstance(found, type) and issubclass(found, Loss)]
+    return sorted([*losses, "LISTWISE_LOSSES", "LOSSES", "POINTWISE_LOSSES", "define"])
 
 
 def _read_column(given: Any) -> tuple[Any, ...] | None:

@@ -495,7 +495,10 @@ def test_a_gate_that_cannot_hold_is_refused(fails: Any, log: Path, command: str,
     ("words", "message"),
     [
         (["evil"], 'Did you mean "eval"'),
+        (["evil"], "See fastloss --help."),
         (["eval", "log", *BASE, "--bogus", "1"], "--bogus"),
+        (["eval", "log", *BASE, "--bogus", "1"], "See fastloss eval --help."),
+        (["losses", "ece"], "There is no metric 'ece' (yet). What comes near: 'calibration', 'copc'"),
         (["eval", "log", "--logit", "score"], "--label"),
         (["eval", *BASE], "No log was given"),
         (["eval", "log", *BASE, "--format", "jason"], "json"),
@@ -522,6 +525,10 @@ def test_words_that_mean_nothing(fails: Any, words: list[str], message: str) -> 
         (["--label", "country", "--logit", "score"], "has type string"),
         ([*BASE, "--by", "score"], "has type float"),
         ([*BASE, "-m", "log_lass"], "Did you mean 'log_loss'"),
+        ([*BASE, "-m", "ECE"], "What comes near: 'calibration', 'copc', 'brier_score'."),
+        ([*BASE, "-m", "auc"], "There is no metric 'auc' (yet). What comes near: 'roc_auc'"),
+        ([*BASE, "-m", "precision"], "What comes near: 'zero_one'."),
+        ([*BASE, "-m", "n"], "'n' is no metric: every value comes with it, as n."),
         ([*BASE, "-m", "log_loss(label_smothing=1)"], "label_smoothing"),
         ([*BASE, "-m", "hinge,mse"], "mean_squared_error reads --value or --prob;"),
         ([*BASE, "--memory", "lots"], "MiB"),
@@ -792,6 +799,36 @@ def test_every_loss_and_metric_is_listed(run: Run) -> None:
             assert one.startswith(entry.name)
             assert one.strip() in out
         assert {"formula", "labels", "predictions"} <= {heading for heading, _ in entry.facts}
+
+
+def test_the_listing_in_a_line_each_and_as_json(run: Run) -> None:
+    listed = entries()
+    status, out, err = run("losses", "--short")
+    assert (status, err) == (0, "")
+    assert [line.split("  ")[0].strip() for line in out.splitlines()] == [entry.name for entry in listed]
+    assert re.search(r"^log_loss +pointwise loss +logit, prob, logprob$", out, re.MULTILINE)
+    assert run("losses", "bce", "--short")[1].split()[0] == "log_loss"
+    described = json.loads(run("losses", "--format", "json")[1])
+    assert [entry["name"] for entry in described] == [entry.name for entry in listed]
+    assert all(entry["formula"] and entry["predictions"] for entry in described)
+    (one,) = json.loads(run("losses", "ne", "--format", "json")[1])
+    assert (one["name"], one["aliases"]) == ("normalized_entropy", ["ne"])
+
+
+def test_near_names_exist() -> None:
+    from fastloss.metrics import names
+
+    near = {name for _, found in names._NEAR for name in found}
+    absent = {name for found, _ in names._NEAR for name in found}
+    assert near <= set(names.known_names())
+    assert not absent & set(names.known_names())
+
+
+def test_losses_show_losses_alone() -> None:
+    shown = set(dir(fastloss.losses))
+    assert {"BinaryCrossentropy", "OverLists", "define", "LOSSES"} <= shown
+    assert not {"Any", "Interval", "annotations", "base", "binary_crossentropy", "_read_column"} & shown
+    assert all(hasattr(fastloss.losses, name) for name in shown)
 
 
 def test_the_listing_in_docs_is_up_to_date() -> None:

@@ -28,7 +28,7 @@ def test_the_log_is_the_same_every_time_and_has_nulls_where_logs_have_them() -> 
     log = make_log(20_000)
     assert log.equals(make_log(20_000))
     nulls = {name: log[name].null_count for name in log.column_names}
-    assert all(0 < nulls.pop(name) < 500 for name in ("click", "score_a", "score_b", "country"))
+    assert all(0 < nulls.pop(name) < 500 for name in ("click", "score_a", "score_b", "p_a", "p_b", "country"))
     assert set(nulls.values()) == {0}
 
 

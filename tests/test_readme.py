@@ -19,12 +19,11 @@ import pytest
 
 import fastloss as fl
 from fastloss.cli import main
-from fastloss.demo import make_log, run_demo
+from fastloss.demo import run_demo, write_log
 from fastloss.report.formats import FORMATS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-DAYS = 2
 
 
 def blocks_of(heading: str) -> list[str]:
@@ -44,16 +43,7 @@ def printed_by(code: str) -> tuple[str, dict[str, Any]]:
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the logs that the README's commands read."""
     folder = tmp_path_factory.mktemp("readme")
-    log = make_log(200_000)
-    for model in "ab":
-        if f"p_{model}" not in log.column_names:
-            # A null stays one, as NaN would not.
-            score = log[f"score_{model}"].to_numpy(zero_copy_only=False).astype(np.float64)
-            log = log.append_column(f"p_{model}", pa.array(1.0 / (1.0 + np.exp(-score)), from_pandas=True))
-    for day in range(DAYS):
-        path = folder / "logs" / f"day=2026-03-0{day + 1}" / "part-0.parquet"
-        path.parent.mkdir(parents=True)
-        pq.write_table(log.slice(day * (len(log) // DAYS), len(log) // DAYS), path)
+    write_log(folder / "logs", 200_000)
     (folder / "slates").mkdir()
     slates = pa.table({"clicked": [[0, 1, 0], [1, 0]], "scores": [[0.3, 2.1, -1.0], [0.2, 0.9]]})
     pq.write_table(slates, folder / "slates" / "part-0.parquet")

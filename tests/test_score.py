@@ -756,6 +756,19 @@ def test_top_resumes_and_skips(log: Path, tmp_path: Path) -> None:
     assert [(entry["file"], entry["row_group"]) for entry in skipped] == [(str(log / "day=1/b.parquet"), 0)]
 
 
+@pytest.mark.parametrize("name", ["top.csv", "top", "top.json"])
+def test_rows_of_the_largest_losses_are_parquet_by_name_too(tmp_path: Path, name: str) -> None:
+    table = pa.table({"click": [0, 1], "score": [0.5, -0.5]})
+    request: dict[str, Any] = {"label": "click", "logit": "score", "loss": "log_loss"}
+    with pytest.raises(
+        UsageError, match=rf"{name}' would hold Parquet; give it a name in \.parquet or \.parq or \.pq"
+    ):
+        fl.score(table, tmp_path / name, **request, top=1)
+    with pytest.raises(UsageError, match="would hold Parquet"):
+        fl.score(table, tmp_path / name, **request)
+    assert not list(tmp_path.iterdir())
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # The command
 

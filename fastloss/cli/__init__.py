@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 command(*bound.args, **bound.kwargs)
             return 0
         except CycloptsError as error:
-            complain(f"{error} See fastloss --help.")
+            complain(f"{error} See {' '.join(('fastloss', *(error.command_chain or ())))} --help.")
         except FastlossError as error:
             complain(_with_options(str(error)))
         except MemoryError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -165,17 +165,33 @@ def write_scores(
 
 
 @app.command(name="losses")
-def show_losses(name: str | None = None, /) -> int:
+def show_losses(
+    name: str | None = None,
+    /,
+    *,
+    short: Annotated[bool, Parameter(negative=())] = False,
+    format: Literal["table", "json"] = "table",
+) -> int:
     """List every loss and metric: formula, labels, predictions, parameters, aliases, source.
 
     Parameters
     ----------
     name
         One loss or metric, by its name or an alias.
+    short
+        One line for each: name, kind and predictions.
+    format
+        json is a list of objects.
     """
-    from fastloss.report.losses import render_losses
+    from fastloss.report.losses import describe_losses, render_losses, render_short
 
-    emit(render_losses(name))
+    if format == "json":
+        import json
+
+        described = describe_losses(name)
+        emit(json.dumps(described, indent=2, ensure_ascii=False), is_json=True)
+    else:
+        emit((render_short if short else render_losses)(name))
     return 0
 
 

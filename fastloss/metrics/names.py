@@ -43,6 +43,31 @@ _LOSSES = {name: loss for loss in (*LOSSES, *RANKINGS) for name in (loss.name, *
 _METRICS: dict[str, Any] = {metric.name: metric for metric in METRICS}
 _METRICS |= {alias: _METRICS[name] for alias, name in ALIASES.items()}
 
+# What a user may look for and does not find, and what comes near it.
+_NEAR: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("ece", "expected_calibration_error", "mce", "ace"), ("calibration", "copc", "brier_score")),
+    (("auc", "auroc", "roc_auc_score", "gini", "gauc"), ("roc_auc", "normalized_entropy")),
+    (("pr_auc", "auprc", "average_precision", "average_precision_score"), ("roc_auc", "log_loss")),
+    (("accuracy", "accuracy_score", "error_rate", "precision", "recall", "f1", "f1_score", "mcc"), ("zero_one",)),
+    (("ndcg", "dcg", "map", "mrr", "hit_rate", "precision_at_k", "recall_at_k"), ("approx_ndcg_loss", "list_net")),
+    (("ks", "ks_statistic", "lift"), ("roc_auc", "relative_information_gain")),
+    (("r2", "r2_score"), ("mean_squared_error", "root_mean_squared_error")),
+    (("bias", "mean_label", "base_rate"), ("ctr", "mean_prediction", "calibration")),
+)
+_EVIDENCE = {"n": "n", "count": "n", "rows": "n", "weight": "weight", "positives": "n_positive, beside ctr"}
+
+
+def unknown_metric(name: str) -> str:
+    """Say that there is no metric of a name, and what comes near."""
+    if name in _EVIDENCE:
+        return f"{name!r} is no metric: every value comes with it, as {_EVIDENCE[name]}."
+    known = known_names()
+    wanted = name.lower().replace("-", "_")
+    for names, near in _NEAR:
+        if wanted in names and (there := [repr(each) for each in near if each in known]):
+            return f"There is no metric {name!r} (yet). What comes near: {', '.join(there)}."
+    return f"No metric or loss is called {name!r}. {nearest_names(name, known)}"
+
 
 def known_names() -> list[str]:
     """Return every name and alias that `parse_metric` knows."""
@@ -68,7 +93,7 @@ def parse_metric(given: object) -> Metric:
         return _with_parameters(_METRICS[name], name, parameters)
     loss = _LOSSES.get(name) or DEFINED.get(name)
     if loss is None:
-        raise UsageError(f"No metric or loss is called {name!r}. {nearest_names(name, known_names())}")
+        raise UsageError(unknown_metric(name))
     known = [field.name for field in fields(loss)]
     unknown = [parameter for parameter in parameters if parameter not in known]
     if unknown:

@@ -6,10 +6,11 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
-from fastloss.errors import UsageError, nearest_names
+from fastloss.errors import UsageError
 from fastloss.metrics.base import Metric
-from fastloss.metrics.names import ALIASES, METRICS, known_names
+from fastloss.metrics.names import ALIASES, METRICS, unknown_metric
 from fastloss_kernels.domain import Interval
 from fastloss_kernels.losses import LOSSES, BinaryLoss, ListwiseLoss, Loss
 from fastloss_kernels.rankings import RANKINGS
@@ -39,6 +40,30 @@ def entries() -> list[Entry]:
     return [_loss_entry(loss) for loss in (*LOSSES, *RANKINGS)] + [_metric_entry(metric) for metric in METRICS]
 
 
+def _listed(name: str | None) -> list[Entry]:
+    listed = entries()
+    if name is not None:
+        listed = [entry for entry in listed if name in (entry.name, *entry.aliases)]
+        if not listed:
+            raise UsageError(unknown_metric(name))
+    return listed
+
+
+def render_short(name: str | None = None) -> str:
+    """Return a line for each loss and metric: its name, its kind, and what predictions it reads."""
+    lines = [(entry.name, entry.kind, dict(entry.facts)["predictions"]) for entry in _listed(name)]
+    widths = [max(len(line[column]) for line in lines) for column in range(2)]
+    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in lines)
+
+
+def describe_losses(name: str | None = None) -> list[dict[str, Any]]:
+    """Return the listing as plain values: name, aliases, kind, and the text under each heading."""
+    return [
+        {"name": entry.name, "aliases": list(entry.aliases), "kind": entry.kind, **dict(entry.facts)}
+        for entry in _listed(name)
+    ]
+
+
 def render_losses(name: str | None = None) -> str:
     """Return the listing as plain text; with a name or an alias, that entry alone.
 
@@ -47,11 +72,7 @@ def render_losses(name: str | None = None) -> str:
     UsageError
         If nothing has that name.
     """
-    listed = entries()
-    if name is not None:
-        listed = [entry for entry in listed if name in (entry.name, *entry.aliases)]
-        if not listed:
-            raise UsageError(f"No metric or loss is called {name!r}. {nearest_names(name, known_names())}")
+    listed = _listed(name)
     blocks = [] if name is not None else [_INTRODUCTION]
     for entry in listed:
         aliases = f" ({', '.join(entry.aliases)})" if entry.aliases else ""

@@ -8,6 +8,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 
 from fastloss.errors import UsageError
+from fastloss.files import is_device
 from fastloss.sources.listing import SUFFIXES, LogFile, is_hidden
 
 # What the user named, with the files found there.
@@ -35,6 +36,8 @@ def check_file_target(target: Path) -> None:
         raise UsageError(f"The output {str(target)!r} is a folder, and there is one file to write; name the file.")
     if not target.absolute().parent.is_dir():
         raise UsageError(f"The output {str(target)!r} lies in a folder that does not exist; create it.")
+    if target.suffix.lower() not in SUFFIXES and not is_device(target):
+        raise UsageError(f"The output {str(target)!r} would hold Parquet; give it a name in {' or '.join(SUFFIXES)}.")
 
 
 def refuse_target_in_log(target: Path, entries: Sequence[object]) -> None:

@@ -122,11 +122,23 @@ class Loss:
         return f"{self.name}({', '.join(changed)})" if changed else self.name
 
     def __call__(self, label: Any, **prediction: Any) -> Any:
-        """Return the loss of each row, float64 of shape ``(n_rows,)``."""
+        """Return the loss of each row, float64 of shape ``(n_rows,)``.
+
+        Parameters
+        ----------
+        label : array or column
+            The label of each row: NumPy, Arrow, Polars or pandas, or a sequence of numbers. A null gives NaN.
+        **prediction : array or column
+            The prediction, by the name of its space, as in ``logit=x``: one of logit, prob, logprob, margin and value,
+            as far as the loss has a formula for it.
+        """
         return self._evaluate(label, prediction, derivatives=False)[0]
 
     def gradient(self, label: Any, **prediction: Any) -> Any:
-        """Return the derivative of each row's loss by its prediction, float64 of shape ``(n_rows,)``."""
+        """Return the derivative of each row's loss by its prediction, float64 of shape ``(n_rows,)``.
+
+        It takes the parameters of a call.
+        """
         return self._evaluate(label, prediction, derivatives=True)[1]
 
     def gradient_hessian(self, label: Any, **prediction: Any) -> Any:
@@ -223,7 +235,16 @@ class ListwiseLoss(Loss):
         return FINITE if space == "value" else super().prediction_range(space)
 
     def __call__(self, label: Any, **prediction: Any) -> Any:
-        """Return the loss of each list, float64 of shape ``(n_lists,)``."""
+        """Return the loss of each list, float64 of shape ``(n_lists,)``.
+
+        Parameters
+        ----------
+        label : array or column
+            The label of each candidate, or the index of the right one: a list column, a 2-D array, a list of arrays.
+        **prediction : array or column
+            The prediction, by the name of its space, as in ``logit=x``: one of logit, prob, logprob, margin and value,
+            as far as the loss has a formula for it.
+        """
         return super().__call__(label, **prediction)
 
     def gradient(self, label: Any, **prediction: Any) -> Any:
