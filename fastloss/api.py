@@ -85,26 +85,29 @@ def evaluate(
     label_domain : {"01", "pm1"}
         ``"pm1"`` for labels −1 and +1: they count as 0 and 1 in every metric.
     reduction : {"mean", "sum", "sum_over_batch_size", "sum_by_nonzero_weights"}, optional
-        How a loss is summed up: Σw·l/Σw, the default; Σw·l; Σw·l/n, where n counts the rows of weight 0 too (rows left
-        out for another cause do not count); or Σw·l/n over the rows whose weight is not 0. Metrics that are no losses
-        keep their own formula. A value for each row is what `score` writes.
+        How a loss is summed up. Metrics that are no losses keep their own formula; `score` writes each row's value.
+
+        - ``"mean"``, the default: Σw·l/Σw;
+        - ``"sum"``: Σw·l;
+        - ``"sum_over_batch_size"``: Σw·l/n, where n counts the used rows and those of weight 0;
+        - ``"sum_by_nonzero_weights"``: Σw·l/n, where n counts the used rows.
     list_reduction : {"row", "element"}, optional
-        How a pointwise loss is taken over list columns: the mean in each list, then over lists (the default); or
-        each candidate by itself, the divisor counting the candidates of all lists. The result's n and weight are of
-        lists in both cases.
+        How a pointwise loss is taken over list columns. ``"row"``, the default, averages in each list, then over
+        lists. ``"element"`` takes each candidate by itself, and the divisor counts the candidates of all lists. The
+        result's n and weight are of lists in both cases.
     preset : {"keras", "torch", "sklearn", "xgboost", "lightgbm", "torchrec"}, optional
         The clipping, divisor and unit of another system, so that its number can be reproduced. A `reduction` or
-        `list_reduction` given beside it comes first, and any `saturation` but ``"clip"`` turns its clipping off. It
-        changes no row's fate: probabilities outside [0, 1], which some of these systems clip without a word, are bad
-        rows under `on_bad_row` all the same, and a value over no rows, or weights of sum 0, is None, where Keras has
-        0. Logits are never clipped.
+        `list_reduction` given beside it comes first, and any `saturation` but ``"clip"`` turns its clipping off.
+        Logits are never clipped. Which rows are used does not change: a probability outside [0, 1] is still a bad
+        row, although some of these systems clip it silently. A value over no rows, or over weights of sum 0, is None,
+        where Keras has 0.
     common_rows : bool
-        Evaluate all metrics over the same lists: those that every one of them can use. Left out, a list without a
-        positive label, or without a pair, is left out of the metrics that need one, and `n` says how many each used.
+        Evaluate all metrics over the same lists: those that every one of them can use. Otherwise, a list without a
+        positive label, or without a pair, is left out of the metrics that need one. `n` says how many each used.
     saturation : {"clip", "exact", "error"}
-        What to do where a probability rules out an outcome that happened: clip it at 1e-12, or where the preset does;
-        keep the infinite loss; or stop. Infinite logits are not clipped: their loss stays infinite. How many rows this
-        concerns is part of the result.
+        What to do where a probability rules out an outcome that happened. ``"clip"`` clips it at 1e-12, or where the
+        preset does; ``"exact"`` keeps the infinite loss; ``"error"`` stops. Infinite logits are not clipped: their
+        loss stays infinite. The result says how many rows this concerns.
     on_bad_row : {"raise", "drop"}
         Stop at a NaN, a value outside its domain or a negative weight; or leave the row out and count it.
     on_bad_file : {"raise", "skip"}

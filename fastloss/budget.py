@@ -1,4 +1,4 @@
-"""How a log is read: threads, memory and batches. None of it can change a digit of a result."""
+"""The budget of a scan: threads, memory and batches. None of it can change a digit of a result."""
 
 from __future__ import annotations
 

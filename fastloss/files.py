@@ -1,6 +1,6 @@
 """Files of this machine: written whole or not at all, by one process at a time, and never over the log.
 
-A file is written under a hidden name in its folder and renamed when it is complete. So whatever stops the process, the
+A file is written under a hidden name in its folder and renamed when it is complete. However the process stops, the
 files under their own names are whole. (Renaming protects from everything that ends the process, not from a power cut.)
 The hidden file is locked while it is written, and removed when writing fails or is interrupted.
 """

@@ -33,7 +33,7 @@ _FORM = "write METRIC > NUMBER, MODEL.METRIC > MODEL.METRIC or KEY=VALUE: METRIC
 
 @dataclass(frozen=True)
 class Side:
-    """What is compared: a number, or a metric of every model or of one."""
+    """One side of a comparison: a number, or a metric of every model or of one."""
 
     number: float | None = None
     metric: str = ""

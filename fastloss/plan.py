@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def request(self) -> Request:
-        """What was asked."""
+        """The request."""
         return self.evaluation.request
 
     @property
@@ -56,7 +56,7 @@ class Plan:
 
     @property
     def read_options(self) -> ReadOptions:
-        """What the source needs to know."""
+        """The options that the source needs."""
         return _read_options(self.execution)
 
     @property

@@ -1,4 +1,4 @@
-"""What is asked of a log: a value that can be hashed, compared, written as JSON and read back."""
+"""Requests: the question to a log, as a value that can be hashed, compared, written as JSON and read back."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Model:
 
 @dataclass(frozen=True)
 class ColumnType:
-    """What a result may depend on of a column's type.
+    """The facts of a column's type that a result may depend on.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class ColumnType:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to compute, as far as it can change a number.
+    """A request, as far as it can change a number.
 
     Attributes
     ----------

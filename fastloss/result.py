@@ -135,7 +135,7 @@ def value_at(grouping: GroupingValues, position: int, column: ModelValues) -> Va
 
 
 class Result:
-    """What `fastloss.evaluate` returns.
+    """The result of `fastloss.evaluate`.
 
     ``result["log_loss"]`` is the total's value: a float for a single model, else a dict by model.
     ``result["log_loss", {"country": "DE"}]`` is that of a slice. `values` lists everything: first the total, then the

@@ -1,7 +1,7 @@
 """The scan: tasks of a source, evaluated wherever an executor runs them, merged whole into one state.
 
 This is the only place where engine and source meet. Exact sums make the order of merging irrelevant, and errors are
-reported for the first task that has one, whatever the timing.
+reported for the first task that has one, independent of timing.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def evaluate_task(engine: Engine, task: Task) -> EvaluationState:
 
 @dataclass(frozen=True)
 class TaskWork:
-    """What is done with each task. It can be pickled, and sent to another process.
+    """The work on each task. It can be pickled, and sent to another process.
 
     Attributes
     ----------

@@ -47,7 +47,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class StateHead:
-    """What a state file says of itself: all but the arrays.
+    """The header of a state file: all but the arrays.
 
     Attributes
     ----------

@@ -57,7 +57,7 @@ class _Arguments:
 
 @dataclass(frozen=True, kw_only=True)
 class LossOptions(_Arguments):
-    """What every command takes that computes losses.
+    """The options of every command that computes losses.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class LossOptions(_Arguments):
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class RequestOptions(LossOptions):
-    """What `fastloss.evaluate` computes.
+    """The options of what `fastloss.evaluate` computes.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class RequestOptions(LossOptions):
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptions(LossOptions):
-    """What `fastloss.score` computes.
+    """The options of what `fastloss.score` computes.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ class ScanOptions(ReadingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressOptions:
-    """What every command takes that reads a log.
+    """The options of every command that reads a log.
 
     Parameters
     ----------

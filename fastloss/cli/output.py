@@ -1,4 +1,4 @@
-"""What a command writes: its result to stdout or to a file, everything else as lines on stderr."""
+"""Output of commands: the result to stdout or to a file, everything else as lines on stderr."""
 
 from __future__ import annotations
 

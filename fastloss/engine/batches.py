@@ -1,4 +1,4 @@
-"""How a batch is checked, and cut where it holds long lists: what the engine and scoring share."""
+"""Batches, checked and cut where they hold long lists: shared by the engine and scoring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows of a batch can be used, for columns of one number a row; and the prose of refusals, for lists too."""
+"""Checks of columns of one number a row; and the messages of refusals, for lists too."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SMALLEST = 5e-324
 
 @dataclass
 class ModelRows:
-    """What one model reads of a batch.
+    """The rows of a batch that one model uses.
 
     Attributes
     ----------

@@ -30,7 +30,7 @@ from fastloss.states.ledger import Place
 
 
 class _RowSetWork(NamedTuple):
-    """What is done with one set of rows of a model."""
+    """The work on one set of rows of a model."""
 
     model: ModelFacts
     rows: RowSet

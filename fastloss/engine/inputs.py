@@ -1,4 +1,4 @@
-"""What loops read of a batch: one number a row, or lists. Both classes have the same members."""
+"""The inputs of loops: one number a row, or lists. Both classes have the same members."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Inputs(Protocol):
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """What a loop takes before the parameters of its formula."""
+        """The arguments of a loop before the parameters of its formula."""
 
     @property
     def n_values(self) -> int:

@@ -1,4 +1,4 @@
-"""Which lists of a batch can be used, and by which metrics."""
+"""Checks of list columns: the lists that can be used, and by which metrics."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class ListChecks:
             if allowed.without_zero:
                 outside |= lists.values == 0.0
             if lists.elements_valid is not None:
-                # What stands for a null element is no number of the log.
+                # Whatever stands for a null element does not come from the log.
                 outside &= lists.elements_valid
             selection.drop_elements(outside, Cause(causes.OUTSIDE_DOMAIN, column, role), lists)
 

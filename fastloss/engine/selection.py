@@ -1,4 +1,4 @@
-"""Which rows of a batch are in use, and why the others are not."""
+"""The selection of a batch's rows: those in use, and why the others are not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Mask = NDArray[np.bool_]
 
 
 class Selection:
-    """Which rows of a batch are still in use. Drops are counted in the ledger as they happen."""
+    """The rows of a batch that are still in use. Drops are counted in the ledger as they happen."""
 
     def __init__(self, ledger: Ledger, place: Place, keep: Mask | None = None) -> None:
         self._ledger = ledger

@@ -1,4 +1,4 @@
-"""What a metric is: which statistics it keeps, and the numbers that it evaluates them to."""
+"""Metrics: which statistics one keeps, and the numbers that it evaluates them to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MEAN_SPACES = (*PROBABILITY_SPACES, "value")
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a metric may know of a model.
+    """The facts of a model that a metric may use.
 
     Attributes
     ----------
@@ -157,7 +157,7 @@ class MetricValues:
 
 
 class Metric(Protocol):
-    """What a request is resolved to."""
+    """A metric as a request is resolved to it."""
 
     @property
     def name(self) -> str:

@@ -17,7 +17,7 @@ from fastloss_kernels.losses import ListwiseLoss, Loss
 
 @dataclass(frozen=True)
 class InputTransform:
-    """What is done to predictions, and to labels beside lists of them, before a loss reads them.
+    """How predictions, and labels beside lists of them, are changed before a loss reads them.
 
     Attributes
     ----------

@@ -86,7 +86,7 @@ class GroupingValues:
 
 
 class _Evaluated(Mapping[StateSpec, Any]):
-    """What columns evaluate to; each is evaluated once, when it is asked for."""
+    """The values of columns; each column is evaluated once, when it is asked for."""
 
     def __init__(self, columns: Mapping[StateSpec, StateColumn]) -> None:
         self._columns = columns

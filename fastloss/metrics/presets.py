@@ -1,7 +1,7 @@
 """Presets: what another system clips, divides by and counts in, so that its numbers can be reproduced.
 
 A preset changes how a number is computed, never which rows are used: a probability outside [0, 1], which some of these
-systems clip without a word, stays a bad row, and a value over no rows, or over weights of sum 0, stays null, where
+systems clip silently, stays a bad row, and a value over no rows, or over weights of sum 0, stays null, where
 Keras has 0. Clipping applies to probabilities and their logarithms; the formulas from logits are exact everywhere, and
 so are those from probabilities that are well inside (0, 1), where these systems round in float32.
 
@@ -116,7 +116,10 @@ class Preset:
     ignored_class: int | None = None
 
     def needs(self, loss: ListwiseLoss) -> str:
-        """Return what a list must hold to be counted: no system leaves one out because no label in it is positive."""
+        """Return the least that a list must contain.
+
+        Presets count a list without a positive label wherever the loss is defined there, as those systems do.
+        """
         return "candidate" if loss.needs == "positive" and loss.counts_no_positive else loss.needs
 
     def reduction_of(self, loss: Loss) -> Reduction:

@@ -1,4 +1,4 @@
-"""What is summed or counted over rows: the quantities of metrics, each declared once."""
+"""The quantities that metrics sum or count over rows, each declared once."""
 
 from __future__ import annotations
 

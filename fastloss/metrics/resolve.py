@@ -97,7 +97,7 @@ class Evaluation:
 
     @property
     def bounded_bytes(self) -> int:
-        """What a state takes at most beside what grows with its slices."""
+        """The most bytes of a state that do not grow with its slices."""
         return sum(map(bounded_bytes, self.specs)) * len(self.groupings)
 
     def asked(self) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class Evaluation:
 
     @cached_property
     def said(self) -> list[str]:
-        """What the preset does to what was asked, in words."""
+        """The changes that the preset makes to this request, in words."""
         return self.conventions.describe(self.losses, [model.space for model in self.models])
 
     def custom(self) -> list[list[str]]:

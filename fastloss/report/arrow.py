@@ -61,7 +61,7 @@ def write(result: Reported, view: View, *, as_file: bool) -> bytes:
 
 
 def _keys(column: KeyColumn, positions: NDArray[np.int64]) -> pa.Array:
-    """Return slice keys as booleans, integers or text, whatever they all are."""
+    """Return slice keys as booleans, integers or text, by the type that all of them have."""
     if isinstance(column.values, np.ndarray):
         return pa.array(column.values[positions], mask=None if column.null is None else column.null[positions])
     if isinstance(column.values, Texts):

@@ -1,4 +1,4 @@
-"""What reports are made from: the plain values that `Result.shown` returns, also those of a stored result."""
+"""The content of reports: the plain values that `Result.shown` returns, also those of a stored result."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _INTRODUCTION = (
 
 @dataclass(frozen=True)
 class Entry:
-    """What the listing says about one loss or metric; `facts` are pairs of a heading and a text."""
+    """The listing of one loss or metric; `facts` are pairs of a heading and a text."""
 
     name: str
     aliases: tuple[str, ...]

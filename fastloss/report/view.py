@@ -1,4 +1,4 @@
-"""Which slices of a result a report has, and in which order; and what a report may ask of a result."""
+"""Views: the slices of a result that a report has, and their order; and the members of a result that it may use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class View:
 
 
 class Reported(Protocol):
-    """What is written: `fastloss.Result`."""
+    """The members of `fastloss.Result` that reports read."""
 
     @property
     def groupings(self) -> Sequence[GroupingValues]:

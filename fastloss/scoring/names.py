@@ -1,4 +1,4 @@
-"""Where outputs go: the file or folder that the user names, and each output's name below a folder."""
+"""The places of outputs: the file or folder that the user names, and each output's name below a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of scoring: a request of one model and one loss, and what an output holds of it."""
+"""Score requests: one model and one loss, and the part of the request that an output holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLACE_COLUMNS = ("file", "row_group", "row")
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRequest:
-    """What to write, as far as it can change an output.
+    """A score request, as far as it can change an output.
 
     Attributes
     ----------

@@ -16,7 +16,7 @@ from fastloss.scoring.plan import ScorePlan
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """What `fastloss.score` returns.
+    """The account that `fastloss.score` returns.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The loss, gradient and hessian of each row of a task, for columns of numbers and of lists alike."""
+"""The loss, gradient and hessian of each row of a task, for columns of numbers and for columns of lists."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def run_score(score_plan: ScorePlan, report: Callable[[Progress], None] | None =
 
 
 class _Run:
-    """What is done of a plan. Complete outputs are counted as done."""
+    """The progress of a plan. Complete outputs are counted as done."""
 
     def __init__(self, score_plan: ScorePlan, report: Callable[[Progress], None] | None) -> None:
         self._score_plan = score_plan

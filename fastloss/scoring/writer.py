@@ -1,7 +1,7 @@
 """Outputs as Parquet files, each written whole or not at all.
 
 Text is read, and written, as Arrow dictionaries, which saves most of the time and memory that it would take. The files
-declare the plain type all the same: Arrow's schema is put into their metadata by hand.
+still declare the plain type: Arrow's schema is put into their metadata by hand.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def _as_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _declared_type(kind: pa.DataType, logged: pa.DataType) -> pa.DataType:
-    """Return the type that a kept column has for its readers: that of the log, whatever it was read as."""
+    """Return the type that a kept column has for its readers: its type in the log, even if it was read as another."""
     if not pa.types.is_dictionary(kind) or pa.types.is_dictionary(logged):
         return kind
     return logged if is_text(kind.value_type) and is_text(logged) else kind.value_type

@@ -1,4 +1,4 @@
-"""Where rows come from: Parquet files, Arrow streams and frames, Polars lazy frames, behind one protocol."""
+"""Sources of rows: Parquet files, Arrow streams and frames, Polars lazy frames, behind one protocol."""
 
 from __future__ import annotations
 

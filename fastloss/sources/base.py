@@ -1,4 +1,4 @@
-"""What a source of rows is: tasks that are read whole or not at all, and the facts that a plan needs before them."""
+"""Sources of rows: tasks that are read whole or not at all, and the facts that a plan needs before them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Task:
 
 @dataclass(frozen=True)
 class SourceSummary:
-    """What a source holds, as far as it is known before a row is read.
+    """The content of a source, as far as it is known before a row is read.
 
     Attributes
     ----------

@@ -75,7 +75,7 @@ def list_files(entries: Iterable[str]) -> list[LogFile]:
 
     A folder means all files below it that end in .parquet, .parq or .pq. Names that begin with ``_`` or ``.`` are
     skipped in folders and globs, unless the pattern spells them out or, as in Spark, they are ``key=value``. A folder
-    that a glob matches is listed like one named outright.
+    that a glob matches is listed like one that is named directly.
 
     Every ``key=value`` folder of a path, the part that the user spelled out included, is a Hive partition key; both
     sides are URL-decoded. So ``logs/``, ``logs/day=*/`` and the shell's own expansion of that give the same keys.

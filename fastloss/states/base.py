@@ -1,4 +1,4 @@
-"""What is kept for each slice: the specification of a statistic, and the column that holds it for many slices."""
+"""Statistics of slices: the specification of one, and the column that holds it for many slices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RowSet(NamedTuple):
     model : int
         The model whose prediction must be usable, by its position in the request.
     needs : tuple of str
-        Of list columns, what a list must hold: "candidate", "positive", "pair". Empty for single predictions.
+        Of list columns, what a list must hold: "candidate", "positive", "pair". Empty for pointwise columns.
     """
 
     model: int

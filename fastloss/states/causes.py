@@ -1,4 +1,4 @@
-"""Why a row is left out: every cause, once."""
+"""The causes for which a row is left out, each once."""
 
 from __future__ import annotations
 

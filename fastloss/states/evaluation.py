@@ -13,7 +13,7 @@ from fastloss.states.slices import SliceTable
 
 @dataclass
 class EvaluationState:
-    """What a task contributes, and what tasks merge into.
+    """The state of a task, and of all tasks merged.
 
     Attributes
     ----------

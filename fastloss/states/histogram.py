@@ -86,7 +86,7 @@ class ScoreHistogram:
 
     @property
     def most_bytes(self) -> int:
-        """What all slices take together at most, with the index, beside the buckets that each may have."""
+        """The most bytes of all slices together, with the index, beside the buckets that each may have."""
         return max(self.score_bytes, self.bucket_bytes) * 3 // 2
 
     def identity(self) -> ScoreHistogramColumn:

@@ -1,4 +1,4 @@
-"""What a state was computed from, so that no row counts twice."""
+"""The inputs that a state was computed from, so that no row counts twice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Input(NamedTuple):
-    """What tells whether an input has changed; a stream or a frame has neither, and counts once.
+    """The facts that tell whether an input has changed; a stream or a frame has neither, and counts once.
 
     Attributes
     ----------

@@ -26,7 +26,7 @@ class Location(NamedTuple):
 
     @property
     def order(self) -> tuple[str, int, int]:
-        """What locations are ordered by, whichever was found first."""
+        """The key that locations are sorted by."""
         return self.origin, -1 if self.row_group is None else self.row_group, self.row
 
     def describe(self) -> str:

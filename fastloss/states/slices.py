@@ -77,7 +77,7 @@ Values = IntegerKeys | Texts | Sequence[Key]
 
 
 class KeyValues(Protocol):
-    """What the codes of a key column mean: `fastloss.columns.base.Keys`, or anything with these members."""
+    """The meaning of a key column's codes: `fastloss.columns.base.Keys`, or anything with these members."""
 
     @property
     def values(self) -> Values:

@@ -19,10 +19,10 @@ from fastloss_kernels.exact_sum import ADDITIONS_BEFORE_CARRY, LIMBS, ExactSums,
 
 # Seven limbs and three counts; most losses need five.
 _TYPICAL_WORDS = 10
-# The window of terms of about 1; a window is never shorter.
 # Of so few slices the full window takes no memory to speak of.
 FEW_SLICES = 256
 _ALL_ONES = 0xFFFF_FFFF
+# The window of terms of about 1; a window is never shorter.
 _UNIT_WINDOW = (32, 35)
 # Terms wait while there are this many a slice: at 12 bytes each, they take less than accumulators.
 _MOST_WAITING = 2

@@ -1,1 +1,1 @@
-"""How a statistic takes in a batch: one file for each kind of state."""
+"""Updates: a statistic takes in a batch. One file for each kind of state."""

@@ -1,4 +1,4 @@
-"""What an update is."""
+"""The type of updates."""
 
 from __future__ import annotations
 

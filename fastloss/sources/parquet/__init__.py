@@ -15,7 +15,7 @@ error.
 
 A ``key=value`` folder in a path is a partition key, a column at the end of the schema: int64 if every file's value is
 an integer, else string. Where a file also has a column of that name, selecting it is an error: pyarrow, Polars, DuckDB
-and Spark take the path's value without a word, and the file may hold others.
+and Spark take the path's value silently, and the file may hold others.
 
 `footers` plans a file and opens it, `partitions` makes columns of a path's keys, `decoders` lists the libraries that
 decode, one module each, and `source` is the log.

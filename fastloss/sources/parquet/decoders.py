@@ -25,7 +25,7 @@ DECODERS: Mapping[str, str] = {
 
 
 class Decoder(Protocol):
-    """What a module of a decoder has.
+    """The members of a decoder's module.
 
     Attributes
     ----------

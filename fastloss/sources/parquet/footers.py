@@ -54,7 +54,7 @@ class Footer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """What a footer promises of one row group's selected columns; bytes of text by leaf."""
+    """The promises of a footer for one row group's selected columns; bytes of text by leaf."""
 
     number: int
     first_row: int
@@ -66,7 +66,7 @@ class RowGroup:
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """What reading one file takes, for one selection of columns; the same in every process.
+    """All that is needed to read one file, for one selection of columns; the same in every process.
 
     `source` names the source that has read the footer: another may find another file under the same path.
     """
@@ -133,7 +133,7 @@ def opened(
 
 @contextlib.contextmanager
 def reading(file: LogFile, row_group: int | None = None) -> Iterator[None]:
-    """Turn whatever a decoder raises into a ReadError that names the file and the row group."""
+    """Turn any error of a decoder into a ReadError that names the file and the row group."""
     try:
         yield
     except (FastlossError, MemoryError):

@@ -320,7 +320,7 @@ def _read(file: PlannedFile, row_group: RowGroup, selection: Selection, options:
 
 
 def _family(kind: pa.DataType) -> str | None:
-    """Return what a type stores, whatever the width; None for an all-null column, which may stand for anything."""
+    """Return the kind of value that a type stores; None for an all-null column, which may stand for anything."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_null(kind):
