@@ -159,8 +159,6 @@ def evaluate(
     A process that was forked while another thread evaluated cannot evaluate, and one that was forked after Polars was
     used cannot use `reader` "polars": start processes by the method "spawn".
     """
-    if state is not None and isinstance(log, str | os.PathLike | list | tuple):
-        refuse_output_in_log(state, [os.fspath(entry) for entry in (log if isinstance(log, list | tuple) else [log])])
     plan = make_plan(
         log,
         label=label,
@@ -189,6 +187,10 @@ def evaluate(
         executor=executor,
         device=device,
     )
+    if state is not None:
+        check_state_output(state, ())
+        paths = [log] if isinstance(log, str | os.PathLike) else log if isinstance(log, list | tuple) else []
+        refuse_output_in_log(state, [os.fspath(path) for path in paths])
     return run_plan(plan, progress, state)
 
 

@@ -605,6 +605,12 @@ def test_a_state_is_written_over_nothing_that_is_read(sliced: Saved, tmp_path: P
     ):
         with pytest.raises(fl.UsageError, match=words):
             sliced.evaluate(state=output)
+    with pytest.raises(fl.UsageError, match="state is 3; allowed: the path of a file"):
+        sliced.evaluate(state=3)
+    with pytest.raises(fl.UsageError, match="output_state is ''; allowed: the path of a file"):
+        fl.merge(sliced.states, output_state="")
+    with pytest.raises(fl.UsageError, match="may hold paths only"):
+        fl.evaluate([3], **sliced.asked, state=tmp_path / "state.arrow")
     link = tmp_path / "link.arrow"
     os.link(log, link)
     with pytest.raises(fl.UsageError, match="the log's own file"):
