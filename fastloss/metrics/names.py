@@ -43,13 +43,13 @@ _LOSSES = {name: loss for loss in (*LOSSES, *RANKINGS) for name in (loss.name, *
 _METRICS: dict[str, Any] = {metric.name: metric for metric in METRICS}
 _METRICS |= {alias: _METRICS[name] for alias, name in ALIASES.items()}
 
-# What a user may look for and does not find, and what comes near it.
+# What a user may look for, and what comes near it where it is not there.
 _NEAR: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("ece", "expected_calibration_error", "mce", "ace"), ("calibration", "copc", "brier_score")),
     (("auc", "auroc", "roc_auc_score", "gini", "gauc"), ("roc_auc", "normalized_entropy")),
     (("pr_auc", "auprc", "average_precision", "average_precision_score"), ("roc_auc", "log_loss")),
     (("accuracy", "accuracy_score", "error_rate", "precision", "recall", "f1", "f1_score", "mcc"), ("zero_one",)),
-    (("ndcg", "dcg", "map", "mrr", "hit_rate", "precision_at_k", "recall_at_k"), ("approx_ndcg_loss", "list_net")),
+    (("ndcg", "dcg", "map", "hit_rate", "precision_at_k", "recall_at_k"), ("reciprocal_rank", "approx_ndcg_loss")),
     (("ks", "ks_statistic", "lift"), ("roc_auc", "relative_information_gain")),
     (("r2", "r2_score"), ("mean_squared_error", "root_mean_squared_error")),
     (("bias", "mean_label", "base_rate"), ("ctr", "mean_prediction", "calibration")),
