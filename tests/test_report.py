@@ -169,10 +169,11 @@ def test_positives_of_many_rows_and_slices_are_those_of_polars() -> None:
         y=(pl.int_range(n) * 7919 % 13 == 0).cast(pl.Int8),
         x=(pl.int_range(n) % 17) / 8.0 - 1.0,
         few=pl.int_range(n) * 31 % 7,
+        some=pl.int_range(n) * 31 % 101,
         many=pl.int_range(n) * 104_729 % 4_001,
     )
-    found = fl.evaluate(frame, label="y", logit="x", metrics="ctr", by=["few", "many"])
-    for key in ("few", "many"):
+    found = fl.evaluate(frame, label="y", logit="x", metrics="ctr", by=["few", "some", "many"])
+    for key in ("few", "some", "many"):
         expected = dict(frame.group_by(key).agg(pl.col("y").sum()).iter_rows())
         assert {v.slice[key]: v.evidence["n_positive"] for v in found.values if key in v.slice} == expected
     assert found.values[0].evidence["n_positive"] == frame["y"].sum()

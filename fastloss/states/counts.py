@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,6 +15,8 @@ from fastloss_kernels.cpu import slices
 
 # NumPy adds this many to repeated positions in less time than it takes to load a kernel.
 _FEW = 1024
+# In so few runs, flags are counted in a third of the time that it takes to look for them.
+_FEW_RUNS = 64
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,13 @@ class CountColumn:
         if runs.starts is None:
             self._count(runs.positions[np.flatnonzero(flags)])
             return
-        flagged = np.flatnonzero(flags if runs.order is None else flags[runs.order])
-        self._add(np.diff(np.searchsorted(flagged, runs.starts)), runs.positions)
+        ordered = flags if runs.order is None else flags[runs.order]
+        if len(runs.positions) <= _FEW_RUNS:
+            starts = runs.starts.tolist()
+            counts = [np.count_nonzero(ordered[a:b]) for a, b in itertools.pairwise(starts)]
+            self._add(np.array(counts, dtype=np.int64), runs.positions)
+        else:
+            self._add(np.diff(np.searchsorted(np.flatnonzero(ordered), runs.starts)), runs.positions)
 
     def add_lengths(self, runs: SliceRuns) -> None:
         """Count every row."""
