@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastloss_kernels.cpu import sums
+from fastloss_kernels.cpu import slices, sums
 from fastloss_kernels.cpu.pointwise import make_value
 from fastloss_kernels.exact_sum import (
     ACCUMULATOR_WORDS,
@@ -26,6 +26,7 @@ from fastloss_kernels.exact_sum import (
     carry_digits,
     limbs_of,
     make_divide_rows,
+    normalize_words,
 )
 from fastloss_kernels.exact_sum import rounded as round_in_python
 from fastloss_kernels.exact_sum import rounded_quotient as divide_in_python
@@ -122,22 +123,20 @@ def test_quotient_of_sums_is_rounded_once(numerators: list[float], denominators:
 
 
 @given(st.lists(finite, max_size=300), st.integers(1, 40), st.randoms(use_true_random=False))
-def test_sums_by_cell_are_the_sums_of_each_cell(terms: list[float], n_cells: int, random) -> None:
-    cells = np.array([random.randrange(n_cells) for _ in terms], dtype=np.int64)
+def test_sums_by_slice_are_the_sums_of_each_slice(terms: list[float], n_slices: int, random) -> None:
+    row_slices = np.array([random.randrange(n_slices) for _ in terms], dtype=np.int64)
     order = np.empty(len(terms), dtype=np.int64)
-    starts = np.empty(n_cells + 1, dtype=np.int64)
-    sums.make_sort_by_cell()(cells, n_cells, order, starts)
-    assert order.tolist() == np.argsort(cells, kind="stable").tolist()
-    accumulators = np.zeros((n_cells, 2, ACCUMULATOR_WORDS), dtype=np.int64)
-    rows = np.arange(n_cells)[::-1].copy()
-    sorted_terms = np.empty(len(terms))
-    sums.make_take_rows()(np.array(terms, dtype=np.float64), order, sorted_terms)
-    sums.make_add_by_cell()(sorted_terms, starts, rows, accumulators, 1)
-    for cell in range(n_cells):
-        expected = exact([term for term, c in zip(terms, cells, strict=True) if c == cell])
-        total = ExactSum.from_words(accumulators[rows[cell], 1])
+    starts = np.empty(n_slices + 1, dtype=np.int64)
+    sums.make_sort_by_slice()(row_slices, n_slices, order, starts)
+    assert order.tolist() == np.argsort(row_slices, kind="stable").tolist()
+    accumulators = np.zeros((n_slices + 1, ACCUMULATOR_WORDS), dtype=np.int64)
+    positions = np.arange(n_slices)[::-1].copy()
+    slices.make_add_by_run()(np.array(terms, dtype=np.float64), order, starts, positions, accumulators, 0)
+    for k in range(n_slices):
+        expected = exact([term for term, own in zip(terms, row_slices, strict=True) if own == k])
+        total = ExactSum.from_words(accumulators[positions[k]])
         assert Fraction(total.units, 1 << 1088) == expected
-    assert not accumulators[:, 0].any()
+    assert not accumulators[n_slices].any()
 
 
 @given(st.lists(finite, max_size=2000))
@@ -145,7 +144,7 @@ def test_normalizing_keeps_the_number_and_bounds_the_digits(terms: list[float]) 
     accumulator = accumulate(np.array(terms, dtype=np.float64))
     before = ExactSum.from_words(accumulator)
     rows = accumulator.reshape(1, -1)
-    sums.make_normalize()(rows)
+    normalize_words(rows)
     assert ExactSum.from_words(rows[0]) == before
     assert ((rows[0, : LIMBS - 1] >= 0) & (rows[0, : LIMBS - 1] < 1 << 32)).all()
 
@@ -156,7 +155,7 @@ def test_capacity_exceeds_two_to_the_forty_rows() -> None:
     # 2^40 rows of the largest float64, as merged states: only the addition of words is asked of them.
     for _ in range(40):
         accumulator = accumulator + accumulator
-        sums.make_normalize()(accumulator.reshape(1, -1))
+        normalize_words(accumulator.reshape(1, -1))
     total = ExactSum.from_words(accumulator)
     assert Fraction(total.units, 1 << 1088) == Fraction(1.7976931348623157e308) * 2**40
 

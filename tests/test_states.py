@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ from hypothesis import strategies as st
 
 from fastloss.states import slices, sums
 from fastloss.states.base import RowSet, SliceRuns
+from fastloss.states.causes import Cause
 from fastloss.states.counts import Count, CountColumn
+from fastloss.states.ledger import Ledger, Location
 from fastloss.states.slices import SliceTable, Texts
 from fastloss.states.sums import Sum, SumColumn
 from fastloss_kernels.cpu.slices import mix_bits
@@ -487,3 +491,51 @@ def test_few_slices_take_the_full_window_and_give_it_back() -> None:
     assert narrow.evaluate()[2] == exact_sum([0.25, -0.5, 1e-9])
     narrow.merge(wide, positions)
     assert narrow.evaluate()[1] == exact_sum([-2.0, 7.0, -9.0, -2.0, 7.0, -1e200])
+
+
+NULL, NAN = Cause("null_label", "y", "label"), Cause("nan", "x", "prob")
+# The first places of one cause, in the order that holds: by origin, row group and row; of two streams' equal rows, by
+# the number found there.
+PLACES = [
+    Location("a.parquet", 0, 7, -1.0),
+    Location("a.parquet", 1, 2, None),
+    Location("b.parquet", 0, 0, 2.0),
+    Location("stream", None, 3, -2.0),
+    Location("stream", None, 3, -1.0),
+    Location("stream", None, 3, None),
+]
+
+
+def ledger_of(n_read: int, *dropped: tuple[Cause, int, Location]) -> Ledger:
+    ledger = Ledger(n_read)
+    for cause, count, location in dropped:
+        ledger.drop(cause, count, location)
+    return ledger
+
+
+@pytest.mark.parametrize("last", range(1, len(PLACES)))
+def test_ledgers_keep_the_first_place_in_whatever_order_they_merge(last: int) -> None:
+    first = PLACES[last - 1]
+    parts = [
+        ledger_of(10, (NULL, 2, PLACES[last]), (NAN, 1, PLACES[2])),
+        ledger_of(20, (NULL, 3, first)),
+        ledger_of(5),
+        ledger_of(7, (NAN, 4, PLACES[0])),
+    ]
+    before = copy.deepcopy(parts)
+    whole = Ledger(42, {NULL: 5, NAN: 5}, {NULL: first, NAN: PLACES[0]})
+    for order in itertools.permutations(parts):
+        one_by_one = Ledger()
+        for part in order:
+            one_by_one.merge(part)
+        pairs = [Ledger(), Ledger()]
+        for k, part in enumerate(order):
+            pairs[k // 2].merge(part)
+        pairs[0].merge(pairs[1])
+        assert one_by_one == pairs[0] == whole
+    assert parts == before
+
+
+def test_a_ledger_keeps_the_first_place_that_is_dropped() -> None:
+    for places in itertools.permutations(PLACES):
+        assert ledger_of(0, *((NULL, 1, place) for place in places)).first == {NULL: PLACES[0]}

@@ -60,7 +60,7 @@ class Arrangement:
         self._taken: dict[int, tuple[NumberArray, NumberArray]] = {}
         self.rows: Integers | None = None if keep is None else np.flatnonzero(keep)
         self.n_rows = n_batch_rows if self.rows is None else len(self.rows)
-        sort = device.sums.make_sort_by_cell()
+        sort = device.sums.make_sort_by_slice()
         runs = []
         for number, table in enumerate(tables):
             if not table.keys:

@@ -25,9 +25,10 @@ class Location(NamedTuple):
     value: float | None
 
     @property
-    def order(self) -> tuple[str, int, int]:
-        """The key that locations are sorted by."""
-        return self.origin, -1 if self.row_group is None else self.row_group, self.row
+    def order(self) -> tuple[str, int, int, bool, float]:
+        """The key that locations are sorted by: two streams may have one name, and differ in the number alone."""
+        number = 0.0 if self.value is None or self.value != self.value else self.value
+        return self.origin, -1 if self.row_group is None else self.row_group, self.row, self.value is None, number
 
     def describe(self) -> str:
         """Say the place in words."""

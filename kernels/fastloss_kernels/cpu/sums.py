@@ -1,4 +1,4 @@
-"""Loops that add terms to exact accumulators: all of them to one, or each to the accumulator of its cell."""
+"""Loops that add terms to one exact accumulator, order rows by their slices and count what is outside a range."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from fastloss_kernels.cpu.pointwise import make_value_block
 from fastloss_kernels.domain import Row
-from fastloss_kernels.exact_sum import BLOCK_ROWS, LIMBS, add_block, add_term
+from fastloss_kernels.exact_sum import BLOCK_ROWS, add_block
 from fastloss_kernels.jit import compile_cpu
 
 
@@ -26,30 +26,30 @@ def make_add_terms() -> Callable[..., None]:
 
 
 @functools.cache
-def make_sort_by_cell() -> Callable[..., None]:
-    """Make ``sort_by_cell(cells, n_cells, order, starts)``: a stable counting sort of row numbers by cell.
+def make_sort_by_slice() -> Callable[..., None]:
+    """Make ``sort_by_slice(positions, n_slices, order, starts)``: a stable counting sort of row numbers by slice.
 
-    `cells` int64 ``(n_rows,)`` in [0, n_cells); `order` int64 ``(n_rows,)`` receives the rows of cell 0, then of
-    cell 1, and so on; `starts` int64 ``(n_cells + 1,)`` where each cell's rows begin.
+    `positions` int64 ``(n_rows,)`` in [0, n_slices); `order` int64 ``(n_rows,)`` receives the rows of slice 0, then of
+    slice 1, and so on; `starts` int64 ``(n_slices + 1,)`` where each slice's rows begin.
     """
 
-    def sort_by_cell(cells, n_cells, order, starts):
-        for cell in range(n_cells + 1):
-            starts[cell] = 0
-        for i in range(cells.shape[0]):
-            starts[cells[i] + 1] += 1
-        for cell in range(n_cells):
-            starts[cell + 1] += starts[cell]
-        for i in range(cells.shape[0]):
-            cell = cells[i]
-            order[starts[cell]] = i
-            starts[cell] += 1
-        # Each start has moved to the start of the next cell.
-        for cell in range(n_cells, 0, -1):
-            starts[cell] = starts[cell - 1]
+    def sort_by_slice(positions, n_slices, order, starts):
+        for k in range(n_slices + 1):
+            starts[k] = 0
+        for i in range(positions.shape[0]):
+            starts[positions[i] + 1] += 1
+        for k in range(n_slices):
+            starts[k + 1] += starts[k]
+        for i in range(positions.shape[0]):
+            k = positions[i]
+            order[starts[k]] = i
+            starts[k] += 1
+        # Each start has moved to the start of the next slice.
+        for k in range(n_slices, 0, -1):
+            starts[k] = starts[k - 1]
         starts[0] = 0
 
-    return compile_cpu(sort_by_cell)
+    return compile_cpu(sort_by_slice)
 
 
 @functools.cache
@@ -82,44 +82,6 @@ def make_take_rows() -> Callable[..., None]:
             out[i] = values[rows[i]]
 
     return compile_cpu(take_rows)
-
-
-@functools.cache
-def make_add_by_cell() -> Callable[..., None]:
-    """Make ``add_by_cell(terms, starts, rows, accumulators, column)`` for terms in the order of their cells.
-
-    `starts` int64 ``(n_cells + 1,)`` where each cell's terms begin; the terms of cell c go to
-    ``accumulators[rows[c], column]`` of int64 ``(n, n_terms, ACCUMULATOR_WORDS)``.
-    """
-
-    def add_by_cell(terms, starts, rows, accumulators, column):
-        for cell in range(starts.shape[0] - 1):
-            accumulator = accumulators[rows[cell], column]
-            # Below this length, adding term by term is shorter than splitting.
-            if starts[cell + 1] - starts[cell] < 16:
-                for i in range(starts[cell], starts[cell + 1]):
-                    add_term(accumulator, terms[i])
-                continue
-            for start in range(starts[cell], starts[cell + 1], BLOCK_ROWS):
-                add_block(accumulator, terms[start : min(start + BLOCK_ROWS, starts[cell + 1])])
-
-    return compile_cpu(add_by_cell)
-
-
-@functools.cache
-def make_normalize() -> Callable[..., None]:
-    """Make ``normalize(accumulators)``: carry every digit of int64 ``(n, ACCUMULATOR_WORDS)`` into [0, 2^32)."""
-
-    def normalize(accumulators):
-        for row in range(accumulators.shape[0]):
-            carry = np.int64(0)
-            for limb in range(LIMBS - 1):
-                digit = accumulators[row, limb] + carry
-                accumulators[row, limb] = digit & 0xFFFF_FFFF
-                carry = digit >> 32
-            accumulators[row, LIMBS - 1] += carry
-
-    return compile_cpu(normalize)
 
 
 @functools.cache
