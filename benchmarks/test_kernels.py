@@ -1,4 +1,7 @@
-"""The cases of `benchmarks.kernels` under pytest-benchmark: ``python -m pytest benchmarks/test_kernels.py``."""
+"""The cases of `benchmarks.kernels` under pytest-benchmark.
+
+    python -m pytest -n 0 --benchmark-enable benchmarks/test_kernels.py
+"""
 
 from __future__ import annotations
 
