@@ -1,6 +1,6 @@
 """The cases of `benchmarks.kernels` under pytest-benchmark.
 
-    python -m pytest -n 0 --benchmark-enable benchmarks/test_kernels.py
+python -m pytest -n 0 --benchmark-enable benchmarks/test_kernels.py
 """
 
 from __future__ import annotations

@@ -155,6 +155,15 @@ def memory_for_slices(slices_bytes: int) -> int:
     return DEFAULT_MEMORY + max(0, slices_bytes - DEFAULT_MEMORY // 4) * 4 // 3
 
 
+def memory_for_room(room: int, sliced: bool) -> int:
+    """Return a memory that leaves so much for reading, a whole number of MiB."""
+    wanted = room + _FIXED_BYTES
+    if sliced:
+        beyond = wanted - (DEFAULT_MEMORY - DEFAULT_MEMORY // 4)
+        wanted = wanted * 4 // 3 + 4 if beyond <= 0 else DEFAULT_MEMORY + 4 * beyond + 4
+    return -(-wanted // (1 << 20)) * (1 << 20)
+
+
 def choose_execution(options: ExecutionOptions, *, n_columns: int, sliced: bool) -> Execution:
     """Choose what the caller left open so that the smallest pieces of a log fit in the memory.
 
@@ -175,7 +184,7 @@ def choose_execution(options: ExecutionOptions, *, n_columns: int, sliced: bool)
     if room < threads * thread_bytes:
         raise UsageError(
             f"memory is {format_bytes(memory_bytes)}; {threads} thread{'s' if threads > 1 else ''} with batches of "
-            f"{rows} rows need {format_bytes(memory_bytes + threads * thread_bytes - room)}. Raise memory"
+            f"{rows} rows need {format_bytes(memory_for_room(threads * thread_bytes, sliced))}. Raise memory"
             f"{' or lower threads' if threads > 1 else ''}."
         )
     if options.batch_rows is None:

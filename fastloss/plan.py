@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastloss.budget import Execution, ExecutionOptions, choose_execution, format_bytes
+from fastloss.budget import Execution, ExecutionOptions, choose_execution, format_bytes, memory_for_room
 from fastloss.columns.types import check_columns
 from fastloss.errors import ReadError, UsageError
 from fastloss.metrics.resolve import Evaluation, resolve
@@ -128,13 +128,23 @@ def plan_request(log: object, request: Request, options: ExecutionOptions, *, ke
         fewer = plan.execution.with_fewer_threads()
         plan = dataclasses.replace(plan, execution=fewer, summary=source.summary(columns, _read_options(fewer)))
     if plan.memory_bound > execution.memory_bytes:
-        histograms = plan.execution.states_bytes
-        part = f", {format_bytes(histograms)} of it for histograms of scores" if histograms else ""
-        raise UsageError(
-            f"memory is {format_bytes(execution.memory_bytes)}, and reading the largest row group in the smallest "
-            f"pieces needs {format_bytes(plan.memory_bound)}{part}. Raise memory or lower threads."
-        )
+        raise _too_little_memory(plan)
     return plan
+
+
+def _too_little_memory(plan: Plan) -> UsageError:
+    execution = plan.execution
+    histograms = execution.states_bytes
+    part = f" and {format_bytes(histograms)} of histograms of scores" if histograms else ""
+    # A quarter of what is left for reading goes to batches.
+    room = (plan.memory_bound - execution.memory_bound(0) + execution.buffer_bytes + histograms) * 4 // 3
+    ways = [f"Raise memory to {format_bytes(memory_for_room(room, execution.sliced))}"]
+    ways += ["lower threads"] if execution.threads > 1 else []
+    ways += ["leave out some of the metrics that need histograms"] if histograms else []
+    return UsageError(
+        f"memory is {format_bytes(execution.memory_bytes)}, too little for the largest row group in the smallest "
+        f"pieces{part}. {', or '.join(ways)}."
+    )
 
 
 @contextlib.contextmanager

@@ -523,3 +523,19 @@ def test_a_failing_progress_report_is_not_swallowed() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         fl.evaluate(TABLE, label="click", logit="score", progress=fail)
+
+
+@pytest.mark.parametrize("by", [(), "c"])
+@pytest.mark.parametrize("asked", ["1MiB", "100MiB", "163MiB"])
+def test_the_memory_that_a_refusal_asks_for_is_enough(tmp_path: Path, by: object, asked: str) -> None:
+    import re
+
+    rng = np.random.default_rng(3)
+    table = pa.table({"y": rng.integers(0, 2, 50_000), "x": rng.normal(size=50_000), "c": rng.integers(0, 9, 50_000)})
+    pq.write_table(table, tmp_path / "log.parquet")
+    options = {"label": "y", "logit": "x", "metrics": ["log_loss"], "by": by}
+    with pytest.raises(UsageError) as caught:
+        fl.evaluate(tmp_path / "log.parquet", **options, memory=asked)
+    wanted = re.search(r"(?:need|memory to) ([\d,]+ MiB)", str(caught.value))
+    assert wanted is not None, caught.value
+    fl.evaluate(tmp_path / "log.parquet", **options, memory=wanted[1].replace(",", ""))

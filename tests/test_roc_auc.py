@@ -274,7 +274,7 @@ def test_histograms_count_in_the_memory(log: tuple[Path, dict[str, np.ndarray]])
 
     # 8 MiB of buckets and half as much for their index; of a thread, and merged.
     assert plan(3).memory_bound - plan(2).memory_bound == pytest.approx(24 << 20, abs=1 << 20)
-    with pytest.raises(fl.UsageError, match=r"needs \d+ MiB, 480 MiB of it for histograms of scores\. Raise memory"):
+    with pytest.raises(fl.UsageError, match=r"480 MiB of histograms of scores\. Raise memory to [\d,]+ MiB"):
         plan(10, by=["c"])
     assert plan(10, by=["c"], memory="2GiB").memory_bound <= 2 << 30
 
@@ -309,3 +309,17 @@ def test_the_command_line_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert cli.main([*arguments, "--format", "json"]) == 0
     [value] = json.loads(capsys.readouterr().out)["values"]
     assert (value["value"], value["low"], value["high"]) == (0.75, 0.75, 0.75)
+
+
+def test_scores_too_close_for_their_size_give_no_value_but_bounds() -> None:
+    rng = np.random.default_rng(11)
+    x = rng.normal(size=200_000)
+    label = (rng.random(len(x)) < 1.0 / (1.0 + np.exp(-x))).astype(np.int8)
+    log = pa.table({"y": label, "x": x, "far": x + 1e9})
+    found = fl.evaluate(log, label="y", value={"x": "x", "far": "far"}, metrics=["roc_auc", "roc_auc(exact=true)"])
+    by_place = {(value.metric, value.model): value for value in found.values}
+    far = by_place["roc_auc", "far"]
+    assert (far.value, far.reason) == (None, "scores_too_close")
+    assert far.evidence["low"] <= by_place["roc_auc(exact=True)", "far"].value <= far.evidence["high"]
+    assert by_place["roc_auc(exact=True)", "far"].value == pytest.approx(by_place["roc_auc", "x"].value, abs=1e-5)
+    assert "null (scores_too_close)" in str(found)

@@ -14,6 +14,9 @@ from fastloss.states.base import StateSpec
 from fastloss.states.histogram import PairCounts, ScoreHistogram, ScoreHistograms
 from fastloss_kernels.domain import SPACES, Interval
 
+# Bounds further apart than this leave no value.
+WIDEST = 0.01
+
 
 @dataclass(frozen=True)
 class RocAuc(PlainMetric):
@@ -23,7 +26,9 @@ class RocAuc(PlainMetric):
     weight w·y and a negative of weight w·(1 − y).
 
     All that a histogram leaves open is the order of a positive and a negative in one bucket, so `low` and `high` are
-    certain: the exact value lies between them. The value is their midpoint, as if pairs in one bucket were tied.
+    certain: the exact value lies between them. The value is their midpoint, as if pairs in one bucket were tied. Where
+    they are more than 0.01 apart there is no value, but for an exact one: the scores are too close to each other for
+    their size, as 1e9 + x is.
     While the different scores are few enough to be buckets of their own, all three are the exact value, rounded once.
 
     Attributes
@@ -101,7 +106,9 @@ class RocAuc(PlainMetric):
         values.explain(np.isnan(value), "one_class", undefined=True)
         if states.n_slices:
             values.evidence |= {"low": low, "high": high}
-            values.absent |= {"low": values.undefined, "high": values.undefined}
+            values.absent |= {"low": values.undefined.copy(), "high": values.undefined.copy()}
+            # Scores that share their leading bits leave nearly every pair open: no number is better than half of them.
+            values.explain(high - low > WIDEST, "scores_too_close", undefined=True)
         return values
 
     def _first(self, states: SliceStates) -> ScoreHistograms:

@@ -14,6 +14,8 @@ from fastloss.report.view import Reported, View, shown
 if TYPE_CHECKING:
     from fastloss.plan import Plan
 
+# Bounds this far from a value leave its fifth digit in doubt.
+_DOUBT = 1e-5
 # One number with its evidence, as `Value.to_dict` returns it.
 Shown = Mapping[str, Any]
 
@@ -234,6 +236,8 @@ def _slices(grouping: Mapping[str, Any], weighted: bool) -> Section:
             of_model = [value for value in values if value["model"] == model]
             lines.append(([values[0]["slice"][key] for key in keys], model, of_model))
     if not lines:
+        if grouping["n_of_min_rows"]:
+            return Section(title, [], 0, [f"{count_of(grouping['n_slices'], 'slice')}, none shown"])
         return Section(title, [], 0, [f"no slice has rows enough, of {count_of(grouping['n_slices'], 'slice')}"])
     several = len({model for _, model, _ in lines}) > 1
     # Metrics of lists may each use rows of their own.
@@ -292,7 +296,11 @@ def _saturated(rows: Iterable[Sequence[Shown]]) -> dict[str, list[int]]:
 
 
 def _number(value: Shown) -> str:
-    return f"null ({value['reason']})" if value["value"] is None else _six_digits(value["value"])
+    if value["value"] is None:
+        return f"null ({value['reason']})"
+    half = (value["high"] - value["low"]) / 2 if "low" in value and "high" in value else 0.0
+    # Bounds that leave the six digits in doubt are shown.
+    return _six_digits(value["value"]) + (f" ±{half:.1g}" if half > _DOUBT else "")
 
 
 def _weight(weight: float) -> str:
