@@ -232,6 +232,15 @@ def test_an_earlier_task_is_not_stopped() -> None:
         ThreadExecutor(2).fold(numbers(2), work, Collected())
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """An interrupt raises KeyboardInterrupt, although a test runner's worker may ignore it."""
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, kept)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_a_thread_left_behind_merges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "PATIENCE_S", 0.01)
     go_on, went_on = threading.Event(), threading.Event()
