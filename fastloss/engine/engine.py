@@ -141,7 +141,6 @@ class Engine:
                         inputs=model_rows.inputs.take(arrangement),
                         weight=weight,
                         space=work.model.space,
-                        column=work.model.column,
                         may_saturate=model_rows.may_saturate,
                         place=place,
                         workspace=self.workspace,
@@ -152,12 +151,11 @@ class Engine:
                         update(rows, [table.columns[number] for table in state.tables])
 
     def _refuse_saturated(self, work: _RowSetWork, rows: UsedRows) -> None:
-        if self._evaluation.request.saturation != "error" or not rows.may_saturate:
+        if self._evaluation.request.saturation != "error":
             return
         for evaluation in work.saturating:
-            assert evaluation.saturated is not None
-            flags = rows.flags(evaluation.saturated, evaluation.saturation_parameters)
-            if flags.any():
+            flags = rows.saturated(evaluation)
+            if flags is not None and flags.any():
                 position, row = rows.first_row(flags)
                 found = rows.inputs.describe(position, work.model.space)
                 raise saturation_error(rows.place, row, work.model, evaluation.loss.name, found)

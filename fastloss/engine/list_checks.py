@@ -74,7 +74,7 @@ class ListChecks:
         self._count_outside = device.sums.make_count_outside()
         self._weights = WeightChecks(evaluation, device)
         self._label_range = evaluation.column_label_range
-        self._classify = loops.make_classify()
+        self._classify = device.lists.make_classify()
         losses = [loss for loss in evaluation.losses if isinstance(loss, ListwiseLoss)]
         self._losses = losses
         self._ignored = evaluation.conventions.ignored_classes(losses)

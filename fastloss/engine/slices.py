@@ -15,7 +15,7 @@ from fastloss.engine.device import Device
 from fastloss.engine.inputs import Inputs
 from fastloss.engine.selection import Mask
 from fastloss.engine.workspace import Workspace, read_only
-from fastloss.metrics.conventions import InputTransform
+from fastloss.metrics.conventions import InputTransform, LossEvaluation
 from fastloss.states.base import SliceRuns
 from fastloss.states.ledger import Place
 from fastloss.states.slices import SliceTable
@@ -26,6 +26,20 @@ T = TypeVar("T")
 
 # Sorting rows by slice pays from about so many rows a slice on; below, each row is added where it belongs.
 _ROWS_A_RUN = 16
+
+
+class Memo:
+    """Arrays that are computed when they are first asked for."""
+
+    def __init__(self) -> None:
+        self._computed: dict[object, Any] = {}
+
+    def once(self, key: object, compute: Callable[[], T]) -> T:
+        """Return what is known under a key, or compute it."""
+        if key not in self._computed:
+            self._computed[key] = compute()
+        found: T = self._computed[key]
+        return found
 
 
 class Arrangement:
@@ -41,6 +55,8 @@ class Arrangement:
         Where they belong in each grouping.
     is_whole : bool
         Whether there are no slices.
+    memo : Memo
+        What models of these rows share.
     """
 
     def __init__(
@@ -56,7 +72,7 @@ class Arrangement:
         self._take = device.sums.make_take_rows()
         self._n_batch_rows = n_batch_rows
         self._wide: Floats | None = None
-        self._computed: dict[object, Any] = {}
+        self.memo = Memo()
         self._taken: dict[int, tuple[NumberArray, NumberArray]] = {}
         self.rows: Integers | None = None if keep is None else np.flatnonzero(keep)
         self.n_rows = n_batch_rows if self.rows is None else len(self.rows)
@@ -89,13 +105,6 @@ class Arrangement:
     def batch_rows(self) -> Integers:
         """The rows of the batch, in this order."""
         return np.arange(self._n_batch_rows) if self.rows is None else self.rows
-
-    def once(self, key: object, compute: Callable[[], T]) -> T:
-        """Return what models of these rows share, computed when it is first asked for."""
-        if key not in self._computed:
-            self._computed[key] = compute()
-        found: T = self._computed[key]
-        return found
 
     def take(self, values: NumberArray) -> NumberArray:
         """Return the values of these rows; each array is gathered once."""
@@ -132,8 +141,6 @@ class UsedRows:
         Their weights; None where each row weighs 1.
     space : str
         The space of the predictions.
-    column : str
-        The column of the predictions.
     may_saturate : bool
         Whether a loss of some row may be clipped or infinite.
     place : Place
@@ -148,13 +155,11 @@ class UsedRows:
     inputs: Inputs
     weight: NumberArray | None
     space: str
-    column: str
     may_saturate: bool
     place: Place
     workspace: Workspace
     device: Device
-    _transformed: dict[object, Inputs] = field(default_factory=dict)
-    _computed: dict[object, Any] = field(default_factory=dict)
+    _memo: Memo = field(default_factory=Memo)
 
     @property
     def n_rows(self) -> int:
@@ -174,33 +179,30 @@ class UsedRows:
     @property
     def terms(self) -> Floats:
         """An array for one number a row, which every update may overwrite."""
-        return self._once("terms", lambda: self.workspace.floats(self.n_rows))
+        return self._memo.once("terms", lambda: self.workspace.floats(self.n_rows))
 
     def transformed(self, transform: InputTransform) -> Inputs:
-        """Return the inputs as a loss reads them. Far from the ends of its space no prediction is clipped."""
-        if transform.is_identity or (transform.only_clips and not self.may_saturate):
+        """Return the inputs as a loss reads them."""
+        if not transform.changes(may_saturate=self.may_saturate):
             return self.inputs
-        return self._once(transform, lambda: self.inputs.transformed(transform, self.workspace, self.device))
+        return self._memo.once(transform, lambda: self.inputs.transformed(transform, self.workspace, self.device))
 
     def scratch(self, n_scratch: int) -> tuple[Any, ...]:
         """Return what a loop of values takes between parameters and outputs."""
-        return self._once(("scratch", n_scratch), lambda: self.inputs.scratch(n_scratch, self.workspace))
+        return self._memo.once(("scratch", n_scratch), lambda: self.inputs.scratch(n_scratch, self.workspace))
 
-    def flags(self, test: Callable[..., bool], parameters: tuple[float, ...]) -> Mask:
-        """Return which rows pass a test."""
+    def saturated(self, evaluation: LossEvaluation) -> Mask | None:
+        """Return the rows whose loss is clipped or infinite; None where there can be none."""
+        test, parameters = evaluation.saturated, evaluation.saturation_parameters
+        if test is None or not self.may_saturate:
+            return None
 
         def compute() -> Mask:
             flags = np.empty(self.n_rows, dtype=np.bool_)
             self.device.flag(test, lists=self.inputs.lists)(*self.inputs.arguments, parameters, flags)
             return flags
 
-        return self._once((test, parameters), compute)
-
-    def _once(self, key: object, compute: Callable[[], T]) -> T:
-        if key not in self._computed:
-            self._computed[key] = compute()
-        found: T = self._computed[key]
-        return found
+        return self._memo.once((test, parameters), compute)
 
     def first_row(self, flags: Mask) -> tuple[int, int]:
         """Return the position among these rows, and the row of the batch, of the first flagged row of the batch."""

@@ -30,15 +30,9 @@ class InputTransform:
     clip: tuple[float, float] | None = None
     lists: ListInputs | None = None
 
-    @property
-    def is_identity(self) -> bool:
-        """Whether predictions stay as they are."""
-        return self.clip is None and self.lists is None
-
-    @property
-    def only_clips(self) -> bool:
-        """Whether predictions far from the ends of their space stay as they are."""
-        return self.lists is None
+    def changes(self, *, may_saturate: bool) -> bool:
+        """Tell whether inputs are changed; far from the ends of its space no prediction is clipped."""
+        return self.lists is not None or (self.clip is not None and may_saturate)
 
 
 @dataclass(frozen=True)
@@ -143,9 +137,6 @@ class RequestConventions:
         if self.preset is not None and space == "prob":
             lists = self.preset.list_inputs.get(loss.name)
         clip = self._clip(space, column) if space in loss.saturated or lists is not None else None
-        needs: tuple[str, ...] = ()
-        if isinstance(loss, ListwiseLoss):
-            needs = (loss.needs if self.preset is None else self.preset.needs(loss),)
         return LossEvaluation(
             loss=loss,
             formula=variant.formulas[space],
@@ -155,9 +146,15 @@ class RequestConventions:
             saturated=loss.saturated.get(space),
             saturation_parameters=loss.parameters(space, epsilon),
             transform=InputTransform(clip, lists),
-            needs=needs,
+            needs=self.needs(loss),
             n_scratch=variant.n_scratch if isinstance(variant, ListwiseLoss) else 0,
         )
+
+    def needs(self, loss: Loss) -> tuple[str, ...]:
+        """Return what a list must hold for a loss; empty for pointwise losses."""
+        if not isinstance(loss, ListwiseLoss):
+            return ()
+        return (loss.needs if self.preset is None else self.preset.needs(loss),)
 
     def label_range(self, loss: Loss) -> Interval:
         """Return the labels that a loss accepts."""

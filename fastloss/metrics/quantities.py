@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from fastloss.metrics.conventions import LossEvaluation
+
+
+@dataclass(frozen=True)
+class _OfLoss:
+    """A quantity of one loss, called by `kind` and the loss's name with its parameters."""
+
+    evaluation: LossEvaluation
+
+    kind: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """The kind of quantity and the loss."""
+        return f"{self.kind} {self.evaluation.loss.full_name}"
 
 
 @dataclass(frozen=True)
@@ -31,15 +45,10 @@ class PredictedMean:
 
 
 @dataclass(frozen=True)
-class LossValue:
+class LossValue(_OfLoss):
     """A loss, times the weight."""
 
-    evaluation: LossEvaluation
-
-    @property
-    def name(self) -> str:
-        """The loss's name with its parameters."""
-        return f"loss {self.evaluation.loss.full_name}"
+    kind = "loss"
 
 
 @dataclass(frozen=True)
@@ -50,15 +59,10 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class SaturatedWeight:
+class SaturatedWeight(_OfLoss):
     """The weight of the rows whose loss is clipped or infinite."""
 
-    evaluation: LossEvaluation
-
-    @property
-    def name(self) -> str:
-        """The quantity and the loss."""
-        return f"saturated weight {self.evaluation.loss.full_name}"
+    kind = "saturated weight"
 
 
 @dataclass(frozen=True)
@@ -76,24 +80,14 @@ class Positives:
 
 
 @dataclass(frozen=True)
-class SaturatedRows:
+class SaturatedRows(_OfLoss):
     """The rows whose loss is clipped or infinite."""
 
-    evaluation: LossEvaluation
-
-    @property
-    def name(self) -> str:
-        """The quantity and the loss."""
-        return f"saturated rows {self.evaluation.loss.full_name}"
+    kind = "saturated rows"
 
 
 @dataclass(frozen=True)
-class InfiniteRows:
+class InfiniteRows(_OfLoss):
     """The rows whose loss would be infinite if nothing were clipped."""
 
-    evaluation: LossEvaluation
-
-    @property
-    def name(self) -> str:
-        """The quantity and the loss."""
-        return f"infinite rows {self.evaluation.loss.full_name}"
+    kind = "infinite rows"

@@ -14,7 +14,7 @@ from fastloss.metrics.base import Metric, ModelFacts, counted
 from fastloss.metrics.conventions import RequestConventions, column_types
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import default_metrics, parse_metric
-from fastloss.metrics.presets import Preset, preset_of, reduction_of
+from fastloss.metrics.presets import preset_of, reduction_of
 from fastloss.request import ColumnType, Model, Request, one_of
 from fastloss.states.base import StateSpec, bounded_bytes
 from fastloss_kernels import FORMULAS_VERSION
@@ -172,7 +172,7 @@ def resolve(request: Request, types: Mapping[str, ColumnType]) -> Evaluation:
     over_columns = [_over_columns(metric, request, lists, label_is_index, list_reduction) for metric in named]
     metrics = _each_once([_reduced(metric, reduction, conventions) for metric in over_columns])
     if request.common_rows and lists:
-        conventions = replace(conventions, common_needs=_common_needs(metrics, preset))
+        conventions = replace(conventions, common_needs=_common_needs(metrics, conventions))
     models = tuple(
         ModelFacts(index, m.name, m.space, m.column, request.weight is not None, lists, conventions)
         for index, m in enumerate(request.models)
@@ -202,10 +202,9 @@ def _reduction_asked(request: Request) -> str | None:
     return reduction_of(request.reduction)
 
 
-def _common_needs(metrics: Sequence[Metric], preset: Preset | None) -> tuple[str, ...]:
-    losses = [metric.loss for metric in metrics if isinstance(metric, MeanLoss)]
-    needs = {loss.needs if preset is None else preset.needs(loss) for loss in losses if isinstance(loss, ListwiseLoss)}
-    return tuple(sorted(needs))
+def _common_needs(metrics: Sequence[Metric], conventions: RequestConventions) -> tuple[str, ...]:
+    losses = (metric.loss for metric in metrics if isinstance(metric, MeanLoss))
+    return tuple(sorted({need for loss in losses for need in conventions.needs(loss)}))
 
 
 def _label_domain(request: Request, metrics: Iterable[Metric]) -> Literal["01", "pm1"]:

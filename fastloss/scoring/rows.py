@@ -88,7 +88,7 @@ class RowScorer:
             if rows.may_saturate:
                 self._count_saturated(inputs, keep, place, counts)
             transform = self._loss.transform
-            if not (transform.is_identity or (transform.only_clips and not rows.may_saturate)):
+            if transform.changes(may_saturate=rows.may_saturate):
                 inputs = inputs.transformed(transform, workspace, self._device).writable(keep, workspace)
             return self._evaluate(inputs, keep, workspace)
 

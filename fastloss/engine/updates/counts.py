@@ -26,30 +26,23 @@ def _candidates(quantity: Candidates, device: Device) -> Counting:
 def _positives(quantity: Positives, device: Device) -> Counting:
     def count(rows: UsedRows) -> NDArray[Any]:
         assert isinstance(rows.inputs, RowInputs)
-        positive: NDArray[Any] = rows.inputs.label > 0.0
-        return positive
+        label = rows.inputs.label
+        # Models of the same rows share them.
+        return rows.arrangement.memo.once(("positive", id(label)), lambda: label > 0.0)
 
     return count
 
 
 def _saturated(quantity: SaturatedRows, device: Device) -> Counting:
-    evaluation = quantity.evaluation
-
-    def count(rows: UsedRows) -> NDArray[Any] | None:
-        if not rows.may_saturate or evaluation.saturated is None:
-            return None
-        return rows.flags(evaluation.saturated, evaluation.saturation_parameters)
-
-    return count
+    return lambda rows: rows.saturated(quantity.evaluation)
 
 
 def _infinite(quantity: InfiniteRows, device: Device) -> Counting:
     evaluation = quantity.evaluation
 
     def count(rows: UsedRows) -> NDArray[Any] | None:
-        if not rows.may_saturate or evaluation.saturated is None:
-            return None
-        if not rows.flags(evaluation.saturated, evaluation.saturation_parameters).any():
+        saturated = rows.saturated(evaluation)
+        if saturated is None or not saturated.any():
             return None
         exact, inputs = rows.terms, rows.inputs
         loop = device.value(evaluation.exact_formula, lists=inputs.lists)

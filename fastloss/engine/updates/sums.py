@@ -17,7 +17,9 @@ from fastloss.states.sums import Sum, SumColumn
 from fastloss_kernels.inverse_links import INVERSE_LINKS
 
 Floats = NDArray[np.float64]
-# fill(rows, terms): compute one term for each row.
+# terms_of(rows): the terms of the rows, weighted; None where there is nothing to add.
+Terms = Callable[[UsedRows], Floats | None]
+# fill(rows, terms): compute one term for each row, without its weight.
 Fill = Callable[[UsedRows, Floats], None]
 
 
@@ -48,21 +50,10 @@ def _candidates(quantity: Candidates, device: Device) -> Fill:
     return lambda rows, terms: np.copyto(terms, rows.inputs.candidates())
 
 
-def _saturated_weight(quantity: SaturatedWeight, device: Device) -> Fill:
-    evaluation = quantity.evaluation
-
-    def fill(rows: UsedRows, terms: Floats) -> None:
-        assert evaluation.saturated is not None
-        np.copyto(terms, rows.flags(evaluation.saturated, evaluation.saturation_parameters))
-
-    return fill
-
-
 _FILLS: Mapping[type, Callable[[Any, Device], Fill]] = {
     PredictedMean: _predicted_mean,
     LossValue: _loss_value,
     Candidates: _candidates,
-    SaturatedWeight: _saturated_weight,
 }
 
 
@@ -85,28 +76,41 @@ def _weighted_labels(rows: UsedRows) -> Floats:
         np.copyto(terms, label)
         return terms if rows.weight is None else np.multiply(terms, rows.weight, out=terms)
 
-    return rows.arrangement.once(("weighted label", id(label)), compute)
+    return rows.arrangement.memo.once(("weighted label", id(label)), compute)
 
 
-_TERMS: Mapping[type, Callable[[UsedRows], Floats]] = {Weight: _weights, Label: _weighted_labels}
+def _saturated_weights(quantity: SaturatedWeight) -> Terms:
+    def terms_of(rows: UsedRows) -> Floats | None:
+        saturated = rows.saturated(quantity.evaluation)
+        if saturated is None:
+            return None
+        np.copyto(rows.terms, saturated)
+        return rows.terms if rows.weight is None else np.multiply(rows.terms, rows.weight, out=rows.terms)
+
+    return terms_of
+
+
+_TERMS: Mapping[type, Callable[[Any], Terms]] = {
+    Weight: lambda quantity: _weights,
+    Label: lambda quantity: _weighted_labels,
+    SaturatedWeight: _saturated_weights,
+}
 
 
 def make_sum_update(spec: Sum, device: Device) -> Update:
     """Make the update of a sum over rows."""
-    ready = _TERMS.get(type(spec.quantity))
-    if ready is not None:
+    if type(spec.quantity) in _TERMS:
+        terms_of = _TERMS[type(spec.quantity)](spec.quantity)
 
-        def update_of_rows(rows: UsedRows, columns: Sequence[SumColumn]) -> None:
-            _add(ready(rows), rows, columns, device)
+        def update_of_terms(rows: UsedRows, columns: Sequence[SumColumn]) -> None:
+            if (terms := terms_of(rows)) is not None:
+                _add(terms, rows, columns, device)
 
-        return update_of_rows
+        return update_of_terms
     fill = _FILLS[type(spec.quantity)](spec.quantity, device)
     add_at_once = _fused(spec, device)
-    only_saturated = isinstance(spec.quantity, SaturatedWeight)
 
     def update(rows: UsedRows, columns: Sequence[SumColumn]) -> None:
-        if only_saturated and not rows.may_saturate:
-            return
         if add_at_once is not None and rows.weight is None and rows.is_whole and not rows.inputs.lists:
             add_at_once(rows, columns[0].only_accumulator(rows.n_rows))
             return
