@@ -12,6 +12,7 @@ from fastloss.request import Prediction
 from fastloss.result import Result, result_of
 from fastloss.scan import Progress, run_scan
 from fastloss.scoring import ScoreResult, make_score_plan, run_score
+from fastloss.sources.entries import entries_of
 from fastloss.sources.listing import refuse_output_in_log
 from fastloss.state_file import check_state_output, inputs_of, write_state
 from fastloss.words import (
@@ -67,7 +68,7 @@ def evaluate(
     ----------
     log : path, list of paths, or object with ``__arrow_c_stream__``
         A Parquet file, a glob, a folder (hive partitions become columns), a list of these, an ``s3://`` or ``gs://``
-        URL, an Arrow table or reader, a Polars frame or lazy frame.
+        URL; an Arrow table, reader or dataset, a Polars frame or lazy frame, a list or generator of record batches.
     label : str
         The label column: numbers or booleans; beside lists of predictions, lists of labels or the index of the right
         candidate, from 0.
@@ -189,8 +190,7 @@ def evaluate(
     )
     if state is not None:
         check_state_output(state, ())
-        paths = [log] if isinstance(log, str | os.PathLike) else log if isinstance(log, list | tuple) else []
-        refuse_output_in_log(state, [os.fspath(path) for path in paths])
+        refuse_output_in_log(state, entries_of(log) or [])
     return run_plan(plan, progress, state)
 
 

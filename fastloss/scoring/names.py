@@ -40,16 +40,16 @@ def check_file_target(target: Path) -> None:
         raise UsageError(f"The output {str(target)!r} would hold Parquet; give it a name in {' or '.join(SUFFIXES)}.")
 
 
-def refuse_target_in_log(target: Path, entries: Sequence[object]) -> None:
+def refuse_target_in_log(target: Path, entries: Sequence[str]) -> None:
     """Raise a UsageError if the target lies in a folder of the log, whose next reader would find the outputs."""
     for entry in entries:
-        if not isinstance(entry, (str, os.PathLike)) or not os.path.isdir(os.path.expanduser(os.fspath(entry))):
+        if not os.path.isdir(os.path.expanduser(entry)):
             continue
-        folder = os.path.realpath(os.path.expanduser(os.fspath(entry)))
+        folder = os.path.realpath(os.path.expanduser(entry))
         segments = os.path.relpath(os.path.realpath(target), folder).split(os.sep)
         if segments[0] != os.pardir and not any(is_hidden(s) for s in segments if s != os.curdir):
             raise UsageError(
-                f"The output {str(target)!r} lies in the log's folder {os.fspath(entry)!r}, and would be part of the "
+                f"The output {str(target)!r} lies in the log's folder {entry!r}, and would be part of the "
                 "log from then on; choose another place."
             )
 

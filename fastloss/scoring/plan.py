@@ -15,6 +15,7 @@ from fastloss.scoring.hardest import expected_bytes
 from fastloss.scoring.names import check_target, refuse_target_in_log
 from fastloss.scoring.outputs import Output, inspect_output, other_outputs, plan_file_outputs, plan_stream_output
 from fastloss.scoring.request import ScoreRequest
+from fastloss.sources.entries import entries_of
 from fastloss_kernels import FORMULAS_VERSION
 
 
@@ -64,9 +65,8 @@ def make_score_plan(log: object, out: str | os.PathLike[str], *, overwrite: bool
     asked, how = split_options(options)
     request = ScoreRequest.of(**asked)
     target = check_target(out)
-    entries: list[Any] | None = None
-    if isinstance(log, (str, os.PathLike, list, tuple)):
-        entries = list(log) if isinstance(log, (list, tuple)) else [log]
+    entries = entries_of(log)
+    if entries is not None:
         refuse_target_in_log(target, entries)
     plan = plan_request(log, request.request, execution_options(**how), keep=request.keep)
     top = request.top
@@ -81,7 +81,7 @@ def make_score_plan(log: object, out: str | os.PathLike[str], *, overwrite: bool
         planned = [plan_stream_output(target, tasks)]
     else:
         planned = plan_file_outputs(
-            [os.fspath(entry) for entry in entries],
+            entries,
             target,
             tasks,
             shaping,

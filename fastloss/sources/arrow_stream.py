@@ -14,11 +14,16 @@ import pyarrow as pa
 from fastloss.columns.arrow import ArrowBatch
 from fastloss.errors import FastlossError, ReadError, SchemaError, UsageError, nearest_names
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
-from fastloss.sources.frames import as_frame
+from fastloss.sources.frames import Frame, as_frame
 from fastloss.sources.listing import one_line
 
 _LONGEST_TASK_ROWS = 1 << 20
 _SHORTEST_TASK_ROWS = 1 << 14
+
+
+def open_log(log: object, options: ReadOptions, columns: Sequence[str] | None) -> ArrowStreamSource:
+    """Open an object that speaks Arrow; see `fastloss.sources.open_source`."""
+    return ArrowStreamSource(log, columns)
 
 
 class ArrowStreamSource:
@@ -103,15 +108,27 @@ class ArrowStreamSource:
         """Return None: nothing tells one stream from another."""
 
     def _open(self, columns: Sequence[str] | None) -> pa.RecordBatchReader:
-        try:
-            log: Any = self._log
-            if self._frame is not None and columns is not None:
-                log = self._frame.select([name for name in self._frame.names if name in columns])
-            if not hasattr(log, "__arrow_c_stream__"):
-                log = pa.table(pa.record_batch(log))
-            return pa.RecordBatchReader.from_stream(log)
-        except Exception as error:
-            raise SchemaError(f"the {type(self._log).__name__} gives no Arrow stream: {one_line(error)}") from error
+        return open_stream(self._log, columns, self._frame)
+
+
+def open_stream(log: Any, columns: Sequence[str] | None, frame: Frame | None = None) -> pa.RecordBatchReader:
+    """Return the batches of an object that speaks Arrow; of a frame, only these columns are converted.
+
+    Raises
+    ------
+    SchemaError
+        If it gives no schema.
+    """
+    name = type(log).__name__
+    try:
+        frame = frame or as_frame(log)
+        if frame is not None and columns is not None:
+            log = frame.select([name for name in frame.names if name in columns])
+        if not hasattr(log, "__arrow_c_stream__"):
+            log = pa.table(pa.record_batch(log))
+        return pa.RecordBatchReader.from_stream(log)
+    except Exception as error:
+        raise SchemaError(f"the {name} gives no Arrow stream: {one_line(error)}") from error
 
 
 def column_positions(schema: pa.Schema, columns: Sequence[str]) -> list[int]:
@@ -174,6 +191,10 @@ def _suitable_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBa
             for first in range(0, batch.num_rows, _LONGEST_TASK_ROWS):
                 yield batch.slice(first, _LONGEST_TASK_ROWS)
             continue
+        if short and batch.schema != short[0].schema:
+            # Another width of a number, as the items of an iterable may have.
+            yield pa.concat_batches(short)
+            short, n_short = [], 0
         short.append(batch)
         n_short += batch.num_rows
         if n_short >= _SHORTEST_TASK_ROWS:

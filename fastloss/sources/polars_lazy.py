@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 _CHUNK_ROWS = 1 << 18
 
 
+def open_log(log: object, options: ReadOptions, columns: Sequence[str] | None) -> PolarsLazySource:
+    """Open a lazy frame; see `fastloss.sources.open_source`."""
+    return PolarsLazySource(log)
+
+
 class PolarsLazySource:
     """A Polars lazy frame as a sequence of batches; each reading runs the query anew.
 

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
-from fastloss.columns.arrow import is_text
 from fastloss.columns.base import Batch
 from fastloss.errors import ReadError, SchemaError, UsageError, nearest_names
 from fastloss.files import Stamp, stamp
@@ -31,6 +30,7 @@ from fastloss.sources.parquet.footers import (
     reading,
 )
 from fastloss.sources.parquet.partitions import Selection, key_types
+from fastloss.sources.schemas import are_one_family
 
 _STORE_CONNECTIONS = 16
 _FOOTERS_AT_ONCE = 64
@@ -253,7 +253,7 @@ class ParquetSource:
                     f"column {name!r} is in {file.origin!r} {len(positions)} times; a selected name must be unique."
                 )
             kind, expected = schema.field(positions[0]).type, self._schema.field(name).type
-            if _family(kind) and _family(expected) and _family(kind) != _family(expected):
+            if not are_one_family(kind, expected):
                 raise SchemaError(
                     f"column {name!r} has type {expected} in {self._first.origin!r} and {kind} in {file.origin!r}; "
                     "all files of a log must store the same kind of value."
@@ -317,24 +317,6 @@ def _read(file: PlannedFile, row_group: RowGroup, selection: Selection, options:
                 f"{file.file.origin!r}, row group {number}, promises {promised} rows and delivers "
                 f"{delivered}{' or more' if delivered > promised else ''}; the file is damaged."
             )
-
-
-def _family(kind: pa.DataType) -> str | None:
-    """Return the kind of value that a type stores; None for an all-null column, which may stand for anything."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_null(kind):
-        return None
-    if is_text(kind):
-        return "text"
-    if (
-        pa.types.is_floating(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_decimal(kind)
-    ):
-        return "number"
-    return str(kind)
 
 
 def _count_leaves(kind: pa.DataType) -> int:
