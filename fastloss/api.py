@@ -68,7 +68,8 @@ def evaluate(
     ----------
     log : path, list of paths, or object with ``__arrow_c_stream__``
         A Parquet file, a glob, a folder (hive partitions become columns), a list of these, an ``s3://`` or ``gs://``
-        URL; an Arrow table, reader or dataset, a Polars frame or lazy frame, a list or generator of record batches.
+        URL, ``@files.txt`` for a list of them by line; an Arrow table, reader or dataset, a Polars frame or lazy
+        frame, a list or generator of record batches.
     label : str
         The label column: numbers or booleans; beside lists of predictions, lists of labels or the index of the right
         candidate, from 0.

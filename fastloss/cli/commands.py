@@ -59,7 +59,7 @@ def evaluate(*log: str, request: RequestOptions, scan: ScanOptions = _SCAN, opti
     Parameters
     ----------
     log
-        Parquet files, folders (hive partitions become columns), globs, s3:// or gs:// URLs.
+        Parquet files, folders (hive partitions become columns), globs, s3:// or gs:// URLs; @FILE lists them by line.
     """
     target = choose_target(options, log)
     plan = _plan(log, request, scan)
@@ -110,7 +110,7 @@ def show_plan(*log: str, request: RequestOptions, scan: ScanOptions = _SCAN, opt
     Parameters
     ----------
     log
-        Parquet files, folders (hive partitions become columns), globs, s3:// or gs:// URLs.
+        Parquet files, folders (hive partitions become columns), globs, s3:// or gs:// URLs; @FILE lists them by line.
     """
     target = choose_target(options, log)
     if target.format.name not in ("table", "json"):
@@ -142,7 +142,7 @@ def write_scores(
     Parameters
     ----------
     paths
-        LOG... OUT: Parquet files, folders, globs, s3:// or gs:// URLs; then the file or folder to write.
+        LOG... OUT: Parquet files, folders, globs, s3:// or gs:// URLs, @FILE lists; then the file or folder to write.
     """
     if len(paths) < 2:
         raise UsageError("Name the log and, last, where to write: fastloss score LOG... OUT.")
@@ -227,7 +227,7 @@ def _plan(log: Sequence[str], request: RequestOptions, scan: ScanOptions) -> Pla
     from fastloss.plan import make_plan
 
     if not log:
-        raise UsageError("No log was given; name Parquet files, folders, globs or URLs.")
+        raise UsageError("No log was given; name Parquet files, folders, globs, URLs or @lists.")
     return make_plan(list(log), **request.arguments(), **scan.arguments())
 
 

@@ -127,6 +127,7 @@ def check_output(output: Path | None, log: Sequence[str], option: str = "--outpu
     if output is None:
         return
     from fastloss.files import is_device
+    from fastloss.sources.entries import entries_of
     from fastloss.sources.listing import refuse_output_in_log
 
     folder = Path(os.path.realpath(output)).parent
@@ -137,4 +138,4 @@ def check_output(output: Path | None, log: Sequence[str], option: str = "--outpu
             raise UsageError(f"{option} {str(output)!r} lies in a folder that does not exist; create {str(folder)!r}.")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise UsageError(f"{option} {str(output)!r} lies in a folder that you may not write to; choose another.")
-    refuse_output_in_log(output, log)
+    refuse_output_in_log(output, (entries_of(log) if log else None) or [])

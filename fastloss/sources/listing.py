@@ -17,6 +17,7 @@ from pyarrow import fs
 
 from fastloss.errors import ReadError, UsageError
 from fastloss.files import refuse_to_overwrite_inputs
+from fastloss.sources.entries import Entry, naming_line
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -100,17 +101,25 @@ def list_files(entries: Iterable[str]) -> list[LogFile]:
     """
     found: dict[tuple[str, str], tuple[str, LogFile]] = {}
     for entry in entries:
-        for file in _expand(entry):
-            # A link to a file or a folder is another name of the same rows.
-            identity = (file.filesystem.type_name, os.path.realpath(file.path) if file.is_local else file.path)
-            if identity in found:
-                earlier = found[identity][0]
-                raise UsageError(
-                    f"file {file.origin!r} is found twice, by {earlier!r} and by {entry!r}, perhaps through a link; "
-                    "its rows would count twice. Name each file once."
-                )
-            found[identity] = (entry, file)
+        with naming_line(entry):
+            for file in _expand(entry):
+                # A link to a file or a folder is another name of the same rows.
+                identity = (file.filesystem.type_name, os.path.realpath(file.path) if file.is_local else file.path)
+                if identity in found:
+                    earlier = found[identity][0]
+                    raise UsageError(
+                        f"file {file.origin!r} is found twice, by {earlier!r} and by {entry!r}, perhaps through a "
+                        "link; its rows would count twice. Name each file once."
+                    )
+                found[identity] = (entry, file)
     return [file for _, file in found.values()]
+
+
+def open_entry(url: str) -> bytes:
+    """Return the content of a small file in a store."""
+    filesystem, path, _ = _locate(url)
+    with filesystem.open_input_file(path) as file:
+        return file.read()
 
 
 def refuse_output_in_log(output: str | os.PathLike[str], entries: Iterable[str]) -> None:
@@ -130,7 +139,9 @@ def refuse_output_in_log(output: str | os.PathLike[str], entries: Iterable[str])
     """
     local = [entry for entry in entries if "://" not in entry or entry.startswith("file://")]
     if os.path.exists(output):
-        refuse_to_overwrite_inputs([output], {f.path: f.origin for f in list_files(local) if f.is_local})
+        lists = {entry.list_path: entry.list_path for entry in local if isinstance(entry, Entry) and entry.list_path}
+        inputs = {f.path: f.origin for f in list_files(local) if f.is_local}
+        refuse_to_overwrite_inputs([output], {**lists, **inputs})
     for entry in local:
         if _would_list(entry.removeprefix("file://"), os.path.realpath(output)):
             raise UsageError(
