@@ -119,7 +119,7 @@ def open_entry(url: str) -> bytes:
     """Return the content of a small file in a store."""
     filesystem, path, _ = _locate(url)
     with filesystem.open_input_file(path) as file:
-        return file.read()
+        return bytes(file.read())
 
 
 def refuse_output_in_log(output: str | os.PathLike[str], entries: Iterable[str]) -> None:
