@@ -12,7 +12,7 @@ from fastloss.request import Prediction
 from fastloss.result import Result, result_of
 from fastloss.scan import Progress, run_scan
 from fastloss.scoring import ScoreResult, make_score_plan, run_score
-from fastloss.sources.entries import entries_of
+from fastloss.sources.file_lists import entries_of
 from fastloss.sources.listing import refuse_output_in_log
 from fastloss.state_file import check_state_output, inputs_of, write_state
 from fastloss.words import (

@@ -13,7 +13,7 @@ import fastloss as fl
 from fastloss.cli import main
 from fastloss.errors import ReadError, UsageError
 from fastloss.sources import ReadOptions, listing, open_source
-from fastloss.sources.entries import entries_of
+from fastloss.sources.file_lists import entries_of
 
 REQUEST = {"label": "click", "logit": "score", "metrics": ["log_loss"], "by": "day"}
 OPTIONS = ["--label", "click", "--logit", "score", "-m", "log_loss", "--by", "day"]

@@ -127,7 +127,7 @@ def check_output(output: Path | None, log: Sequence[str], option: str = "--outpu
     if output is None:
         return
     from fastloss.files import is_device
-    from fastloss.sources.entries import entries_of
+    from fastloss.sources.file_lists import entries_of
     from fastloss.sources.listing import refuse_output_in_log
 
     folder = Path(os.path.realpath(output)).parent

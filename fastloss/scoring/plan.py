@@ -15,7 +15,7 @@ from fastloss.scoring.hardest import expected_bytes
 from fastloss.scoring.names import check_target, refuse_target_in_log
 from fastloss.scoring.outputs import Output, inspect_output, other_outputs, plan_file_outputs, plan_stream_output
 from fastloss.scoring.request import ScoreRequest
-from fastloss.sources.entries import entries_of
+from fastloss.sources.file_lists import entries_of
 from fastloss_kernels import FORMULAS_VERSION
 
 

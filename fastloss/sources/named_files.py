@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastloss.sources.base import ReadOptions, Source
-from fastloss.sources.entries import entries_of
+from fastloss.sources.file_lists import entries_of
 from fastloss.sources.parquet.source import ParquetSource
 
 
