@@ -10,7 +10,7 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +24,9 @@ from tests.cuda.ptx import Kernel
 from tests.test_cuda_simulator import (
     CASES,
     LIST_CASES,
+    SAMPLED,
+    SAMPLED_LISTS,
+    CasesByProcess,
     bits,
     rows_of,
     run_in_own_process,
@@ -42,13 +45,28 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("cuda")
+def compile_in_own_process(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Return what `compile_cases` writes."""
     output = folder / "compiled.json"
     # A kernel cache of its own, so that the CPU kernels there are compiled beside the CUDA kernels.
-    run_in_own_process("test_cuda_ptx", output, NUMBA_ENABLE_CUDASIM="0", FASTLOSS_CACHE_DIR=str(folder / "cache"))
+    environment = {"NUMBA_ENABLE_CUDASIM": "0", "FASTLOSS_CACHE_DIR": str(folder / "cache")}
+    run_in_own_process("test_cuda_ptx", output, names, **environment)
     return dict(json.loads(output.read_text()))
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> CasesByProcess:
+    folder = tmp_path_factory.mktemp("cuda")
+    return CasesByProcess(lambda names: compile_in_own_process(folder, names)["kernels"], request)
+
+
+@pytest.fixture(scope="module")
+def compiled_alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return compile_in_own_process(tmp_path_factory.mktemp("cuda"), ())
+
+
+# The tests of one case stand together, so that no two workers compile it.
+any_case = pytest.mark.parametrize("name", [*SAMPLED, *SAMPLED_LISTS], scope="module")
 
 
 def reaches_fma(function: Callable[..., Any]) -> bool:
@@ -57,9 +75,9 @@ def reaches_fma(function: Callable[..., Any]) -> bool:
     return any(f is fma or (hasattr(f, "__code__") and f.__module__ != jit.__name__ and reaches_fma(f)) for f in used)
 
 
-@pytest.mark.parametrize("name", [*CASES, *LIST_CASES])
-def test_ptx_holds_what_the_source_says(name: str, compiled: dict[str, Any]) -> None:
-    kernels = compiled["kernels"][name]
+@any_case
+def test_ptx_holds_what_the_source_says(name: str, compiled: CasesByProcess) -> None:
+    kernels = compiled[name]
     for kernel in kernels.values():
         assert ".target sm_90" in kernel["ptx"]
         # No function is left to call, no array has spilled to local memory, no number is float32.
@@ -75,9 +93,9 @@ def test_ptx_holds_what_the_source_says(name: str, compiled: dict[str, Any]) -> 
     assert found == reaches_fma(CASES[name][0])
 
 
-@pytest.mark.parametrize("name", [*CASES, *LIST_CASES])
-def test_machine_code_is_assembled_from_the_ptx_without_spills(name: str, compiled: dict[str, Any]) -> None:
-    for kernel in compiled["kernels"][name].values():
+@any_case
+def test_machine_code_is_assembled_from_the_ptx_without_spills(name: str, compiled: CasesByProcess) -> None:
+    for kernel in compiled[name].values():
         assert kernel["launches_this_ptx"]
         assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in kernel["resources"]
         # 65,536 registers on a multiprocessor: three blocks of 256 threads fit with 80 a thread, two with 128.
@@ -85,15 +103,15 @@ def test_machine_code_is_assembled_from_the_ptx_without_spills(name: str, compil
         assert int(re.search(r"Used (\d+) registers", kernel["resources"])[1]) <= most
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_interpreted_ptx_gives_the_bits_of_the_cpu(name: str, compiled: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", SAMPLED, scope="module")
+def test_interpreted_ptx_gives_the_bits_of_the_cpu(name: str, compiled: CasesByProcess) -> None:
     from fastloss_kernels.cpu import pointwise
 
     def interpret(kernel: Any) -> Callable[..., None]:
-        text = compiled["kernels"][name][kernel]["ptx"]
+        text = compiled[name][kernel]["ptx"]
         return lambda *arguments: Kernel(text).launch(2, 13, arguments)
 
-    names = SimpleNamespace(**{f"make_{kernel}": lambda _, k=kernel: k for kernel in compiled["kernels"][name]})
+    names = SimpleNamespace(**{f"make_{kernel}": lambda _, k=kernel: k for kernel in compiled[name]})
     score, label = rows_of(CASES[name][3])
     expected = run_kernels(pointwise, lambda kernel: kernel, name)
     for output, values in run_kernels(names, interpret, name).items():
@@ -104,10 +122,10 @@ def test_interpreted_ptx_gives_the_bits_of_the_cpu(name: str, compiled: dict[str
         )
 
 
-@pytest.mark.parametrize("name", LIST_CASES)
-def test_interpreted_ptx_of_lists_gives_the_bits_of_the_cpu(name: str, compiled: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", SAMPLED_LISTS, scope="module")
+def test_interpreted_ptx_of_lists_gives_the_bits_of_the_cpu(name: str, compiled: CasesByProcess) -> None:
     def interpret(kernel: Any) -> Callable[..., None]:
-        text = compiled["kernels"][name][kernel]["ptx"]
+        text = compiled[name][kernel]["ptx"]
         return lambda *arguments: Kernel(text).launch(2, 13, arguments)
 
     names = SimpleNamespace(**{maker: lambda _, k=maker: k for maker in LIST_KERNELS})
@@ -116,19 +134,19 @@ def test_interpreted_ptx_of_lists_gives_the_bits_of_the_cpu(name: str, compiled:
         assert np.array_equal(bits(values), bits(expected[output])), output
 
 
-def test_contraction_is_off_by_our_flag_alone(compiled: dict[str, Any]) -> None:
+def test_contraction_is_off_by_our_flag_alone(compiled_alone: dict[str, Any]) -> None:
     # a·b + c: what `numba.cuda.jit` makes of it, and what our kernels do.
-    assert "fma.rn.f64" in Kernel(compiled["contracting"]).instructions
-    as_written = Kernel(compiled["as_written"]).instructions
+    assert "fma.rn.f64" in Kernel(compiled_alone["contracting"]).instructions
+    as_written = Kernel(compiled_alone["as_written"]).instructions
     assert "fma.rn.f64" not in as_written
     assert {"mul.rn.f64", "add.rn.f64"} <= set(as_written)
 
 
-def test_cpu_kernels_compile_beside_cuda_kernels(compiled: dict[str, Any]) -> None:
+def test_cpu_kernels_compile_beside_cuda_kernels(compiled_alone: dict[str, Any]) -> None:
     from fastloss_kernels.cpu import pointwise
 
     for output, values in run_kernels(pointwise, lambda kernel: kernel, "log_loss-logit").items():
-        assert bits(values).tolist() == compiled["cpu"][output]
+        assert bits(values).tolist() == compiled_alone["cpu"][output]
 
 
 def pretend_device() -> None:
@@ -149,8 +167,11 @@ def compile_for_launch(kernel: Any, arguments: tuple[Any, ...]) -> Any:
     return kernel._compile_for_args(*arguments)
 
 
-def compile_all(output: str) -> None:
-    """Compile every kernel and write its PTX and the resources that its machine code takes."""
+def compile_cases(output: str, names: Sequence[str]) -> None:
+    """Compile every kernel of some cases, and write its PTX and the resources that its machine code takes.
+
+    Beside them stand two kernels that are the same but for contraction, and the results of one for the CPU.
+    """
     from cuda.core import Linker, LinkerOptions, ObjectCode
     from numba import cuda
 
@@ -176,7 +197,7 @@ def compile_all(output: str) -> None:
         }
 
     kernels: dict[str, dict[str, Any]] = {}
-    for name in CASES:
+    for name in filter(CASES.__contains__, names):
         kernels[name] = {}
 
         def launch(kernel: Any, made: dict[str, Any] = kernels[name]) -> Callable[..., None]:
@@ -187,7 +208,7 @@ def compile_all(output: str) -> None:
 
         run_kernels(pointwise, launch, name)
 
-    for name in LIST_CASES:
+    for name in filter(LIST_CASES.__contains__, names):
         made = kernels[name] = {}
         # Two of the kernels have one name, so they are told apart by what makes them.
         makers = {maker: lambda row, maker=maker: (maker, getattr(lists, maker)(row)) for maker in LIST_KERNELS}
@@ -216,4 +237,4 @@ def compile_all(output: str) -> None:
 
 
 if __name__ == "__main__":
-    compile_all(sys.argv[1])
+    compile_cases(sys.argv[1], sys.argv[2:])

@@ -1,14 +1,17 @@
 """The CUDA kernels in Numba's simulator: every loss in every space gives the bits of the CPU kernels.
 
 The simulator replaces `numba.cuda` when Numba is first imported, so this file runs itself in a process of its own.
+Each loss is tried in its first space; further spaces and parameters are marked slow.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,49 @@ CASES = all_cases()
 LIST_CASES: dict[str, tuple[ListwiseLoss, str]] = {
     f"{loss.full_name}-{space}": (loss, space) for loss in test_list_losses.INSTANCES for space in loss.formulas
 }
+
+
+def sampled(cases: Iterable[str], loss_of: Callable[[str], str]) -> list[Any]:
+    """Return the cases as parameters of tests: all but the first of each loss are marked slow."""
+    seen: set[str] = set()
+    parameters = []
+    for name in cases:
+        marks = [pytest.mark.slow] if loss_of(name) in seen else []
+        seen.add(loss_of(name))
+        parameters.append(pytest.param(name, marks=marks))
+    return parameters
+
+
+SAMPLED = sampled(CASES, lambda name: re.split(r"[(-]", name)[0])
+SAMPLED_LISTS = sampled(LIST_CASES, lambda name: LIST_CASES[name][0].name)
+# So many cases run in one process.
+CASES_AT_ONCE = 16
+
+
+class CasesByProcess:
+    """The results of cases, each computed beside others in a process of its own when it is first asked for.
+
+    Parameters
+    ----------
+    run : callable
+        ``run(names)`` returns the results of some cases.
+    request : pytest.FixtureRequest
+        The tests that will ask: no case is computed that none of them names.
+    """
+
+    def __init__(self, run: Callable[[list[str]], dict[str, Any]], request: pytest.FixtureRequest) -> None:
+        self._run = run
+        items = (item for item in request.session.items if item.path == request.path)
+        named = (getattr(item, "callspec", None) for item in items)
+        self._names = list(dict.fromkeys(str(next(iter(spec.params.values()))) for spec in named if spec is not None))
+        self._results: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the result of a case."""
+        if name not in self._results:
+            first = self._names.index(name) // CASES_AT_ONCE * CASES_AT_ONCE
+            self._results |= self._run(self._names[first : first + CASES_AT_ONCE])
+        return self._results[name]
 
 
 def rows_of(space: str) -> tuple[np.ndarray, np.ndarray]:
@@ -124,11 +170,11 @@ def bits(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), np.nan, values).view(np.int64)
 
 
-def run_in_own_process(module: str, output: Path, **environment: str) -> None:
-    """Run a test module as a program that writes its results to a file."""
+def run_in_own_process(module: str, output: Path, names: Sequence[str], **environment: str) -> None:
+    """Run a test module as a program that writes the results of some cases to a file."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
     found = subprocess.run(
-        [sys.executable, "-W", "error", "-m", f"tests.{module}", str(output)],
+        [sys.executable, "-W", "error", "-m", f"tests.{module}", str(output), *names],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": path, **environment},
         capture_output=True,
@@ -139,48 +185,48 @@ def run_in_own_process(module: str, output: Path, **environment: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    output = tmp_path_factory.mktemp("cuda") / "simulated.npz"
-    run_in_own_process("test_cuda_simulator", output, NUMBA_ENABLE_CUDASIM="1")
-    with np.load(output) as results:
-        return dict(results)
+def simulated(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> CasesByProcess:
+    output = tmp_path_factory.mktemp("cuda") / "simulated.pickle"
+
+    def run(names: list[str]) -> dict[str, Any]:
+        run_in_own_process("test_cuda_simulator", output, names, NUMBA_ENABLE_CUDASIM="1")
+        return dict(pickle.loads(output.read_bytes()))
+
+    return CasesByProcess(run, request)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_simulated_kernels_give_the_bits_of_the_cpu(name: str, simulated: dict[str, np.ndarray]) -> None:
+@pytest.mark.parametrize("name", SAMPLED)
+def test_simulated_kernels_give_the_bits_of_the_cpu(name: str, simulated: CasesByProcess) -> None:
     from fastloss_kernels.cpu import pointwise
 
     score, label = rows_of(CASES[name][3])
     for output, values in run_kernels(pointwise, lambda kernel: kernel, name).items():
-        other = bits(simulated[f"{name} {output}"]) != bits(values)
+        other = bits(simulated[name][output]) != bits(values)
         differing = np.flatnonzero(other)[:3]
         assert not other.any(), f"{output}: {other.sum()} rows differ, first " + ", ".join(
             f"{values[i]!r} at ({score[i]!r}, {label[i]!r})" for i in differing
         )
 
 
-@pytest.mark.parametrize("name", LIST_CASES)
-def test_simulated_list_kernels_give_the_bits_of_the_cpu(name: str, simulated: dict[str, np.ndarray]) -> None:
+@pytest.mark.parametrize("name", SAMPLED_LISTS)
+def test_simulated_list_kernels_give_the_bits_of_the_cpu(name: str, simulated: CasesByProcess) -> None:
     for output, values in run_list_kernels_of_cpu(name).items():
-        assert np.array_equal(bits(simulated[f"{name} {output}"]), bits(values)), output
+        assert np.array_equal(bits(simulated[name][output]), bits(values)), output
 
 
-def simulate(output: str) -> None:
-    """Run every kernel in the simulator and write what it gives."""
+def simulate(output: str, names: Sequence[str]) -> None:
+    """Run every kernel of some cases in the simulator and write what it gives."""
     import numba
 
     from fastloss_kernels.cuda import lists, pointwise
 
     assert numba.config.ENABLE_CUDASIM, "the simulator is not in use"
     results = {}
-    for name in CASES:
-        for key, values in run_kernels(pointwise, lambda kernel: kernel[GRID], name).items():
-            results[f"{name} {key}"] = values
-    for name in LIST_CASES:
-        for key, values in run_list_kernels(lists, lambda kernel: kernel[GRID], name).items():
-            results[f"{name} {key}"] = values
-    np.savez(output, **results)
+    for name in names:
+        run, kernels = (run_kernels, pointwise) if name in CASES else (run_list_kernels, lists)
+        results[name] = run(kernels, lambda kernel: kernel[GRID], name)
+    Path(output).write_bytes(pickle.dumps(results))
 
 
 if __name__ == "__main__":
-    simulate(sys.argv[1])
+    simulate(sys.argv[1], sys.argv[2:])
