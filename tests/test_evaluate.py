@@ -539,3 +539,29 @@ def test_the_memory_that_a_refusal_asks_for_is_enough(tmp_path: Path, by: object
     wanted = re.search(r"(?:need|memory to) ([\d,]+ MiB)", str(caught.value))
     assert wanted is not None, caught.value
     fl.evaluate(tmp_path / "log.parquet", **options, memory=wanted[1].replace(",", ""))
+
+
+@pytest.mark.parametrize("n_slices", [3, 1000], ids=["few slices", "many slices"])
+@pytest.mark.parametrize("by", [(), ("k",), ("k", "j")], ids=["total", "one grouping", "two groupings"])
+def test_models_of_the_same_rows_are_each_what_they_are_alone(by: tuple[str, ...], n_slices: int) -> None:
+    r = np.random.default_rng(n_slices)
+    n = 20_000
+    table = pa.table(
+        {
+            "y": (r.random(n) < 0.3).astype(np.float32),
+            "a": r.normal(-2.0, 2.0, n),
+            "b": r.normal(-1.0, 3.0, n),
+            # One row of this one is dropped: its rows are its own.
+            "c": pa.array([None, *r.normal(0.0, 1.0, n - 1)]),
+            "w": r.exponential(2.0, n).astype(np.float32),
+            "k": r.integers(0, n_slices, n),
+            "j": r.integers(0, 4, n),
+        }
+    )
+    metrics = ["log_loss", "ctr", "calibration", "normalized_entropy"]
+    asked = {"label": "y", "weight": "w", "metrics": metrics, "by": by, "batch_rows": 3_000}
+    together = fl.evaluate(table, logit={"a": "a", "b": "b", "c": "c"}, **asked)
+    for model in "abc":
+        alone = fl.evaluate(table, logit={model: model}, **asked)
+        assert [value for value in together.values if value.model == model] == alone.values
+        assert alone.values

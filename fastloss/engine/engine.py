@@ -131,7 +131,9 @@ class Engine:
                 by_mask.setdefault(id(keep), (keep, []))[1].append(work)
         for keep, works in by_mask.values():
             with self.workspace.scope():
-                arrangement = Arrangement(state.tables, keys, keep, batch.n_rows, self.workspace, self._device)
+                arrangement = Arrangement(
+                    state.tables, keys, keep, batch.n_rows, self.workspace, self._device, is_shared=len(works) > 1
+                )
                 self._check_memory(state, merged=False)
                 weight = None if checked.weight is None else arrangement.take(checked.weight)
                 for work in works:

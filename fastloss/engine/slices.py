@@ -55,8 +55,10 @@ class Arrangement:
         Where they belong in each grouping.
     is_whole : bool
         Whether there are no slices.
+    is_shared : bool
+        Whether several models use these rows.
     memo : Memo
-        What models of these rows share.
+        What they share.
     """
 
     def __init__(
@@ -67,7 +69,10 @@ class Arrangement:
         n_batch_rows: int,
         workspace: Workspace,
         device: Device,
+        *,
+        is_shared: bool,
     ) -> None:
+        self.is_shared = is_shared
         self._workspace = workspace
         self._take = device.sums.make_take_rows()
         self._n_batch_rows = n_batch_rows

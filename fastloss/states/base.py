@@ -44,6 +44,10 @@ class SliceRuns(NamedTuple):
     starts: Integers | None
     positions: Integers
 
+    def in_own_slices(self) -> SliceRuns:
+        """Return the same runs, each of which belongs to a slice of its own."""
+        return self._replace(positions=np.arange(len(self.positions)))
+
 
 class StateColumn(Protocol):
     """One statistic of many slices: arrays whose first axis is the slice.

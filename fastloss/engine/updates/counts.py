@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastloss.engine.device import Device
 from fastloss.engine.inputs import RowInputs
 from fastloss.engine.slices import UsedRows
-from fastloss.engine.updates.base import Update
+from fastloss.engine.updates.base import Update, add_once
 from fastloss.metrics.quantities import Candidates, InfiniteRows, Positives, Rows, SaturatedRows
 from fastloss.states.counts import Count, CountColumn
 
@@ -21,16 +21,6 @@ Counting = Callable[[UsedRows], NDArray[Any] | None]
 
 def _candidates(quantity: Candidates, device: Device) -> Counting:
     return lambda rows: rows.inputs.candidates()
-
-
-def _positives(quantity: Positives, device: Device) -> Counting:
-    def count(rows: UsedRows) -> NDArray[Any]:
-        assert isinstance(rows.inputs, RowInputs)
-        label = rows.inputs.label
-        # Models of the same rows share them.
-        return rows.arrangement.memo.once(("positive", id(label)), lambda: label > 0.0)
-
-    return count
 
 
 def _saturated(quantity: SaturatedRows, device: Device) -> Counting:
@@ -54,7 +44,6 @@ def _infinite(quantity: InfiniteRows, device: Device) -> Counting:
 
 _COUNTINGS: Mapping[type, Callable[[Any, Device], Counting]] = {
     Candidates: _candidates,
-    Positives: _positives,
     SaturatedRows: _saturated,
     InfiniteRows: _infinite,
 }
@@ -69,6 +58,14 @@ def make_count_update(spec: Count, device: Device) -> Update:
                 column.add_lengths(runs)
 
         return count_rows
+    if isinstance(spec.counted, Positives):
+
+        def count_positives(rows: UsedRows, columns: Sequence[CountColumn]) -> None:
+            inputs = rows.inputs
+            assert isinstance(inputs, RowInputs)
+            add_once(spec, spec.counted, rows, columns, lambda column, runs: column.add(inputs.label > 0.0, runs))
+
+        return count_positives
     counting = _COUNTINGS[type(spec.counted)](spec.counted, device)
 
     def update(rows: UsedRows, columns: Sequence[CountColumn]) -> None:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from fastloss.engine.device import Device
 from fastloss.engine.inputs import RowInputs
 from fastloss.engine.slices import UsedRows
-from fastloss.engine.updates.base import Update
+from fastloss.engine.updates.base import Update, add_once
 from fastloss.metrics.quantities import Candidates, Label, LossValue, PredictedMean, SaturatedWeight, Weight
+from fastloss.states.base import SliceRuns
 from fastloss.states.sums import Sum, SumColumn
 from fastloss_kernels.inverse_links import INVERSE_LINKS
 
@@ -67,16 +68,10 @@ def _weights(rows: UsedRows) -> Floats:
 
 
 def _weighted_labels(rows: UsedRows) -> Floats:
-    """Return label times weight, which models of the same rows share."""
+    """Return label times weight."""
     assert isinstance(rows.inputs, RowInputs)
-    label = rows.inputs.label
-
-    def compute() -> Floats:
-        terms = rows.workspace.floats(rows.n_rows)
-        np.copyto(terms, label)
-        return terms if rows.weight is None else np.multiply(terms, rows.weight, out=terms)
-
-    return rows.arrangement.memo.once(("weighted label", id(label)), compute)
+    np.copyto(rows.terms, rows.inputs.label)
+    return rows.terms if rows.weight is None else np.multiply(rows.terms, rows.weight, out=rows.terms)
 
 
 def _saturated_weights(quantity: SaturatedWeight) -> Terms:
@@ -90,11 +85,9 @@ def _saturated_weights(quantity: SaturatedWeight) -> Terms:
     return terms_of
 
 
-_TERMS: Mapping[type, Callable[[Any], Terms]] = {
-    Weight: lambda quantity: _weights,
-    Label: lambda quantity: _weighted_labels,
-    SaturatedWeight: _saturated_weights,
-}
+_TERMS: Mapping[type, Callable[[Any], Terms]] = {SaturatedWeight: _saturated_weights}
+# Terms that do not depend on the model.
+_SHARED_TERMS: Mapping[type, Callable[[UsedRows], Floats]] = {Weight: _weights, Label: _weighted_labels}
 
 
 def make_sum_update(spec: Sum, device: Device) -> Update:
@@ -107,6 +100,16 @@ def make_sum_update(spec: Sum, device: Device) -> Update:
                 _add(terms, rows, columns, device)
 
         return update_of_terms
+    if type(spec.quantity) in _SHARED_TERMS:
+        shared_terms_of = _SHARED_TERMS[type(spec.quantity)]
+
+        def update_once(rows: UsedRows, columns: Sequence[SumColumn]) -> None:
+            def add(column: SumColumn, runs: SliceRuns) -> None:
+                _add_terms(shared_terms_of(rows), rows, column, runs, device)
+
+            add_once(spec, spec.quantity, rows, columns, add)
+
+        return update_once
     fill = _FILLS[type(spec.quantity)](spec.quantity, device)
     add_at_once = _fused(spec, device)
 
@@ -124,10 +127,14 @@ def make_sum_update(spec: Sum, device: Device) -> Update:
 
 
 def _add(terms: Floats, rows: UsedRows, columns: Sequence[SumColumn], device: Device) -> None:
-    if rows.is_whole:
-        device.sums.make_add_terms()(terms, columns[0].only_accumulator(rows.n_rows))
-        return
     for column, runs in zip(columns, rows.runs, strict=True):
+        _add_terms(terms, rows, column, runs, device)
+
+
+def _add_terms(terms: Floats, rows: UsedRows, column: SumColumn, runs: SliceRuns, device: Device) -> None:
+    if rows.is_whole:
+        device.sums.make_add_terms()(terms, column.only_accumulator(rows.n_rows))
+    else:
         column.add(terms, runs)
 
 
