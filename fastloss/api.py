@@ -72,7 +72,8 @@ def evaluate(
         frame, a list or generator of record batches.
     label : str
         The label column: numbers or booleans; beside lists of predictions, lists of labels or the index of the right
-        candidate, from 0.
+        candidate, from 0. Here as wherever a column is named, ``"event.label"`` is a field of a struct, and
+        ``"candidates.list.label"`` that of a list of structs, as a list column.
     predictions : mapping of str to Prediction, optional
         Models by name, each a column with its space: ``{"a": fastloss.logit("score_a")}``.
     logit, prob, logprob, margin, value : str or mapping of str to str, optional

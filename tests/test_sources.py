@@ -6,6 +6,7 @@ import datetime
 import decimal
 import functools
 import itertools
+import json
 import multiprocessing
 import os
 import pickle
@@ -528,6 +529,230 @@ def test_a_key_that_some_paths_lack_is_an_error_only_if_it_is_selected(tree):
         open_source("log", ReadOptions()).tasks(["x", "day"], ReadOptions())
 
 
+# Fields of structs
+
+
+def nested_table(n_rows=500):
+    """Structs and lists of structs with nulls at every level, and the same fields as columns of their own."""
+    rng = np.random.default_rng(11)
+
+    def draw(make, missing=0.2):
+        return None if rng.random() < missing else make()
+
+    def model():
+        return {"score": draw(rng.normal), "name": draw(lambda: str(rng.choice(["a", "b"])))}
+
+    def event():
+        return {"label": draw(lambda: int(rng.integers(0, 2))), "model": draw(model), "note": "x" * 20}
+
+    def candidate():
+        return {"score": draw(rng.normal), "label": draw(lambda: float(rng.integers(0, 2))), "text": "y" * 20}
+
+    def slate():
+        return [draw(candidate) for _ in range(rng.integers(0, 4))]
+
+    events = [draw(event) for _ in range(n_rows)]
+    slates = [draw(slate) for _ in range(n_rows)]
+    score = pa.float32()
+    event_type = pa.struct(
+        {"label": pa.int8(), "model": pa.struct({"score": score, "name": pa.string()}), "note": pa.string()}
+    )
+    candidate_type = pa.struct({"score": score, "label": pa.float64(), "text": pa.string()})
+    table = pa.table(
+        {
+            "event": pa.array(events, event_type),
+            "candidates": pa.array(slates, pa.list_(candidate_type)),
+            "large": pa.array(slates, pa.large_list(candidate_type)),
+            "event.note": pa.array(np.arange(n_rows)),
+        }
+    )
+    models = [e and e["model"] for e in events]
+    flat = {
+        "event.label": pa.array([e and e["label"] for e in events], pa.int8()),
+        "event.model.score": pa.array([m and m["score"] for m in models], score),
+        "event.model.name": pa.array([m and m["name"] for m in models], pa.string()),
+        # A column's own name comes first.
+        "event.note": pa.array(np.arange(n_rows)),
+    }
+    for name in ("candidates", "large"):
+        of = pa.list_ if name == "candidates" else pa.large_list
+        for field, kind in (("score", score), ("label", pa.float64())):
+            values = [s and [c and c[field] for c in s] for s in slates]
+            flat[f"{name}.list.{field}"] = pa.array(values, of(kind))
+    return table, pa.table(flat)
+
+
+NESTED, FLAT = nested_table()
+
+
+@pytest.mark.parametrize("reader", READERS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(
+    cut=st.integers(0, 500),
+    group_rows=st.integers(60, 500),
+    columns=st.lists(st.sampled_from(FLAT.column_names), min_size=1, unique=True),
+    batch_rows=st.sampled_from([1, 7, 65_536]),
+    task_bytes=st.sampled_from([1, 20_000, 128 << 20]),
+    page_version=st.sampled_from(["1.0", "2.0"]),
+    compliant=st.booleans(),
+)
+def test_fields_of_structs_are_columns_however_the_log_is_stored(
+    tmp_path_factory, reader, cut, group_rows, columns, batch_rows, task_bytes, page_version, compliant
+):
+    folder = tmp_path_factory.mktemp("log")
+    for i, part in enumerate((NESTED.slice(0, cut), NESTED.slice(cut))):
+        pq.write_table(
+            part,
+            folder / f"part-{i}.parquet",
+            row_group_size=group_rows,
+            data_page_version=page_version,
+            # The files of a log may name the elements of a list otherwise.
+            use_compliant_nested_type=compliant ^ bool(i),
+        )
+    options = ReadOptions(reader=reader, batch_rows=batch_rows, task_bytes=task_bytes)
+    assert read(folder, columns, options) == FLAT.select(columns).to_pydict()
+
+
+@pytest.mark.parametrize("batch_rows", [7, 65_536])
+def test_fields_of_structs_are_columns_of_frames_and_streams(tmp_path, batch_rows):
+    columns = FLAT.column_names
+    pq.write_table(NESTED, tmp_path / "log.parquet")
+    frame = pl.from_arrow(NESTED)
+    logs = [
+        NESTED,
+        NESTED.slice(0, 0),
+        pa.Table.from_batches(NESTED.to_batches(max_chunksize=90)),
+        NESTED.to_reader(),
+        frame,
+        frame.lazy(),
+        pl.scan_parquet(tmp_path / "log.parquet"),
+        ds.dataset(tmp_path / "log.parquet"),
+        NESTED.to_batches(max_chunksize=90),
+        (pl.from_arrow(batch) for batch in NESTED.to_batches(max_chunksize=90)),
+    ]
+    for log in logs:
+        options = ReadOptions(batch_rows=batch_rows)
+        found = pa.table(read(log, columns, options), schema=FLAT.schema)
+        assert found == FLAT.slice(0, len(found)), type(log)
+        assert len(found) == (0 if log is logs[1] else len(FLAT))
+    for log in (NESTED, frame, frame.lazy(), str(tmp_path)):
+        source = open_source(log, ReadOptions(), columns)
+        assert {name: source.schema.field(name).type for name in columns[:4]} == {
+            name: FLAT.schema.field(name).type for name in columns[:4]
+        } | ({"event.model.name": source.schema.field("event.model.name").type}), type(log)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_of_a_struct_only_the_leaf_that_is_named_is_read(tmp_path, reader):
+    pq.write_table(NESTED, tmp_path / "log.parquet", row_group_size=100, compression="none")
+    metadata = pq.read_metadata(tmp_path / "log.parquet")
+    leaves = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    names = ["event.model.score", "event.label", "candidates.list.score"]
+    wanted = [i for i, path in enumerate(leaves) if path.replace("list.element", "list") in names]
+    assert len(wanted) == 3
+    options = ReadOptions(reader=reader)
+    tasks = list(open_source(tmp_path, options).tasks(names, options))
+    for number, task in enumerate(tasks):
+        group = metadata.row_group(number)
+        assert task.stored_bytes == sum(group.column(leaf).total_compressed_size for leaf in wanted)
+    expected = read(tmp_path, names, options)
+
+    # Whatever else is read is no longer Parquet.
+    content = bytearray((tmp_path / "log.parquet").read_bytes())
+    for number in range(metadata.num_row_groups):
+        for leaf in set(range(metadata.num_columns)) - set(wanted):
+            chunk = metadata.row_group(number).column(leaf)
+            first = chunk.dictionary_page_offset or chunk.data_page_offset
+            content[first : first + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    (tmp_path / "log.parquet").write_bytes(content)
+    assert read(tmp_path, names, options) == expected == FLAT.select(names).to_pydict()
+    with pytest.raises(ReadError):
+        read(tmp_path, ["event"], options)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_struct_and_its_fields_are_read_side_by_side(tmp_path, reader):
+    pq.write_table(NESTED, tmp_path / "log.parquet")
+    columns = ["event", "event.model.name", "event.model", "candidates", "candidates.list.label"]
+    found = read(tmp_path, columns, ReadOptions(reader=reader))
+    assert found["event"] == NESTED["event"].to_pylist()
+    assert found["event.model"] == [e and e["model"] for e in NESTED["event"].to_pylist()]
+    assert found["event.model.name"] == FLAT["event.model.name"].to_pylist()
+    assert found["candidates"] == NESTED["candidates"].to_pylist()
+    assert found["candidates.list.label"] == FLAT["candidates.list.label"].to_pylist()
+    # As a key, a text that is a field is decoded as codes, where nothing else needs it as text.
+    options = ReadOptions(reader=reader)
+    (task,) = open_source(tmp_path, options).tasks(["event.model.name"], options)
+    for batch in task.read():
+        assert pa.types.is_dictionary(batch.record_batch.schema.types[0])
+        assert keys_of(batch, "event.model.name") == FLAT["event.model.name"].to_pylist()
+
+
+def test_a_name_of_two_fields_is_refused(tree):
+    table = pa.table({"a": [{"b.c": 1.0}], "a.b": [{"c": 2.0}], "x": [1.0]})
+    tree("log.parquet", table=table)
+    for log in ("log.parquet", table, pl.from_arrow(table), pl.from_arrow(table).lazy()):
+        source = open_source(log, ReadOptions(), ["a.b.c", "x"])
+        assert source.schema.names.count("a.b.c") == 2
+        with pytest.raises(SchemaError, match=r"'a\.b\.c' is in .* 2 times"):
+            source.tasks(["a.b.c"], ReadOptions())
+        assert read(log, ["a.b"], ReadOptions()) == {"a.b": [{"c": 2.0}]}
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_of_a_frame_only_the_structs_that_are_named_are_converted(library):
+    pytest.importorskip(library)
+
+    class Mixed:
+        pass
+
+    mixed = [Mixed()] * len(NESTED)
+    if library == "pandas":
+        frame = NESTED.to_pandas().assign(other=mixed)
+    else:
+        frame = pl.from_arrow(NESTED).with_columns(pl.Series("other", mixed, pl.Object))
+    source = open_source(frame, ReadOptions(), ["event.label", "event.note"])
+    assert [f.type for f in source.schema if f.name in ("candidates", "other")] == [pa.null()] * 2
+    (task,) = source.tasks(["event.label", "event.note"], ReadOptions())
+    assert table_of(task).to_pydict() == FLAT.select(["event.label", "event.note"]).to_pydict()
+
+
+REQUESTS = {
+    "rows": {"label": "event.label", "logit": "event.model.score", "weight": "event.note"},
+    "lists": {"label": "candidates.list.label", "logit": "candidates.list.score"},
+}
+
+
+@pytest.mark.parametrize("shape", REQUESTS)
+def test_an_evaluation_of_fields_is_that_of_columns(tmp_path, shape):
+    request = {**REQUESTS[shape], "by": ["event.model.name"]}
+    for name, table in (("nested", NESTED), ("flat", FLAT)):
+        (tmp_path / name).mkdir()
+        pq.write_table(table, tmp_path / name / "log.parquet", row_group_size=200)
+    expected = fl.evaluate(tmp_path / "flat", **request).to_json().replace("/flat/", "/nested/")
+    for log in (NESTED, pl.from_arrow(NESTED), pl.scan_parquet(tmp_path / "nested" / "*.parquet")):
+        found = json.loads(fl.evaluate(log, **request).to_json())
+        assert found["values"] == json.loads(expected)["values"]
+    for options in ({}, {"reader": "polars"}, {"executor": "processes", "threads": 2}):
+        assert fl.evaluate(tmp_path / "nested", **request, **options).to_json() == expected, options
+
+
+@pytest.mark.parametrize("shape", REQUESTS)
+def test_scores_of_fields_are_those_of_columns(tmp_path, shape):
+    keep = ["event.model.name", "candidates.list.label", "event.label"]
+    request = {name: column for name, column in REQUESTS[shape].items() if name != "weight"}
+    scored = {}
+    for name, table in (("nested", NESTED), ("flat", FLAT)):
+        for top in (None, 20):
+            pq.write_table(table, tmp_path / f"{name}.parquet")
+            out = tmp_path / f"{name}-{top}.out.parquet"
+            fl.score(tmp_path / f"{name}.parquet", out, loss="log_loss", keep=keep, top=top, **request)
+            scored[name, top] = pq.read_table(out)
+    for top in (None, 20):
+        places = [name for name in ("file",) if top]
+        assert scored["nested", top].drop_columns(places) == scored["flat", top].drop_columns(places)
+
+
 # Schemas
 
 
@@ -536,8 +761,8 @@ def test_a_missing_column_comes_with_the_nearest_names(tree, table):
     for log in ("log.parquet", table, table.to_reader(), pl.scan_parquet("log.parquet")):
         with pytest.raises(SchemaError, match=r"column 'scores' is not in .*\. Did you mean 'score'"):
             open_source(log, ReadOptions()).tasks(["click", "scores"], ReadOptions())
-    with pytest.raises(SchemaError, match=r"column 'a\.c' is not in"):
-        open_source("log.parquet", ReadOptions()).tasks(["a.c"], ReadOptions())
+    with pytest.raises(SchemaError, match=r"column 'a\.d' is not in .*\. Did you mean 'a\.c'"):
+        open_source("log.parquet", ReadOptions()).tasks(["a.d"], ReadOptions())
 
 
 @pytest.mark.parametrize(
@@ -618,7 +843,9 @@ def test_a_decoder_is_a_module_and_a_name(tree, table, monkeypatch):
         for batch in pyarrow_decoder.read(file, row_group, selection, options):
             yield batch.slice(0, n_rows)
 
-    mine = types.SimpleNamespace(READS_STORES=False, READS_PIECES=False, VERIFIES_CHECKSUMS=False, read=first_rows)
+    mine = types.SimpleNamespace(
+        READS_STORES=False, READS_PIECES=False, READS_FIELDS=False, VERIFIES_CHECKSUMS=False, read=first_rows
+    )
     monkeypatch.setitem(sys.modules, "decoder_of_mine", mine)
     monkeypatch.setitem(decoders.DECODERS, "mine", "decoder_of_mine")
     n_rows = 1000

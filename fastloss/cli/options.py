@@ -62,7 +62,8 @@ class LossOptions(_Arguments):
     Parameters
     ----------
     label
-        Label column: numbers or booleans.
+        Label column: numbers or booleans. Wherever a column is named, event.label is a field of a struct, and
+        candidates.list.label that of a list of structs.
     label_domain
         pm1 for labels -1 and +1.
     list_reduction

@@ -12,9 +12,10 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from fastloss.columns.arrow import ArrowBatch
+from fastloss.columns.nested import ColumnPath, find_columns, take_column, with_fields
 from fastloss.errors import FastlossError, ReadError, SchemaError, UsageError, nearest_names
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
-from fastloss.sources.frames import Frame, as_frame
+from fastloss.sources.frames import Frame, as_frame, columns_holding
 from fastloss.sources.listing import one_line
 
 _LONGEST_TASK_ROWS = 1 << 20
@@ -52,11 +53,13 @@ class ArrowStreamSource:
         stream = self._stream = self._open(columns)
         known = set(stream.schema.names)
         others = [] if self._frame is None else [name for name in self._frame.names if name not in known]
-        self._schema = pa.schema([*stream.schema, *(pa.field(name, pa.null()) for name in others)])
+        self._schema = pa.schema([*with_fields(stream.schema), *(pa.field(name, pa.null()) for name in others)])
 
     @property
     def schema(self) -> pa.Schema:
-        """The stream's own schema; a frame's columns that will not be read come last, as if they were all null."""
+        """The stream's columns, fields of structs among them; those of a frame that will not be read come last, as if
+        they were all null.
+        """
         return self._schema
 
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
@@ -89,7 +92,7 @@ class ArrowStreamSource:
                 "make a new one, or pass a table."
             )
         stream = self._stream
-        if stream is None or not set(columns).issubset(stream.schema.names):
+        if stream is None or not all(find_columns(stream.schema, name) for name in columns):
             stream = self._open(columns)
         self._stream, self._spent = None, True
         return batch_tasks(stream, list(columns), column_positions(stream.schema, columns), options)
@@ -123,7 +126,7 @@ def open_stream(log: Any, columns: Sequence[str] | None, frame: Frame | None = N
     try:
         frame = frame or as_frame(log)
         if frame is not None and columns is not None:
-            log = frame.select([name for name in frame.names if name in columns])
+            log = frame.select(columns_holding(frame.names, columns))
         if not hasattr(log, "__arrow_c_stream__"):
             log = pa.table(pa.record_batch(log))
         return pa.RecordBatchReader.from_stream(log)
@@ -131,23 +134,33 @@ def open_stream(log: Any, columns: Sequence[str] | None, frame: Frame | None = N
         raise SchemaError(f"the {name} gives no Arrow stream: {one_line(error)}") from error
 
 
-def column_positions(schema: pa.Schema, columns: Sequence[str]) -> list[int]:
-    """Return each column's position in a schema; a missing or ambiguous name is a SchemaError."""
+def column_positions(schema: pa.Schema, columns: Sequence[str]) -> list[ColumnPath]:
+    """Return where each column, or field of a struct, is in a schema; a missing or ambiguous name is a SchemaError."""
     if not columns:
         raise UsageError("no column is selected; select at least one.")
     positions = []
     for name in columns:
-        found = schema.get_all_field_indices(name)
+        found = find_columns(schema, name)
         if not found:
-            raise SchemaError(f"column {name!r} is not in the log. {nearest_names(name, schema.names)}")
+            raise SchemaError(f"column {name!r} is not in the log. {nearest_names(name, with_fields(schema).names)}")
         if len(found) > 1:
             raise SchemaError(f"column {name!r} is in the log {len(found)} times; a selected name must be unique.")
         positions.append(found[0])
     return positions
 
 
+def narrowed(schema: pa.Schema, columns: Sequence[str]) -> tuple[list[str], list[ColumnPath]]:
+    """Return the columns of a schema that hold these, each once, and where these are in them alone."""
+    paths = column_positions(schema, columns)
+    holding = list(dict.fromkeys(path.column for path in paths))
+    return (
+        [schema.field(position).name for position in holding],
+        [path._replace(column=holding.index(path.column)) for path in paths],
+    )
+
+
 def batch_tasks(
-    batches: Iterator[pa.RecordBatch], names: list[str], positions: list[int], options: ReadOptions
+    batches: Iterator[pa.RecordBatch], names: list[str], positions: list[ColumnPath], options: ReadOptions
 ) -> Iterator[Task]:
     """Yield one task for each batch of a suitable length, made of the columns at these positions."""
     first_row = 0
@@ -165,20 +178,30 @@ def batch_tasks(
         first_row += batch.num_rows
 
 
-def _selected(batches: Iterator[pa.RecordBatch], names: list[str], positions: list[int]) -> Iterator[pa.RecordBatch]:
+def _selected(
+    batches: Iterator[pa.RecordBatch], names: list[str], positions: list[ColumnPath]
+) -> Iterator[pa.RecordBatch]:
     n_rows = 0
     try:
         for batch in batches:
-            arrays = [batch.column(position) for position in positions]
-            for array in arrays:
-                # Another library made this: offsets and lengths are checked, and so is each dictionary index.
-                array.validate(full=pa.types.is_dictionary(array.type))
-            yield pa.RecordBatch.from_arrays(arrays, names=names)
+            yield take_columns(batch, names, positions)
             n_rows += batch.num_rows
     except FastlossError:
         raise
     except Exception as error:
         raise ReadError(f"cannot read the stream after {n_rows} rows: {one_line(error)}") from error
+
+
+def take_columns(batch: pa.RecordBatch, names: list[str], positions: list[ColumnPath]) -> pa.RecordBatch:
+    """Return the columns at these positions, after checking what another library made of them."""
+    held = [batch.column(path.column) for path in positions]
+    for column in held:
+        column.validate()
+    columns = [take_column(column, path.steps) for column, path in zip(held, positions, strict=True)]
+    for column in columns:
+        # Offsets and lengths are checked, and each index of a dictionary.
+        column.validate(full=pa.types.is_dictionary(column.type))
+    return pa.RecordBatch.from_arrays(columns, names=names)
 
 
 def _suitable_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

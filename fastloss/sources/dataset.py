@@ -7,7 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from fastloss.sources.arrow_stream import batch_tasks, column_positions
+from fastloss.columns.nested import with_fields
+from fastloss.sources.arrow_stream import batch_tasks, column_positions, narrowed
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
 
 # The scanner reads so many batches, of so many files, ahead of the one that is evaluated; by itself 16 of 4.
@@ -34,8 +35,8 @@ class DatasetSource:
 
     @property
     def schema(self) -> pa.Schema:
-        """The dataset's schema."""
-        return self._dataset.schema
+        """The dataset's schema, fields of structs among the columns."""
+        return with_fields(self._dataset.schema)
 
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
         """Check the columns, then scan the dataset and return its batches as tasks, in its own order.
@@ -58,14 +59,12 @@ class DatasetSource:
         ReadError
             While iterating: if the scan fails.
         """
-        column_positions(self.schema, columns)
-        names = list(columns)
-        stored = list(dict.fromkeys(names))
-        return batch_tasks(self._scan(stored, options), names, [stored.index(name) for name in names], options)
+        stored, positions = narrowed(self._dataset.schema, columns)
+        return batch_tasks(self._scan(stored, options), list(columns), positions, options)
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what is known without a scan, which is nothing; raises as ``tasks`` does."""
-        column_positions(self.schema, columns)
+        column_positions(self._dataset.schema, columns)
         return SourceSummary(files=0, row_groups=0, rows=None, stored_bytes=None, largest_task_bytes=None)
 
     def inputs(self, columns: Sequence[str]) -> None:

@@ -51,5 +51,15 @@ def as_frame(log: Any) -> Frame | None:
     return Frame(names, select) if all(isinstance(name, str) for name in names) else None
 
 
+def columns_holding(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Return those of a frame's columns that hold a wanted column: itself, or a struct that has it as a field."""
+    known = set(names)
+    return [
+        name
+        for name in names
+        if any(name == column or (column not in known and column.startswith(f"{name}.")) for column in wanted)
+    ]
+
+
 def _quoted(names: Sequence[str], quote: str) -> list[str]:
     return [f"{quote}{name.replace(quote, 2 * quote)}{quote}" for name in names]

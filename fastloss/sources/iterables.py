@@ -12,8 +12,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from fastloss.columns.nested import ColumnPath, with_fields
 from fastloss.errors import FastlossError, ReadError, SchemaError, UsageError
-from fastloss.sources.arrow_stream import ArrowStreamSource, batch_tasks, column_positions, open_stream
+from fastloss.sources.arrow_stream import (
+    ArrowStreamSource,
+    batch_tasks,
+    column_positions,
+    narrowed,
+    open_stream,
+    take_columns,
+)
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
 from fastloss.sources.entries import speaks_arrow
 from fastloss.sources.listing import one_line
@@ -67,14 +75,14 @@ class IterableSource:
         if hasattr(first, "__arrow_c_stream__") and not hasattr(first, "__len__"):
             # A stream is handed over once: its schema and its rows come from one and the same.
             first = open_stream(first, columns)
-            self._schema = first.schema
+            self._schema = with_fields(first.schema)
         else:
             self._schema = ArrowStreamSource(first, columns).schema
         self._items: Iterator[Any] | None = itertools.chain([first], items)
 
     @property
     def schema(self) -> pa.Schema:
-        """The first item's schema."""
+        """The first item's schema, fields of structs among the columns."""
         return self._schema
 
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
@@ -111,7 +119,8 @@ class IterableSource:
             items = self._begin()
         names = list(columns)
         stored = list(dict.fromkeys(names))
-        return batch_tasks(self._batches(items, stored), names, [stored.index(name) for name in names], options)
+        _, positions = narrowed(pa.schema([(name, pa.null()) for name in stored]), names)
+        return batch_tasks(self._batches(items, stored), names, positions, options)
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what is known in advance: the rows, if there is a list of tables; raises as ``tasks`` does."""
@@ -134,9 +143,9 @@ class IterableSource:
         for number, item in enumerate(items, 1):
             self._check_item(item, number)
             stream = open_stream(item, columns)
-            self._check_columns(stream.schema, columns, number)
+            paths = self._check_columns(stream.schema, columns, number)
             for batch in stream:
-                yield batch.select(columns)
+                yield take_columns(batch, columns, paths)
 
     def _check_item(self, item: object, number: int) -> None:
         if not speaks_arrow(item):
@@ -145,16 +154,18 @@ class IterableSource:
                 "and tables, and frames with __arrow_c_stream__ or __arrow_c_array__."
             )
 
-    def _check_columns(self, schema: pa.Schema, columns: list[str], number: int) -> None:
-        for name, position in zip(columns, self._positions(schema, columns, number), strict=True):
-            kind, expected = schema.field(position).type, self._schema.field(name).type
+    def _check_columns(self, schema: pa.Schema, columns: list[str], number: int) -> list[ColumnPath]:
+        paths = self._positions(schema, columns, number)
+        for name, path in zip(columns, paths, strict=True):
+            kind, expected = path.type, self._schema.field(name).type
             if not are_one_family(kind, expected):
                 raise SchemaError(
                     f"column {name!r} has type {expected} in item 1 of the {self._name} and {kind} in item {number}; "
                     "all must store the same kind of value."
                 )
+        return paths
 
-    def _positions(self, schema: pa.Schema, columns: list[str], number: int) -> list[int]:
+    def _positions(self, schema: pa.Schema, columns: list[str], number: int) -> list[ColumnPath]:
         try:
             return column_positions(schema, columns)
         except SchemaError as error:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from fastloss.columns.nested import with_fields
 from fastloss.errors import ReadError, SchemaError
-from fastloss.sources.arrow_stream import batch_tasks, column_positions
+from fastloss.sources.arrow_stream import batch_tasks, column_positions, narrowed
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
 from fastloss.sources.listing import one_line
 
@@ -45,11 +46,12 @@ class PolarsLazySource:
             schema = frame.collect_schema()
         except Exception as error:
             raise SchemaError(f"the lazy frame gives no schema: {one_line(error)}") from error
-        self._schema = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+        self._columns = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+        self._schema = with_fields(self._columns)
 
     @property
     def schema(self) -> pa.Schema:
-        """The query's schema, as Arrow has it."""
+        """The query's schema, as Arrow has it, fields of structs among the columns."""
         return self._schema
 
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
@@ -73,11 +75,8 @@ class PolarsLazySource:
         ReadError
             While iterating: if the query fails.
         """
-        column_positions(self._schema, columns)
-        names = list(columns)
-        stored = list(dict.fromkeys(names))
-        positions = [stored.index(name) for name in names]
-        return batch_tasks(_collect(self._frame, stored), names, positions, options)
+        stored, positions = narrowed(self._columns, columns)
+        return batch_tasks(_collect(self._frame, stored), list(columns), positions, options)
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what is known before the query runs, which is nothing; raises as ``tasks`` does."""

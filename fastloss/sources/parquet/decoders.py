@@ -34,12 +34,16 @@ class Decoder(Protocol):
     READS_PIECES : bool
         Whether it keeps to ``ReadOptions.task_bytes`` where a row group is larger. Where it does not, such a row group
         is read by pyarrow.
+    READS_FIELDS : bool
+        Whether it reads a field of a struct without the others. Where it does not, a file of which fields are selected
+        is read by pyarrow.
     VERIFIES_CHECKSUMS : bool
         Whether it can verify the checksums of pages.
     """
 
     READS_STORES: bool
     READS_PIECES: bool
+    READS_FIELDS: bool
     VERIFIES_CHECKSUMS: bool
 
     def read(

@@ -34,12 +34,29 @@ _PHYSICAL_BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4
 
 
 class StoredColumn(NamedTuple):
-    """A selected column as a file has it: its Arrow type, and where its Parquet columns, the leaves, are."""
+    """A selected column as a file has it.
+
+    Attributes
+    ----------
+    name : str
+        The name that was asked for.
+    type : pyarrow.DataType
+        Its Arrow type.
+    first_leaf, n_leaves : int
+        Where its Parquet columns, the leaves, are.
+    column : str
+        The file's column that holds it.
+    steps : tuple of str or None
+        The way from there to the field that is meant, as `fastloss.columns.nested.ColumnPath` has it; empty for the
+        column itself.
+    """
 
     name: str
     type: pa.DataType
     first_leaf: int
     n_leaves: int
+    column: str
+    steps: tuple[str | None, ...] = ()
 
 
 class Footer(NamedTuple):
@@ -50,6 +67,21 @@ class Footer(NamedTuple):
     size: int
     metadata: pq.FileMetaData
     columns: tuple[StoredColumn, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What Arrow is asked to read: columns by name, fields of structs by the paths of their leaves."""
+        # Files of one Arrow schema may call the elements of a list otherwise: "element", "item", "array_element".
+        schema = self.metadata.schema
+        return tuple(
+            name
+            for column in self.columns
+            for name in (
+                [schema.column(column.first_leaf + i).path for i in range(column.n_leaves)]
+                if column.steps
+                else [column.column]
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +100,15 @@ class RowGroup:
 class PlannedFile:
     """All that is needed to read one file, for one selection of columns; the same in every process.
 
-    `source` names the source that has read the footer: another may find another file under the same path.
+    `source` names the source that has read the footer: another may find another file under the same path. `names` is
+    what Arrow is asked to read.
     """
 
     source: str
     file: LogFile
     content: Content
     columns: tuple[StoredColumn, ...]
+    names: tuple[str, ...]
     text_leaves: tuple[int, ...]
 
 
@@ -174,9 +208,20 @@ def plan_file(source: str, footer: Footer) -> tuple[PlannedFile, tuple[RowGroup,
     text_leaves = tuple(
         column.first_leaf
         for column in footer.columns
-        if is_text(column.type) and _reads_as_dictionary(metadata, column.first_leaf)
+        if is_text(column.type)
+        and not _is_part_of_another(column, footer.columns)
+        and _reads_as_dictionary(metadata, column.first_leaf)
     )
-    return PlannedFile(source, footer.file, footer.content, footer.columns, text_leaves), tuple(row_groups)
+    planned = PlannedFile(source, footer.file, footer.content, footer.columns, footer.names, text_leaves)
+    return planned, tuple(row_groups)
+
+
+def _is_part_of_another(column: StoredColumn, columns: Sequence[StoredColumn]) -> bool:
+    """Tell whether a struct that holds this field is selected too: it is kept as it is stored."""
+    return bool(column.steps) and any(
+        other.steps != column.steps and other.first_leaf <= column.first_leaf < other.first_leaf + other.n_leaves
+        for other in columns
+    )
 
 
 def _what_it_is(handle: pa.NativeFile) -> str | None:
@@ -224,25 +269,28 @@ class _Unreadable:
         self.closed = True
 
 
-def find_damage(footers: Sequence[Footer], columns: Sequence[str]) -> list[ReadError | None]:
+def find_damage(footers: Sequence[Footer]) -> list[ReadError | None]:
     """Return for each footer what Arrow finds wrong with its column chunks, or None.
 
     Footers of one schema are checked as one, in the time that one of them takes; each alone only if that finds damage.
     """
-    if len(footers) > 1 and all(footer.file.is_local for footer in footers) and _are_sound(footers, columns):
+    if len(footers) > 1 and all(footer.file.is_local for footer in footers) and _are_sound(footers):
         return [None] * len(footers)
     found: list[ReadError | None] = []
     for footer in footers:
         try:
             with reading(footer.file):
-                _check_chunks(footer.metadata, footer.size, columns)
+                _check_chunks(footer.metadata, footer.size, footer.names)
             found.append(None)
         except ReadError as error:
             found.append(error)
     return found
 
 
-def _are_sound(footers: Sequence[Footer], columns: Sequence[str]) -> bool:
+def _are_sound(footers: Sequence[Footer]) -> bool:
+    names = footers[0].names
+    if any(footer.names != names for footer in footers):
+        return False
     try:
         # A footer of its own: the others' row groups are added to it.
         with footers[0].file.filesystem.open_input_file(footers[0].file.path) as handle:
@@ -250,13 +298,13 @@ def _are_sound(footers: Sequence[Footer], columns: Sequence[str]) -> bool:
         for footer in footers:
             together.append_row_groups(footer.metadata)
         # (That each chunk lies within its own file is checked where it is weighed.)
-        _check_chunks(together, max(footer.size for footer in footers), columns)
+        _check_chunks(together, max(footer.size for footer in footers), names)
     except Exception:
         return False
     return True
 
 
-def _check_chunks(footer: pq.FileMetaData, size: int, columns: Sequence[str]) -> None:
+def _check_chunks(footer: pq.FileMetaData, size: int, names: Sequence[str]) -> None:
     """Let Arrow check what a footer says of each column chunk; raises what Arrow raises.
 
     pyarrow's metadata objects let a C++ exception through, which ends the process: a flipped bit in a chunk's size
@@ -269,7 +317,7 @@ def _check_chunks(footer: pq.FileMetaData, size: int, columns: Sequence[str]) ->
     parquet = pq.ParquetFile(_Unreadable(size), metadata=footer, pre_buffer=True)
     row_groups = range(footer.num_row_groups)
     try:
-        next(parquet.iter_batches(batch_size=1, row_groups=row_groups, columns=columns, use_threads=False), None)
+        next(parquet.iter_batches(batch_size=1, row_groups=row_groups, columns=names, use_threads=False), None)
     except OSError as error:
         if not str(error).startswith(_TOO_SHORT):
             raise
@@ -283,8 +331,9 @@ def _weigh(footer: Footer, number: int, first_row: int) -> RowGroup:
     stored = decoded = passing = 0
     text_bytes: dict[int, int] = {}
     contradiction = f"{n_rows} rows" if n_rows < 0 else ""
-    for _, kind, first, count in footer.columns:
-        for leaf in range(first, first + count):
+    for selected in footer.columns:
+        kind, first = selected.type, selected.first_leaf
+        for leaf in range(first, first + selected.n_leaves):
             chunk, column = row_group.column(leaf), schema.column(leaf)
             chunk_bytes, page_bytes, n_values = (
                 chunk.total_compressed_size,

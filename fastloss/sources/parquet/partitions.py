@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from fastloss.columns.nested import take_column
 from fastloss.sources.listing import LogFile
+
+if TYPE_CHECKING:
+    from fastloss.sources.parquet.footers import PlannedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,20 +24,16 @@ class Selection:
     columns: tuple[str, ...]
     key_types: Mapping[str, pa.DataType]
 
-    @property
-    def stored(self) -> list[str]:
-        """The columns to read from the files, each once."""
-        return list(dict.fromkeys(name for name in self.columns if name not in self.key_types))
-
-    def of_file(self, stored: pa.RecordBatch, file: LogFile) -> pa.RecordBatch:
+    def of_file(self, stored: pa.RecordBatch, file: PlannedFile) -> pa.RecordBatch:
         """Return the selected columns of some rows of a file, of which `stored` holds those that the file has."""
-        keys = dict(file.keys)
-        arrays = [
-            stored.column(name)
-            if name not in self.key_types
-            else _constant(keys[name], self.key_types[name], stored.num_rows)
-            for name in self.columns
-        ]
+        keys = dict(file.file.keys)
+        held = {column.name: column for column in file.columns}
+        arrays = []
+        for name in self.columns:
+            if name in self.key_types:
+                arrays.append(_constant(keys[name], self.key_types[name], stored.num_rows))
+            else:
+                arrays.append(take_column(stored.column(held[name].column), held[name].steps))
         return pa.RecordBatch.from_arrays(arrays, names=list(self.columns))
 
 

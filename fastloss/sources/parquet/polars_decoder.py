@@ -15,6 +15,7 @@ from fastloss.sources.parquet.partitions import Selection
 
 READS_STORES = False
 READS_PIECES = False
+READS_FIELDS = False
 VERIFIES_CHECKSUMS = False
 
 
@@ -27,7 +28,7 @@ def read(file: PlannedFile, row_group: RowGroup, selection: Selection, options: 
         frame = (
             pl.scan_parquet(file.file.path, parallel="none", glob=False, hive_partitioning=False, cache=False)
             # By selector: pl.col would take a name such as "^a.*$" for a pattern.
-            .select(cs.by_name(*selection.stored))
+            .select(cs.by_name(*file.names))
             .slice(row_group.first_row, row_group.n_rows)
             .collect(engine="in-memory")
         )
@@ -38,10 +39,11 @@ def read(file: PlannedFile, row_group: RowGroup, selection: Selection, options: 
             "use reader='pyarrow'."
         ) from error
     table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-    for name, kind, *_ in file.columns:
+    for column in file.columns:
+        name, kind = column.name, column.type
         position = table.schema.get_field_index(name)
         if pa.types.is_date(kind) and pa.types.is_timestamp(table.field(position).type):
             # Polars has no date64: it reads a day's first millisecond, which as a key would be another text.
             table = table.set_column(position, name, table.column(position).cast(kind))
     for batch in table.to_batches(max_chunksize=options.batch_rows):
-        yield ArrowBatch(selection.of_file(batch, file.file))
+        yield ArrowBatch(selection.of_file(batch, file))

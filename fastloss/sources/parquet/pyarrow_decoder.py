@@ -14,6 +14,7 @@ from fastloss.sources.parquet.partitions import Selection
 
 READS_STORES = True
 READS_PIECES = True
+READS_FIELDS = True
 VERIFIES_CHECKSUMS = True
 
 # Lists that stand together may be so much longer than those of the whole row group are on average.
@@ -22,7 +23,7 @@ _LIST_SKEW = 8
 
 def read(file: PlannedFile, row_group: RowGroup, selection: Selection, options: ReadOptions) -> Iterator[ArrowBatch]:
     """Read the selected columns of a row group; see `fastloss.sources.parquet.decoders.Decoder`."""
-    columns = selection.stored
+    columns = file.names
     whole = row_group.decoded_bytes <= options.task_bytes
     stream_bytes = 0 if whole else STREAM_BYTES if file.file.is_local else STORE_STREAM_BYTES
     # Arrow's dictionary grows until the row group ends, whatever the pieces: many distinct texts are read plain.
@@ -33,7 +34,8 @@ def read(file: PlannedFile, row_group: RowGroup, selection: Selection, options: 
     ) as (parquet, _):
         if whole:
             table = parquet.read_row_group(row_group.number, columns=columns, use_threads=False)
-            batches = iter(table.to_batches(max_chunksize=options.batch_rows))
+            # Cut last: a field of a struct is taken of all rows at once.
+            batches = iter(table.to_batches())
         else:
             # Half for the batch that is being decoded, half for the one that the caller still holds.
             row_bytes = row_group.decoded_bytes // max(1, row_group.n_rows) + 1
@@ -47,13 +49,16 @@ def read(file: PlannedFile, row_group: RowGroup, selection: Selection, options: 
                 use_threads=False,
             )
         for batch in batches:
-            _check_indices(batch)
-            yield ArrowBatch(selection.of_file(batch, file.file))
+            selected = selection.of_file(batch, file)
+            _check_indices(selected, file)
+            for first in range(0, selected.num_rows, options.batch_rows):
+                yield ArrowBatch(selected.slice(first, options.batch_rows))
 
 
-def _check_indices(batch: pa.RecordBatch) -> None:
+def _check_indices(batch: pa.RecordBatch, file: PlannedFile) -> None:
     # Arrow passes a damaged page's dictionary indices on as they are.
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+    for name in dict.fromkeys(stored.name for stored in file.columns):
+        column = batch.column(name)
         if pa.types.is_dictionary(column.type):
             extremes = pc.min_max(column.indices).as_py()
             if extremes["min"] is not None and not 0 <= extremes["min"] <= extremes["max"] < len(column.dictionary):

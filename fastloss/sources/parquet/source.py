@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from fastloss.columns.base import Batch
+from fastloss.columns.nested import find_columns, with_fields
 from fastloss.errors import ReadError, SchemaError, UsageError, nearest_names
 from fastloss.files import Stamp, stamp
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
@@ -72,11 +73,13 @@ class ParquetSource:
         self._key_types = key_types(self._files)
         self._first, file_schema = self._first_schema()
         fields = [field for field in file_schema if field.name not in self._key_types]
-        self._schema = pa.schema(fields + [pa.field(key, kind) for key, kind in self._key_types.items()])
+        keys = [pa.field(key, kind) for key, kind in self._key_types.items()]
+        stored = [field for field in with_fields(pa.schema(fields)) if field.name not in self._key_types]
+        self._schema = pa.schema([*stored, *keys])
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of the first file that can be read, then the partition keys."""
+        """Columns of the first file that can be read, fields of structs among them, then the partition keys."""
         return self._schema
 
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
@@ -171,7 +174,7 @@ class ParquetSource:
 
         planned: _Plan = []
         for some in self._footers(files, stored, selected_keys):
-            damage = iter(find_damage([footer for _, footer in some if isinstance(footer, Footer)], stored))
+            damage = iter(find_damage([footer for _, footer in some if isinstance(footer, Footer)]))
             for file, footer in some:
                 try:
                     if not isinstance(footer, Footer):
@@ -239,27 +242,27 @@ class ParquetSource:
                     f"column {key!r} is in {file.origin!r}, and its path has a folder {key}=…, and either may be "
                     "meant; from Python, give pl.scan_parquet(…, hive_partitioning=False) as the log for the column."
                 )
-        leaf_counts = [_count_leaves(field.type) for field in schema]
         stored = []
         for name in columns:
-            positions = schema.get_all_field_indices(name)
-            if not positions:
+            paths = find_columns(schema, name)
+            if not paths:
                 raise SchemaError(
                     f"column {name!r} is in {self._first.origin!r} and not in {file.origin!r}; "
                     "all files of a log must have the selected columns."
                 )
-            if len(positions) > 1:
+            if len(paths) > 1:
                 raise SchemaError(
-                    f"column {name!r} is in {file.origin!r} {len(positions)} times; a selected name must be unique."
+                    f"column {name!r} is in {file.origin!r} {len(paths)} times; a selected name must be unique."
                 )
-            kind, expected = schema.field(positions[0]).type, self._schema.field(name).type
+            (path,) = paths
+            kind, expected = path.type, self._schema.field(name).type
             if not are_one_family(kind, expected):
                 raise SchemaError(
                     f"column {name!r} has type {expected} in {self._first.origin!r} and {kind} in {file.origin!r}; "
                     "all files of a log must store the same kind of value."
                 )
-            first_leaf = sum(leaf_counts[: positions[0]])
-            stored.append(StoredColumn(name, kind, first_leaf, leaf_counts[positions[0]]))
+            column = schema.field(path.column).name
+            stored.append(StoredColumn(name, kind, path.first_leaf, path.n_leaves, column, path.steps))
         return tuple(stored)
 
     def _tasks(self, planned: _Plan, columns: tuple[str, ...], options: ReadOptions) -> Iterator[Task]:
@@ -303,7 +306,9 @@ def _read(file: PlannedFile, row_group: RowGroup, selection: Selection, options:
                 f"{file.file.origin!r} changed after its footer was read for the plan; read a complete log."
             )
         decoder = decoder_of(options.reader)
-        if not decoder.READS_PIECES and row_group.decoded_bytes > options.task_bytes:
+        is_too_large = row_group.decoded_bytes > options.task_bytes
+        has_fields = any(column.steps for column in file.columns)
+        if (is_too_large and not decoder.READS_PIECES) or (has_fields and not decoder.READS_FIELDS):
             decoder = decoder_of("pyarrow")
         delivered = 0
         for batch in decoder.read(file, row_group, selection, options):
@@ -317,12 +322,3 @@ def _read(file: PlannedFile, row_group: RowGroup, selection: Selection, options:
                 f"{file.file.origin!r}, row group {number}, promises {promised} rows and delivers "
                 f"{delivered}{' or more' if delivered > promised else ''}; the file is damaged."
             )
-
-
-def _count_leaves(kind: pa.DataType) -> int:
-    """Return the number of Parquet columns that an Arrow type takes."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return _count_leaves(kind.storage_type)
-    if pa.types.is_nested(kind):
-        return sum(_count_leaves(kind.field(i).type) for i in range(kind.num_fields))
-    return 1
