@@ -44,6 +44,9 @@ def evaluate(
     weight: str | None = None,
     metrics: Sequence[object] | Loss | str | None = None,
     by: Sequence[str | Sequence[str]] | str | None = (),
+    where: object = None,
+    with_columns: Mapping[str, object] | None = None,
+    positive: str | int | float | bool | None = None,
     label_domain: LabelDomain = "01",
     reduction: Reduction | None = None,
     list_reduction: ListReduction | None = None,
@@ -85,6 +88,13 @@ def evaluate(
         the usual ones for the predictions' spaces.
     by : sequence of str or of sequences of str
         Slices: a column, or several columns for their cross. A null key is a slice of its own.
+    where : str, polars.Expr, or list of them, optional
+        Evaluate the rows alone for which this condition holds, or each of these: ``"country = 'DE'"``. Null is no.
+        Partitions and row groups that cannot hold such a row are not read. See Notes.
+    with_columns : mapping of str to str or polars.Expr, optional
+        Further columns by name: ``{"hour": "date_trunc('hour', ts)"}``. Each may read those before it.
+    positive : str, int, float or bool, optional
+        The label's value that counts as 1, every other as 0, null as null: for labels that are texts or codes.
     label_domain : {"01", "pm1"}
         ``"pm1"`` for labels −1 and +1: they count as 0 and 1 in every metric.
     reduction : {"mean", "sum", "sum_over_batch_size", "sum_by_nonzero_weights"}, optional
@@ -156,6 +166,10 @@ def evaluate(
 
     Notes
     -----
+    Wherever a column is named, an expression may stand: ``label="rating >= 4"``, ``prob="p / 2"``, ``by="hour(ts)"``.
+    The language is Polars' SQL. Names with other characters than letters, digits and ``_`` stand in double quotes,
+    texts in single ones. Each row is evaluated by itself: an aggregate, a window or a shift is refused.
+
     Every sum is exact and rounded once, so that the result is the same to the last bit for any number of threads,
     batch size, order of files and layout of row groups.
 
@@ -174,6 +188,9 @@ def evaluate(
         weight=weight,
         metrics=metrics,
         by=by,
+        where=where,
+        with_columns=with_columns,
+        positive=positive,
         label_domain=label_domain,
         reduction=reduction,
         list_reduction=list_reduction,
@@ -280,6 +297,9 @@ def score(
     top: int | None = None,
     compression: Compression = "zstd",
     overwrite: bool = False,
+    where: object = None,
+    with_columns: Mapping[str, object] | None = None,
+    positive: str | int | float | bool | None = None,
     label_domain: LabelDomain = "01",
     list_reduction: ListReduction | None = None,
     preset: PresetName | None = None,
@@ -323,6 +343,8 @@ def score(
     overwrite : bool
         Replace files that exist. Left out, complete outputs of the same request for the same input are kept as they
         are, so that a run that was stopped goes on where it was; any other file in the way is an error.
+    where, with_columns, positive
+        As in `evaluate`. The rows that `where` leaves out are not written.
     label_domain, saturation
         As in `evaluate`; a clipped loss is clipped in its row.
     list_reduction : {"row", "element"}, optional
@@ -369,6 +391,9 @@ def score(
         top=top,
         compression=compression,
         overwrite=overwrite,
+        where=where,
+        with_columns=with_columns,
+        positive=positive,
         label_domain=label_domain,
         list_reduction=list_reduction,
         preset=preset,

@@ -118,14 +118,15 @@ def dropped_failures(result: Result, text: str) -> list[str]:
     """Say of which models more rows were left out than allowed; those of weight 0 do not count."""
     limit, is_share = parse_dropped(text)
     rows = result.rows
+    n_rows = rows["read"] - rows.get("filtered", 0)
     of_weight_0 = sum(cause["rows"] for cause in rows["dropped"] if cause["cause"] == "zero_weight")
     used = {"": rows["used"]} if isinstance(rows["used"], int) else rows["used"]
     failures = []
     for model, n_used in used.items():
-        dropped = max(0, rows["read"] - n_used - of_weight_0)
-        if dropped > (limit * rows["read"] if is_share else limit):
+        dropped = max(0, n_rows - n_used - of_weight_0)
+        if dropped > (limit * n_rows if is_share else limit):
             of_model = f" of {model}" if model else ""
-            failures.append(f"gate --max-dropped {text} failed: {dropped:,} of {rows['read']:,} rows{of_model}")
+            failures.append(f"gate --max-dropped {text} failed: {dropped:,} of {n_rows:,} rows{of_model}")
     return failures
 
 

@@ -11,10 +11,12 @@ from typing import Any
 from fastloss.budget import Execution, ExecutionOptions, choose_execution, format_bytes, memory_for_room
 from fastloss.columns.types import check_columns
 from fastloss.errors import ReadError, UsageError
+from fastloss.expressions import possible_columns
 from fastloss.metrics.resolve import Evaluation, resolve
 from fastloss.request import Request
 from fastloss.sources import Source, SourceSummary, open_source
 from fastloss.sources.base import ReadOptions
+from fastloss.sources.derived import derive
 from fastloss.sources.parquet.decoders import DECODERS
 
 _OPTIONS = frozenset(field.name for field in dataclasses.fields(ExecutionOptions))
@@ -114,9 +116,16 @@ def execution_options(**options: Any) -> ExecutionOptions:
 def plan_request(log: object, request: Request, options: ExecutionOptions, *, keep: Sequence[str] = ()) -> Plan:
     """Plan a request on a log."""
     columns = list(dict.fromkeys([*request.columns, *keep]))
+    expressions = [
+        *columns,
+        request.label,
+        *(request.where or ()),
+        *(given for _, given in request.with_columns or ()),
+    ]
+    possible = {name: None for given in expressions for name in sorted(possible_columns(given))}
     execution = choose_execution(options, n_columns=len(columns), sliced=bool(request.by))
     with suggesting_to_skip(execution.on_bad_file):
-        source = open_source(log, _read_options(execution), columns)
+        source = derive(open_source(log, _read_options(execution), list(possible)), request, keep)
     types = check_columns(source.schema, request, keep)
     evaluation = resolve(request, types)
     execution = dataclasses.replace(execution, bounded_bytes=evaluation.bounded_bytes)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from fastloss.errors import UsageError
+from fastloss.expressions import PolarsExpression, expression_from_plain, expression_of, plain_expression
 from fastloss.words import LabelDomain, ListReduction, OnBadRow, PresetName, Reduction, Saturation
 
 Space = Literal["logit", "prob", "logprob", "margin", "value"]
@@ -86,7 +87,7 @@ class Request:
     Attributes
     ----------
     label : str
-        The label column.
+        The label column, or an expression.
     models : tuple of Model
         The predictions, each with its name.
     weight : str or None
@@ -109,6 +110,12 @@ class Request:
         What to do where a probability rules out what happened.
     on_bad_row : {"raise", "drop"}
         What to do at a row that holds a value that is not allowed.
+    positive : str, int, float, bool or None
+        The label's value that counts as 1, every other as 0. None where labels are numbers already.
+    where : tuple of str or PolarsExpression, or None
+        The conditions that a row must meet to be evaluated.
+    with_columns : tuple of (str, str or PolarsExpression), or None
+        Derived columns by name.
     """
 
     label: str
@@ -123,6 +130,9 @@ class Request:
     common_rows: bool = False
     saturation: Saturation = "clip"
     on_bad_row: OnBadRow = "raise"
+    positive: str | int | float | bool | None = None
+    where: tuple[str | PolarsExpression, ...] | None = None
+    with_columns: tuple[tuple[str, str | PolarsExpression], ...] | None = None
 
     @classmethod
     def of(
@@ -133,6 +143,9 @@ class Request:
         weight: str | None = None,
         metrics: Sequence[object] | object | None = None,
         by: Sequence[str | Sequence[str]] | str | None = (),
+        positive: str | int | float | bool | None = None,
+        where: object = None,
+        with_columns: Mapping[str, object] | None = None,
         **options: Any,
     ) -> Request:
         """Check what a caller wrote; besides `predictions`, a keyword of each space names columns.
@@ -161,8 +174,16 @@ class Request:
             weight=weight,
             metrics=None if given is None else tuple(given),
             by=groupings_of(by),
+            positive=_positive(positive),
+            where=_conditions(where),
+            with_columns=_derived(with_columns),
             **options,
         )
+
+    @property
+    def label_column(self) -> str:
+        """The column of the labels' numbers: the label itself, or what is made of it where one value is positive."""
+        return self.label if self.positive is None else f"{self.label} = {self.positive}"
 
     @property
     def groupings(self) -> tuple[tuple[str, ...], ...]:
@@ -178,7 +199,7 @@ class Request:
     def numeric_columns(self) -> tuple[str, ...]:
         """The columns that must hold numbers, or lists of them, each once."""
         weight = () if self.weight is None else (self.weight,)
-        return tuple(dict.fromkeys((self.label, *(model.column for model in self.models), *weight)))
+        return tuple(dict.fromkeys((self.label_column, *(model.column for model in self.models), *weight)))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -194,6 +215,8 @@ class Request:
             "models": [[model.name, model.space, model.column] for model in self.models],
             "metrics": names,
             "by": [list(keys) for keys in self.by],
+            "where": self.where and [plain_expression(given) for given in self.where],
+            "with_columns": self.with_columns and [[n, plain_expression(given)] for n, given in self.with_columns],
         }
 
     @classmethod
@@ -206,6 +229,10 @@ class Request:
                 "models": tuple(Model(*model) for model in plain["models"]),
                 "metrics": None if metrics is None else tuple(metrics),
                 "by": tuple(tuple(keys) for keys in plain["by"]),
+                "where": _conditions([expression_from_plain(given) for given in plain["where"] or ()]),
+                "with_columns": _derived(
+                    {n: expression_from_plain(given) for n, given in plain["with_columns"] or ()}
+                ),
             }
         )
 
@@ -258,6 +285,26 @@ def _models(
     if len(set(names)) < len(names):
         raise UsageError(f"Two predictions are called {max(names, key=names.count)!r}; give each a name of its own.")
     return models
+
+
+def _positive(given: object) -> str | int | float | bool | None:
+    if given is None or isinstance(given, str | int | float | bool):
+        return given
+    raise UsageError(f"positive is {given!r}; allowed: a value of the label column: a string, a number or a boolean.")
+
+
+def _conditions(given: object) -> tuple[str | PolarsExpression, ...] | None:
+    listed = () if given is None else given if isinstance(given, list | tuple) else (given,)
+    return tuple(expression_of("where", condition) for condition in listed) or None
+
+
+def _derived(given: Mapping[str, object] | None) -> tuple[tuple[str, str | PolarsExpression], ...] | None:
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) and name for name in given):
+        raise UsageError(f"with_columns is {given!r}; allowed: expressions by the names of the columns they make.")
+    derived = ((name, expression_of(f"with_columns[{name!r}]", expression)) for name, expression in given.items())
+    return tuple(derived) or None
 
 
 def groupings_of(by: Sequence[str | Sequence[str]] | str | None) -> tuple[tuple[str, ...], ...]:

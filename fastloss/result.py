@@ -225,6 +225,7 @@ class Result:
             used[column.model] = max(used[column.model], int(column.n[0]))
         return {
             "read": ledger.n_read,
+            **({"filtered": ledger.n_filtered} if "where" in self.asked else {}),
             "used": used if len(used) > 1 else next(iter(used.values())),
             "dropped": dropped,
         }

@@ -70,8 +70,8 @@ def evaluate_task(engine: Engine, task: Task) -> EvaluationState:
     row = task.first_row
     for batch in task.read():
         for piece in engine.split_batch(batch):
-            engine.update(state, piece, Place(task.origin, task.row_group, row))
-            row += piece.n_rows
+            engine.update(state, piece, Place(task.origin, task.row_group, row, piece.kept))
+            row += piece.n_read
     engine.finish_task(state)
     return state
 

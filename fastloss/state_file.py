@@ -180,6 +180,7 @@ def write_state(path: str | os.PathLike[str], evaluation: Evaluation, scanned: S
         "types": {name: [t.name, t.is_list, t.epsilon] for name, t in evaluation.types.items()},
         "custom": evaluation.custom(),
         "read": state.ledger.n_read,
+        "filtered": state.ledger.n_filtered,
         "dropped": [
             [*cause, count, *state.ledger.first[cause][:3], _hex(state.ledger.first[cause].value)]
             for cause, count in sorted(state.ledger.dropped.items())
@@ -352,7 +353,7 @@ def _foreign(name: str) -> ReadError:
 
 
 def _head(name: str, checksum: bytes, metadata: Mapping[str, Any]) -> StateHead:
-    ledger = Ledger(n_read=metadata["read"])
+    ledger = Ledger(n_read=metadata["read"], n_filtered=metadata.get("filtered", 0))
     for cause, column, role, count, origin, row_group, row, value in metadata["dropped"]:
         found = None if value is None else float.fromhex(value)
         ledger.drop(Cause(cause, column, role), count, Location(origin, row_group, row, found))

@@ -6,7 +6,6 @@ tests/test_options.py holds them to it.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter, Token, convert
 
 from fastloss.errors import UsageError
+from fastloss.expressions import is_name, split_list, unquoted
 from fastloss.request import SPACES, split_names
 from fastloss.words import (
     Compression,
@@ -62,8 +62,16 @@ class LossOptions(_Arguments):
     Parameters
     ----------
     label
-        Label column: numbers or booleans. Wherever a column is named, event.label is a field of a struct, and
-        candidates.list.label that of a list of structs.
+        Label column: numbers or booleans; or an expression, such as "rating >= 4". Wherever a column is named,
+        event.label is a field of a struct, and candidates.list.label that of a list of structs.
+    positive
+        The label's value that counts as 1, every other as 0: for labels that are texts or codes.
+    where
+        Evaluate the rows alone for which this condition holds, such as "country = 'DE' and day >= '2026-03-01'", in
+        Polars' SQL. Repeat it for more conditions, which must all hold.
+    with_columns
+        A further column: NAME = EXPRESSION, such as "hour = date_trunc('hour', ts)". Repeat it for more. Wherever a
+        column is named, an expression may stand.
     label_domain
         pm1 for labels -1 and +1.
     list_reduction
@@ -79,11 +87,20 @@ class LossOptions(_Arguments):
     """
 
     label: Annotated[str, _Columns]
+    positive: Annotated[str | None, _Columns] = None
+    where: Annotated[list[str] | None, Parameter(group=_COLUMNS, negative=())] = None
+    with_columns: Annotated[
+        list[str] | None, Parameter(name=("--with", "--with-columns"), group=_COLUMNS, negative=())
+    ] = None
     label_domain: Annotated[LabelDomain, _Question] = "01"
     list_reduction: Annotated[ListReduction | None, _QuestionWord] = None
     preset: Annotated[PresetName | None, _QuestionWord] = None
     saturation: Annotated[Saturation, _Question] = "clip"
     on_bad_row: Annotated[OnBadRow, _Reading] = "raise"
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the options as arguments of the API."""
+        return {**super().arguments(), "with_columns": self.with_columns and _derived(self.with_columns)}
 
 
 @Parameter(name="*")
@@ -319,6 +336,21 @@ class WriteOptions(ProgressOptions):
     overwrite: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
 
 
+def _derived(given: Sequence[str]) -> dict[str, str]:
+    derived: dict[str, str] = {}
+    for text in given:
+        name, equals, expression = (part.strip() for part in text.partition("="))
+        if not (name and equals and expression and is_name(name)):
+            raise UsageError(
+                f"--with is {text!r}; write NAME = EXPRESSION, such as \"hour = date_trunc('hour', ts)\"."
+            )
+        name = unquoted(name)
+        if name in derived:
+            raise UsageError(f"--with makes two columns called {name!r}; give each a name of its own.")
+        derived[name] = expression
+    return derived
+
+
 def _models(space: str, given: Sequence[str]) -> dict[str, str]:
     models: dict[str, str] = {}
     for text in given:
@@ -332,11 +364,8 @@ def _models(space: str, given: Sequence[str]) -> dict[str, str]:
 
 
 def _columns_of(option: str, text: str) -> tuple[str, ...]:
-    """Split column names at commas, which a name in double quotes may hold; a doubled quote in it stands for one."""
-    if '"' not in text:
-        return tuple(column.strip() for column in text.split(","))
-    try:
-        ((*columns,),) = csv.reader([text], skipinitialspace=True, strict=True)
-    except (csv.Error, ValueError):
-        raise UsageError(f'--{option} is {text!r}; write COLUMN, COLUMN,COLUMN or "A,B",COLUMN.') from None
-    return tuple(columns)
+    """Split columns at commas, which expressions may hold in parentheses and names in double quotes."""
+    columns = tuple(split_list(text))
+    if not all(columns) or text.count('"') % 2:
+        raise UsageError(f'--{option} is {text!r}; write COLUMN, COLUMN,COLUMN or "A,B",COLUMN.')
+    return columns

@@ -48,10 +48,18 @@ class ArrowBatch:
     ----------
     record_batch : pyarrow.RecordBatch
         The rows. It stays in reach, for whoever keeps a column as the log has it.
+    kept : numpy.ndarray of int64, shape (n_rows,), optional
+        The position of each row among those that were read; left out, no row was left out.
+    n_read : int, optional
+        How many were read.
     """
 
-    def __init__(self, record_batch: pa.RecordBatch) -> None:
+    def __init__(
+        self, record_batch: pa.RecordBatch, *, kept: IntegerArray | None = None, n_read: int | None = None
+    ) -> None:
         self.record_batch = record_batch
+        self.kept = kept
+        self.n_read = int(record_batch.num_rows) if n_read is None else n_read
         self._numbers: dict[str, Numbers] = {}
         self._lists: dict[str, Lists] = {}
         self._keys: dict[str, Keys] = {}
@@ -90,7 +98,13 @@ class ArrowBatch:
 
     def slice(self, first: int, n_rows: int) -> ArrowBatch:
         """Return `n_rows` rows from the row `first` on, nothing of them converted yet."""
-        return ArrowBatch(self.record_batch.slice(first, n_rows))
+        some = self.record_batch.slice(first, n_rows)
+        if self.kept is None:
+            return ArrowBatch(some)
+        start = int(self.kept[first - 1]) + 1 if first else 0
+        stop = first + some.num_rows
+        end = self.n_read if stop == self.n_rows else int(self.kept[stop - 1]) + 1
+        return ArrowBatch(some, kept=self.kept[first:stop] - start, n_read=end - start)
 
 
 def check_numeric_type(name: str, data_type: pa.DataType) -> None:

@@ -121,6 +121,14 @@ class Batch(Protocol):
         """The number of rows."""
 
     @property
+    def n_read(self) -> int:
+        """The number of rows that were read, those that a filter left out among them."""
+
+    @property
+    def kept(self) -> IntegerArray | None:
+        """The position of each row among those that were read, int64 ``(n_rows,)``; None if no row was left out."""
+
+    @property
     def list_columns(self) -> Sequence[str]:
         """The columns that hold lists."""
 
@@ -153,4 +161,4 @@ class Batch(Protocol):
         """
 
     def slice(self, first: int, n_rows: int) -> Batch:
-        """Return `n_rows` rows from the row `first` on."""
+        """Return `n_rows` rows from the row `first` on, and what was read with them since the row before."""

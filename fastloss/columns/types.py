@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from fastloss.columns.arrow import check_key_type, check_list_type, check_numeric_type, is_list_type
+from fastloss.columns.arrow import check_key_type, check_list_type, check_numeric_type, is_list_type, is_text
 from fastloss.errors import SchemaError, UsageError, nearest_names
 from fastloss.request import ColumnType, Request
 
@@ -30,6 +30,11 @@ def check_columns(schema: pa.Schema, request: Request, keep: Sequence[str] = ())
         kind = schema.field(column).type
         if is_list_type(kind) and column == request.weight:
             raise SchemaError(f"the weight column {column!r} has type {kind}; one number a row is needed.")
+        if column == request.label and is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
+            raise SchemaError(
+                f"the label column {column!r} has type {kind}; numbers are needed: name the value that counts as 1 by "
+                "positive=, or give an expression such as cast(label as int)."
+            )
         (check_list_type if is_list_type(kind) else check_numeric_type)(column, kind)
     for key in request.keys:
         check_key_type(key, schema.field(key).type)

@@ -139,7 +139,7 @@ class RowChecks:
         return CheckedBatch(weight, models)
 
     def _labels(self, usable: Selection, batch: Batch) -> NumberArray:
-        name = self._evaluation.request.label
+        name = self._evaluation.request.label_column
         label, valid = batch.numbers(name)
         usable.drop_null(valid, Cause(causes.NULL_LABEL, name, "label"))
         n_nan, n_outside = self._count_outside(label, *self._label_range.bounds)
@@ -197,7 +197,7 @@ def _describe(evaluation: Evaluation, cause: Cause, place: Location) -> str:
 
 def saturation_error(place: Place, row: int, model: ModelFacts, loss: str, found: str) -> DataError:
     """Return the error of a saturated row of the batch at `place`, where the request forbids such rows."""
-    where = Location(place.origin, place.row_group, place.first_row + row, None).describe()
+    where = Location(place.origin, place.row_group, place.row(row), None).describe()
     # An infinite logit is never clipped.
     choices = "'exact'" if model.space == "logit" else "'clip' or 'exact'"
     return DataError(

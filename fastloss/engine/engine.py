@@ -112,7 +112,8 @@ class Engine:
         UsageError
             If the slices outgrow the memory.
         """
-        state.ledger.n_read += batch.n_rows
+        state.ledger.n_read += batch.n_read
+        state.ledger.n_filtered += batch.n_read - batch.n_rows
         if batch.n_rows == 0:
             return
         # What overflows is counted as infinite, and says so in the result.

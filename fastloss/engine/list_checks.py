@@ -109,7 +109,7 @@ class ListChecks:
         return CheckedBatch(weight, models)
 
     def _labels(self, usable: Selection, batch: Batch) -> Lists:
-        name = self._evaluation.request.label
+        name = self._evaluation.request.label_column
         label = batch.lists(name)
         usable.drop_null(label.valid, Cause(causes.NULL_LABEL, name, "label"))
         self._drop_bad_elements(usable, label, name, "label", self._label_range)
@@ -121,7 +121,7 @@ class ListChecks:
         return label
 
     def _index(self, usable: Selection, batch: Batch) -> Lists:
-        name = self._evaluation.request.label
+        name = self._evaluation.request.label_column
         numbers, valid = batch.numbers(name)
         values = numbers.astype(np.float64)
         usable.drop_null(valid, Cause(causes.NULL_LABEL, name, "label"))
@@ -206,7 +206,7 @@ class ListChecks:
             unwanted = np.zeros(n_rows, dtype=np.bool_)
             unwanted[rows[classes == number]] = True
             if number in (loops.NO_SUCH_INDEX, loops.NO_POSITIVE):
-                cause = Cause(name, evaluation.request.label, "label")
+                cause = Cause(name, evaluation.request.label_column, "label")
                 values = inputs.label if evaluation.label_is_index else None
                 # Each model finds them in the labels that all share.
                 selection.drop(unwanted, cause, values, counted.setdefault(cause, np.zeros_like(unwanted)))

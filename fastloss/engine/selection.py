@@ -47,8 +47,8 @@ class Selection:
             return
         row = int(unwanted.argmax())
         found = None if values is None else float(values[row])
-        origin, row_group, first_row = self._place
-        self._ledger.drop(cause, count, Location(origin, row_group, first_row + row, found))
+        place = self._place
+        self._ledger.drop(cause, count, Location(place.origin, place.row_group, place.row(row), found))
 
     def drop_elements(self, unwanted: Mask, cause: Cause, lists: Lists) -> None:
         """Drop the rows whose list holds a marked element."""

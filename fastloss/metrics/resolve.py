@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from fastloss.errors import SchemaError, UsageError
+from fastloss.expressions import plain_expression
 from fastloss.metrics.base import Metric, ModelFacts, counted
 from fastloss.metrics.conventions import RequestConventions, column_types
 from fastloss.metrics.means import MeanLoss
@@ -105,6 +106,13 @@ class Evaluation:
         request, reduction = self.request, _reduction_asked(self.request)
         return {
             "label": request.label,
+            **({} if request.positive is None else {"positive": request.positive}),
+            **({} if not request.where else {"where": [plain_expression(given) for given in request.where]}),
+            **(
+                {}
+                if not request.with_columns
+                else {"with_columns": {name: plain_expression(given) for name, given in request.with_columns}}
+            ),
             "models": {m.name: {m.space: m.column} for m in request.models},
             "weight": request.weight,
             "metrics": [metric.name for metric in self.metrics],
@@ -163,7 +171,7 @@ def resolve(request: Request, types: Mapping[str, ColumnType]) -> Evaluation:
         list_reduction = "row" if preset is None else preset.list_reduction
     one_of("list_reduction", list_reduction, ("row", "element"))
     _check_spaces(named or [], request.models)
-    lists, label_is_index = _shapes(types, request.label, request.models)
+    lists, label_is_index = _shapes(types, request.label_column, request.models)
     if named is None:
         shape: Literal["row", "list", "index"] = "index" if label_is_index else "list" if lists else "row"
         named = default_metrics((m.space for m in request.models), shape)
@@ -253,7 +261,7 @@ def _over_columns(
     metric: Metric, request: Request, lists: bool, label_is_index: bool, list_reduction: Literal["row", "element"]
 ) -> Metric:
     """Return a metric as it applies to columns of this shape, or refuse what does not apply."""
-    column, label = request.models[0].column, request.label
+    column, label = request.models[0].column, request.label_column
     loss = metric.loss if isinstance(metric, MeanLoss) else None
     if isinstance(loss, OverLists):
         raise UsageError(

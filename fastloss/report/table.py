@@ -106,7 +106,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
     """Return what a plan would read and compute, as plain values."""
     request, types = plan.request, plan.evaluation.types
     roles: dict[str, list[str]] = {column: [] for column in request.columns}
-    roles[request.label].append("label")
+    roles[request.label_column].append("label")
     for model in request.models:
         roles[model.column].append(f"{model.space} of {model.name}")
     if request.weight is not None:
@@ -148,7 +148,8 @@ def header(content: Mapping[str, Any]) -> str:
     else:
         shown = "used: " + ", ".join(f"{n:,} by {printable(model)}" for model, n in used.items())
     origin = f" from {count_of(files['read'], 'file')}" if files["read"] else ""
-    lines = [f"{count_of(rows['read'], 'row')} read{origin}, {shown}"]
+    filtered = f", {rows['filtered']:,} left out by where" if "filtered" in rows else ""
+    lines = [f"{count_of(rows['read'], 'row')} read{origin}{filtered}, {shown}"]
     for cause in rows["dropped"]:
         left_out = "left out of some metrics" if "metrics" in cause else "dropped"
         place = f"{printable(cause['column'])}, the first in {printable(cause['first'])}"

@@ -88,7 +88,7 @@ class HardestRows:
         columns |= {
             "file": pa.repeat(place.origin, len(rows)),
             "row_group": pa.repeat(pa.scalar(place.row_group, pa.int64()), len(rows)),
-            "row": pa.array(place.first_row + rows, pa.int64()),
+            "row": pa.array(place.rows(rows), pa.int64()),
             "task": pa.repeat(pa.scalar(task, pa.int64()), len(rows)),
         }
         self._hold([pa.table(columns)])

@@ -44,12 +44,17 @@ class OutputCounts:
         for cause, count in sorted(self.ledger.dropped.items()):
             location = self.ledger.first[cause]
             dropped.append([list(cause), count, location.origin, location.row_group, location.row])
-        return {"read": self.ledger.n_read, "saturated": self.saturated, "dropped": dropped}
+        return {
+            "read": self.ledger.n_read,
+            "filtered": self.ledger.n_filtered,
+            "saturated": self.saturated,
+            "dropped": dropped,
+        }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> OutputCounts:
         """Read what `to_json` returned."""
-        counts = cls(Ledger(int(content["read"])), int(content["saturated"]))
+        counts = cls(Ledger(int(content["read"]), int(content.get("filtered", 0))), int(content["saturated"]))
         for cause, count, origin, row_group, row in content["dropped"]:
             counts.ledger.drop(Cause(*cause), count, Location(origin, row_group, row, None))
         return counts

@@ -38,8 +38,9 @@ class ScoreResult:
         """Return the account in lines."""
         rows, files = self.rows, self.files
         complete = f", {count_of(len(files['complete']), 'file')} already complete" if files["complete"] else ""
+        filtered = f", {rows['filtered']:,} left out by where" if "filtered" in rows else ""
         lines = [
-            f"{rows['scored']:,} of {count_of(rows['read'], 'row')} scored; "
+            f"{rows['scored']:,} of {count_of(rows['read'], 'row')} scored{filtered}; "
             f"{count_of(len(files['written']), 'file')} written{complete}"
         ]
         lines += [
@@ -66,7 +67,8 @@ def make_result(
     ledger = counts.ledger
     rows = {
         "read": ledger.n_read,
-        "scored": ledger.n_read - sum(ledger.dropped.values()),
+        **({"filtered": ledger.n_filtered} if score_plan.plan.request.where else {}),
+        "scored": ledger.n_read - ledger.n_filtered - sum(ledger.dropped.values()),
         "saturated": counts.saturated,
         "dropped": dropped_rows(ledger),
     }

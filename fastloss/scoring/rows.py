@@ -74,13 +74,14 @@ class RowScorer:
         for whole in task.read():
             for batch in split_batch(self._evaluation, self._execution, whole):
                 assert isinstance(batch, ArrowBatch)
-                place = Place(task.origin, task.row_group, task.first_row + counts.ledger.n_read)
+                place = Place(task.origin, task.row_group, task.first_row + counts.ledger.n_read, batch.kept)
                 yield ScoredBatch(batch.record_batch, self._score(batch, place, counts), place)
         refuse_bad_rows(self._evaluation, counts.ledger)
 
     def _score(self, batch: Batch, place: Place, counts: OutputCounts) -> list[pa.Array]:
         workspace: Workspace = self._local.__dict__.setdefault("workspace", Workspace())
-        counts.ledger.n_read += batch.n_rows
+        counts.ledger.n_read += batch.n_read
+        counts.ledger.n_filtered += batch.n_read - batch.n_rows
         with np.errstate(all="ignore"), workspace.scope():
             (rows,) = self._checks.check(counts.ledger, batch, place).models
             keep = rows.keep[self._rows]

@@ -5,15 +5,39 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fastloss.states.causes import BAD_CAUSES, Cause
 
 
 class Place(NamedTuple):
-    """Where the first row of a batch stands; rows count from 0 in a row group, and in a stream from its beginning."""
+    """Where the rows of a batch stand.
+
+    Attributes
+    ----------
+    origin : str
+        The file, as the user knows it.
+    row_group : int or None
+        The row group; None for a stream.
+    first_row : int
+        The first row that was read; rows count from 0 in a row group, and in a stream from its beginning.
+    kept : numpy.ndarray of int64, or None
+        The position of each row from there on; None if no row was left out by a filter.
+    """
 
     origin: str
     row_group: int | None
     first_row: int
+    kept: NDArray[np.int64] | None = None
+
+    def row(self, position: int) -> int:
+        """Return where a row of the batch stands."""
+        return self.first_row + (position if self.kept is None else int(self.kept[position]))
+
+    def rows(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where rows of the batch stand."""
+        return self.first_row + (positions if self.kept is None else self.kept[positions])
 
 
 class Location(NamedTuple):
@@ -38,9 +62,13 @@ class Location(NamedTuple):
 
 @dataclass
 class Ledger:
-    """Counts of rows. Merging adds them and keeps the first location of each cause, by file, row group and row."""
+    """Counts of rows: read, left out by a filter, dropped for a cause.
+
+    Merging adds them and keeps the first location of each cause, by file, row group and row.
+    """
 
     n_read: int = 0
+    n_filtered: int = 0
     dropped: dict[Cause, int] = field(default_factory=dict)
     first: dict[Cause, Location] = field(default_factory=dict)
 
@@ -54,6 +82,7 @@ class Ledger:
     def merge(self, other: Ledger) -> None:
         """Add another ledger to this one. The other stays as it is."""
         self.n_read += other.n_read
+        self.n_filtered += other.n_filtered
         for cause, count in other.dropped.items():
             self.drop(cause, count, other.first[cause])
 

@@ -1,0 +1,144 @@
+"""What is made of a log's rows before they are evaluated: derived columns, and the rows that a filter keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from fastloss.columns.arrow import ArrowBatch
+from fastloss.columns.base import Batch, BoolArray
+from fastloss.columns.expressions import Expression, bind, bind_condition, evaluate_condition, is_positive
+from fastloss.errors import SchemaError, UsageError, nearest_names
+from fastloss.expressions import PolarsExpression, is_name
+from fastloss.request import Request
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """Derived columns and filters, bound to a log. It can be pickled.
+
+    Attributes
+    ----------
+    schema : pyarrow.Schema
+        The log's columns, then the derived ones.
+    derived : mapping of str to Expression
+        Each derived column; it may read those before it.
+    where : tuple of Expression
+        The conditions that a row must meet.
+    """
+
+    schema: pa.Schema
+    derived: Mapping[str, Expression]
+    where: tuple[Expression, ...]
+
+    @classmethod
+    def of(cls, schema: pa.Schema, request: Request, keep: Sequence[str] = ()) -> Derivation:
+        """Bind what a request asks for to the columns of a log.
+
+        Wherever it names a column, what is no column and no plain name is an expression, and names its column.
+
+        Raises
+        ------
+        UsageError
+            If an expression is none, or a derived column has the name of another.
+        SchemaError
+            If an expression does not fit the log.
+        """
+        derived: dict[str, Expression] = {}
+
+        def derive(name: str, given: str | PolarsExpression) -> None:
+            nonlocal schema
+            derived[name] = bind(given, schema)
+            schema = schema.append(pa.field(name, derived[name].type))
+
+        for name, given in request.with_columns or ():
+            if name in schema.names:
+                raise UsageError(
+                    f"with_columns makes a column {name!r}, and the log has one of that name; choose another name."
+                )
+            derive(name, given)
+        predictions = [model.column for model in request.models]
+        weight = [] if request.weight is None else [request.weight]
+        for name in (request.label, *predictions, *weight, *request.keys, *keep):
+            if name not in schema.names and not is_name(name):
+                derive(name, name)
+        if request.positive is not None:
+            if request.label not in schema.names:
+                raise SchemaError(
+                    f"The log has no column {request.label!r}. {nearest_names(request.label, schema.names)}"
+                )
+            derive(
+                request.label_column, is_positive(request.label, schema.field(request.label).type, request.positive)
+            )
+        conditions = [part for given in request.where or () for part in bind_condition(given, schema).conjuncts()]
+        return cls(schema, derived, tuple(conditions))
+
+    def __bool__(self) -> bool:
+        """Say whether there is anything to do."""
+        return bool(self.derived or self.where)
+
+    def stored(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """Return the columns of the log that these columns and the filter take, each once."""
+        found: dict[str, None] = {}
+
+        def visit(name: str) -> None:
+            if name in self.derived:
+                for read in self.derived[name].columns:
+                    visit(read)
+            else:
+                found[name] = None
+
+        for name in (*columns, *(read for condition in self.where for read in condition.columns)):
+            visit(name)
+        return tuple(found)
+
+    def apply(self, batch: Batch, columns: Sequence[str]) -> ArrowBatch:
+        """Return the rows that are kept, with these columns."""
+        assert isinstance(batch, ArrowBatch)
+        rows = _Rows(batch.record_batch, self.derived)
+        keep: BoolArray | None = None
+        for condition in self.where:
+            held = evaluate_condition(condition, rows.of(condition.columns))
+            keep = held if keep is None else keep & held
+            if not keep.any():
+                break
+        n_read = batch.n_rows
+        kept = None
+        if keep is not None and not keep.all():
+            kept = np.flatnonzero(keep)
+            rows.keep_only(keep)
+        arrays = rows.of(columns)
+        found = pa.RecordBatch.from_arrays([arrays[name] for name in columns], names=list(columns))
+        return ArrowBatch(found, kept=kept, n_read=n_read)
+
+
+class _Rows:
+    """The columns of some rows, derived when they are asked for."""
+
+    def __init__(self, stored: pa.RecordBatch, derived: Mapping[str, Expression]) -> None:
+        self._arrays = dict(zip(stored.schema.names, stored.columns, strict=True))
+        self._derived = derived
+        self._mask: pa.Array | None = None
+        self._filtered: set[str] = set()
+
+    def of(self, names: Iterable[str]) -> dict[str, pa.Array]:
+        """Return columns by name."""
+        return {name: self._column(name) for name in names}
+
+    def keep_only(self, keep: BoolArray) -> None:
+        """Leave out the other rows of every column."""
+        self._mask = pa.array(keep)
+
+    def _column(self, name: str) -> pa.Array:
+        if name not in self._arrays:
+            self._arrays[name] = self._derived[name].evaluate(self.of(self._derived[name].columns))
+            if self._mask is not None:
+                # What it was made of has only the rows that are kept.
+                self._filtered.add(name)
+        elif self._mask is not None and name not in self._filtered:
+            self._arrays[name] = self._arrays[name].filter(self._mask)
+            self._filtered.add(name)
+        return self._arrays[name]

@@ -1,0 +1,401 @@
+"""Expressions bound to the columns of a log, and evaluated batch by batch by Polars.
+
+An expression is refused unless Polars evaluates each row by itself, since a batch is no unit that the user knows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fastloss.columns.arrow import is_text
+from fastloss.errors import DataError, FastlossError, SchemaError, UsageError, nearest_names
+from fastloss.expressions import (
+    PolarsExpression,
+    is_name,
+    possible_columns,
+    quote_dotted,
+    refusal,
+    refuse_queries,
+    tokens_of,
+)
+
+if TYPE_CHECKING:
+    import polars as pl
+
+T = TypeVar("T")
+
+_OUTPUT = "__fastloss"
+_NEEDS_MORE = (
+    "it needs more than its row (an aggregate, a window, a shift, an order), and the log is read in batches; "
+    "compute such a column when the log is written, or give a Polars lazy frame as the log"
+)
+# Nodes that Polars moves no slice past although each row is evaluated by itself, since they fail on a bad text; and
+# those that cannot be tried alone, since only the types of both sides say what a text in them means.
+_FALLIBLE = re.compile(r"(?:strict_cast|cast|str\.strptime|str\.to_\w+)")
+_BY_ROW = re.compile(
+    r"(?:sql_is_in|is_in|is_between|not|is_null|is_not_null|strict_cast|cast|str\.strptime|str\.to_\w+)"
+)
+
+
+@dataclass(frozen=True)
+class Expression:
+    """An expression bound to the columns of a log. It can be pickled.
+
+    Attributes
+    ----------
+    text : str
+        What the user wrote; for a Polars expression, what Polars prints.
+    sql : str or None
+        The text in Polars' SQL, its dotted names quoted where they are columns; None for a Polars expression.
+    serialized : bytes or None
+        The expression as Polars writes it: what the SQL means without the columns' types, where that is the same.
+        None where it is not, as with ``day >= '2026-03-01'`` on dates.
+    schema : pyarrow.Schema
+        The columns that it reads, with their types.
+    type : pyarrow.DataType
+        The type of its values.
+    """
+
+    text: str
+    sql: str | None
+    serialized: bytes | None
+    schema: pa.Schema
+    type: pa.DataType
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it reads."""
+        return tuple(self.schema.names)
+
+    @cached_property
+    def polars(self) -> pl.Expr | None:
+        """The expression, where it needs no types."""
+        import polars as pl
+
+        return None if self.serialized is None else pl.Expr.deserialize(self.serialized)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is made of the rest."""
+        return {name: value for name, value in self.__dict__.items() if name != "polars"}
+
+    def conjuncts(self) -> tuple[Expression, ...]:
+        """Return the conditions that must all hold, where this is one of several joined by AND."""
+        if self.polars is None:
+            return (self,)
+        parts = list(_conjuncts(self.polars))
+        if len(parts) == 1:
+            return (self,)
+        return tuple(
+            Expression(
+                self.text,
+                None,
+                part.meta.serialize(),
+                pa.schema([self.schema.field(name) for name in dict.fromkeys(part.meta.root_names())]),
+                pa.bool_(),
+            )
+            for part in parts
+        )
+
+    def evaluate(self, columns: Mapping[str, pa.Array]) -> pa.Array:
+        """Return the value of each row.
+
+        Parameters
+        ----------
+        columns : mapping of str to pyarrow.Array
+            The columns that it reads, and perhaps others.
+
+        Raises
+        ------
+        DataError
+            If Polars cannot evaluate a row.
+        """
+        arrays = [columns[name] for name in self.columns]
+        if len(arrays) == 1 and pa.types.is_dictionary(arrays[0].type):
+            # Each distinct entry once, and null.
+            entries, codes = _entries_and_codes(arrays[0])
+            return self._evaluate([entries]).take(codes)
+        return self._evaluate(arrays)
+
+    def _evaluate(self, arrays: Sequence[pa.Array]) -> pa.Array:
+        import polars as pl
+
+        typed = [_as_type(array, field.type) for array, field in zip(arrays, self.schema, strict=True)]
+        table = pa.Table.from_arrays(typed, schema=self.schema)
+
+        def run() -> pl.Series:
+            frame = pl.from_arrow(table, rechunk=False)
+            assert isinstance(frame, pl.DataFrame)
+            if self.polars is not None:
+                return frame.select(self.polars.alias(_OUTPUT)).to_series()
+            assert self.sql is not None
+            return _query(frame.lazy(), self.sql).collect().to_series()
+
+        values = _polars(run, lambda reason: DataError(f"Expression {self.text!r} fails: {reason}."))
+        found = values.to_frame().to_arrow(compat_level=pl.CompatLevel.oldest()).column(0)
+        array = found.chunk(0) if found.num_chunks == 1 else pa.concat_arrays(found.chunks or [pa.nulls(0, self.type)])
+        if len(array) == 1 != table.num_rows:
+            array = pa.repeat(array[0], table.num_rows)
+        return array
+
+
+def evaluate_condition(expression: Expression, columns: Mapping[str, pa.Array]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return whether a condition holds in each row; null is no."""
+    held = expression.evaluate(columns)
+    return np.asarray(pc.fill_null(held, False).to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+def _entries_and_codes(column: pa.DictionaryArray) -> tuple[pa.Array, pa.Array]:
+    entries = pa.concat_arrays([column.dictionary, pa.nulls(1, column.dictionary.type)])
+    return entries, pc.fill_null(column.indices.cast(pa.int64()), len(entries) - 1)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return the type that a column is evaluated in: whether it is a dictionary differs from file to file."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.large_string() if is_text(kind) else kind
+
+
+def _as_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if array.type == kind:
+        return array
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    return array if array.type == kind else array.cast(kind)
+
+
+def _query(frame: pl.LazyFrame, sql: str) -> pl.LazyFrame:
+    return frame.sql(f"SELECT ({sql}) AS {_OUTPUT} FROM self")
+
+
+def _polars(run: Callable[[], T], error_of: Callable[[str], Exception]) -> T:
+    """Return what a call of Polars returns; whatever it raises becomes an error of ours."""
+    import polars as pl
+
+    try:
+        return run()
+    except (MemoryError, FastlossError):
+        raise
+    except pl.exceptions.PanicException as error:
+        # A BaseException, which no caller's "except Exception" would stop.
+        raise error_of(f"Polars panicked: {_first_line(error)}") from error
+    except Exception as error:
+        raise error_of(_first_line(error)) from error
+
+
+def _first_line(error: BaseException) -> str:
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return first.rstrip(".:")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Binding
+
+
+def bind(given: str | PolarsExpression, schema: pa.Schema) -> Expression:
+    """Bind an expression to the columns of a log.
+
+    Parameters
+    ----------
+    given : str or PolarsExpression
+        Polars' SQL, or a Polars expression.
+    schema : pyarrow.Schema
+        The log's columns.
+
+    Raises
+    ------
+    UsageError
+        If it is no expression, reads something else than the log, or needs more than its row.
+    SchemaError
+        If it names a column that the log lacks, or does not fit the columns' types.
+    """
+    import polars as pl
+
+    free: pl.Expr | None
+    expression: pl.Expr | None
+    if isinstance(given, PolarsExpression):
+        text, sql = given.text, None
+        free = expression = pl.Expr.deserialize(given.serialized)
+    else:
+        refuse_queries(given)
+        text, sql = given, quote_dotted(given, schema.names)
+        free, expression = _parse(text, sql), None
+    if free is None:
+        assert sql is not None
+        names = [name for name in schema.names if name in possible_columns(sql)]
+    else:
+        names = list(dict.fromkeys(free.meta.root_names()))
+    for name in names:
+        _check_column(text, name, schema)
+    if not names:
+        raise refusal(text, "it reads no column of the log")
+    fields = pa.schema([pa.field(name, _plain(schema.field(name).type)) for name in names])
+    frame = _empty_frame(text, fields)
+    if sql is None:
+        assert free is not None
+        query = _bound(text, lambda: frame.select(free.alias(_OUTPUT)))
+    else:
+        query = _bound(text, lambda: _query(frame, sql))
+        expression = _if_same(free, query, frame)
+    if not _is_by_row(query, free, frame):
+        raise refusal(text, _NEEDS_MORE)
+    kind = query.collect_schema()[_OUTPUT]
+    output = pl.DataFrame(schema={_OUTPUT: kind}).to_arrow(compat_level=pl.CompatLevel.oldest())
+    serialized = None if expression is None else expression.meta.serialize()
+    return Expression(text, sql, serialized, fields, output.schema.field(0).type)
+
+
+def is_positive(label: str, kind: pa.DataType, positive: str | int | float | bool) -> PolarsExpression:
+    """Return whether a label has the value that counts as positive, null where the label is null.
+
+    Raises
+    ------
+    UsageError
+        If a column of this type cannot have the value.
+    """
+    import polars as pl
+
+    value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
+    value: Any = positive
+    found = "text"
+    if pa.types.is_boolean(value_type):
+        found = "booleans: true or false"
+        value = {"true": True, "1": True, "false": False, "0": False}.get(str(positive).lower())
+    elif pa.types.is_integer(value_type) or pa.types.is_floating(value_type) or pa.types.is_decimal(value_type):
+        found = "numbers"
+        try:
+            value = float(positive)
+        except ValueError:
+            value = None
+    elif is_text(value_type):
+        value = str(positive)
+    else:
+        raise SchemaError(
+            f"The label column {label!r} has type {kind}; positive names a value of text, numbers or bool."
+        )
+    if value is None:
+        raise UsageError(f"positive is {positive!r}, and the label column {label!r} holds {found}.")
+    column = pl.col(label)
+    return PolarsExpression.of((column.cast(pl.Float64) if found == "numbers" else column) == value)
+
+
+def bind_condition(given: str | PolarsExpression, schema: pa.Schema) -> Expression:
+    """Bind a condition; raises as `bind`, and a UsageError if the value is none."""
+    condition = bind(given, schema)
+    if not (pa.types.is_boolean(condition.type) or pa.types.is_null(condition.type)):
+        raise refusal(condition.text, f"it gives {condition.type}, and a condition gives true or false")
+    return condition
+
+
+def _parse(text: str, sql: str) -> pl.Expr | None:
+    """Return what SQL means without the columns' types; None where it needs them."""
+    import polars as pl
+
+    try:
+        return _polars(lambda: pl.sql_expr(sql), lambda reason: refusal(text, reason))
+    except UsageError as error:
+        if "cannot determine the type" in str(error):
+            return None
+        raise
+
+
+def _check_column(text: str, name: str, schema: pa.Schema) -> None:
+    if name in schema.names:
+        if schema.names.count(name) > 1:
+            raise SchemaError(f"The log has {schema.names.count(name)} columns called {name!r}; rename them.")
+        return
+    in_quotes = any(token.kind == "quoted" and token.unquoted == name for token in tokens_of(text))
+    hint = f" A text stands in single quotes: '{name}'." if in_quotes else ""
+    near = nearest_names(name, filter(is_name, schema.names))
+    raise SchemaError(f"The log has no column {name!r}, which {text!r} reads. {near}{hint}")
+
+
+def _empty_frame(text: str, fields: pa.Schema) -> pl.LazyFrame:
+    import polars as pl
+
+    def make() -> pl.LazyFrame:
+        frame = pl.from_arrow(fields.empty_table())
+        assert isinstance(frame, pl.DataFrame)
+        return frame.lazy()
+
+    return _polars(make, lambda reason: SchemaError(f"Expression {text!r} reads a type that Polars lacks: {reason}."))
+
+
+def _bound(text: str, make: Callable[[], pl.LazyFrame]) -> pl.LazyFrame:
+    def resolved() -> pl.LazyFrame:
+        query = make()
+        query.collect_schema()
+        query.collect()
+        return query
+
+    def error_of(reason: str) -> FastlossError:
+        if "GROUP BY" in reason:
+            return refusal(text, _NEEDS_MORE)
+        return SchemaError(f"Expression {text!r} does not fit the log: {reason}.")
+
+    return _polars(resolved, error_of)
+
+
+def _if_same(free: pl.Expr | None, query: pl.LazyFrame, frame: pl.LazyFrame) -> pl.Expr | None:
+    """Return the expression without types if it means what the typed query does."""
+    if free is None:
+        return None
+    try:
+        plain = frame.select(free.alias(_OUTPUT))
+        return free if plain.explain(optimized=False) == query.explain(optimized=False) else None
+    except Exception:
+        return None
+
+
+def _is_by_row(query: pl.LazyFrame, free: pl.Expr | None, frame: pl.LazyFrame) -> bool:
+    """Tell whether each row is evaluated by itself: Polars takes a slice of the rows first only then."""
+    if "SLICE" not in query.slice(0, 1).explain():
+        return True
+    return free is not None and _node_is_by_row(free, frame)
+
+
+def _node_is_by_row(node: pl.Expr, frame: pl.LazyFrame) -> bool:
+    children = node.meta.pop()
+    if not children:
+        return not str(node).startswith("len(")
+    try:
+        plan = frame.select(node.alias(_OUTPUT)).slice(0, 1)
+        plan.collect_schema()
+        allowed = "SLICE" not in plan.explain() or _last_function(node, _FALLIBLE)
+    except Exception:
+        printed = str(node)
+        allowed = printed.startswith(("[(", ".when(")) or _last_function(node, _BY_ROW)
+    return allowed and all(_node_is_by_row(child, frame) for child in children)
+
+
+def _last_function(node: pl.Expr, wanted: re.Pattern[str]) -> bool:
+    """Tell whether the outermost function of a node, as Polars prints it, is one of some."""
+    printed = str(node)
+    depth, end = 0, len(printed)
+    if not printed.endswith(")"):
+        return False
+    for position in range(len(printed) - 1, -1, -1):
+        depth += (printed[position] == ")") - (printed[position] == "(")
+        if depth == 0:
+            end = position
+            break
+    found = re.search(r"\.((?:str\.|dt\.|list\.)?\w+)$", printed[:end])
+    return found is not None and wanted.fullmatch(found.group(1)) is not None
+
+
+def _conjuncts(expression: pl.Expr) -> Iterator[pl.Expr]:
+    children = expression.meta.pop()
+    if len(children) == 2:
+        for left, right in (children, children[::-1]):
+            if (left & right).meta.eq(expression):
+                yield from _conjuncts(left)
+                yield from _conjuncts(right)
+                return
+    yield expression

@@ -1,0 +1,88 @@
+"""A log with derived columns and a filter: another source, whose batches are changed as they are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import pyarrow as pa
+
+from fastloss.columns.base import Batch
+from fastloss.columns.derivation import Derivation
+from fastloss.errors import DataError
+from fastloss.expressions import is_name
+from fastloss.files import Stamp
+from fastloss.request import Request
+from fastloss.sources.base import ReadOptions, Source, SourceSummary, Task
+
+
+class DerivedSource:
+    """A source with the columns and the rows that a derivation makes of another's.
+
+    Parameters
+    ----------
+    source : Source
+        The log.
+    derivation : Derivation
+        What is made of its rows.
+    """
+
+    def __init__(self, source: Source, derivation: Derivation) -> None:
+        self._source = source
+        self._derivation = derivation
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The log's columns, then the derived ones."""
+        return self._derivation.schema
+
+    def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
+        """Return the log's tasks; a batch has the rows that the filter keeps. Raises as the log's own source does."""
+        names = tuple(columns)
+        for task in self._source.tasks(self._derivation.stored(names), options):
+            read = functools.partial(_read, task.read, task.origin, task.row_group, self._derivation, names)
+            yield dataclasses.replace(task, read=read)
+
+    def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
+        """Return what is known of the columns that these are made of."""
+        return self._source.summary(self._derivation.stored(columns), options)
+
+    def inputs(self, columns: Sequence[str]) -> list[Stamp] | None:
+        """Return the files that the tasks of these columns read."""
+        return self._source.inputs(self._derivation.stored(columns))
+
+
+def derive(source: Source, request: Request, keep: Sequence[str] = ()) -> Source:
+    """Return a log with the derived columns and the filter that a request asks for, or the log if it asks for none.
+
+    Raises
+    ------
+    UsageError
+        If an expression is none, or needs more than its row.
+    SchemaError
+        If an expression does not fit the log.
+    """
+    names = [request.label, *request.columns, *keep]
+    known = set(source.schema.names)
+    simple = all(name in known or is_name(name) for name in names)
+    if simple and request.positive is None and not request.where and not request.with_columns:
+        # Polars, which evaluates expressions, takes longer to load than a small log takes to read.
+        return source
+    derivation = Derivation.of(source.schema, request, keep)
+    return DerivedSource(source, derivation) if derivation else source
+
+
+def _read(
+    read: Callable[[], Iterator[Batch]],
+    origin: str,
+    row_group: int | None,
+    derivation: Derivation,
+    columns: tuple[str, ...],
+) -> Iterator[Batch]:
+    for batch in read():
+        try:
+            yield derivation.apply(batch, columns)
+        except DataError as error:
+            where = origin if row_group is None else f"{origin}, row group {row_group}"
+            raise DataError(f"{where}: {error}") from error
