@@ -397,7 +397,7 @@ def test_a_name_with_wildcards_in_it_is_a_file_first(tree):
 def test_what_names_no_log_says_so(tree, entry, message):
     tree("log.parquet", "table/_delta_log/0.parquet", "table/part.parquet")
     os.makedirs("texts")
-    with open("texts/a.csv", "w") as file:
+    with open("texts/a.txt", "w") as file:
         file.write("x\n1\n")
     with pytest.raises(UsageError) as refusal:
         open_source(entry, ReadOptions())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastloss.errors import UsageError
 from fastloss.files import is_device
+from fastloss.sources.file_formats import as_parquet
 from fastloss.sources.listing import SUFFIXES, LogFile, is_hidden
 
 # What the user named, with the files found there.
@@ -99,7 +100,7 @@ def relative_names(listed: Listed) -> dict[str, str]:
 
     A file's name is relative to the folder, or to the fixed part of the glob, that found it. Files named directly are
     relative to the deepest folder that holds all of them, so that the shell's expansion of a glob gives the names that
-    the glob gives. ``key=value`` folders are kept in any case.
+    the glob gives. ``key=value`` folders are kept in any case. The ending of another format becomes Parquet's.
     """
     names: dict[str, str] = {}
     direct: list[LogFile] = []
@@ -119,7 +120,7 @@ def relative_names(listed: Listed) -> dict[str, str]:
         base = os.path.commonpath([os.path.dirname(_absolute(file.origin)) for file in direct])
         names |= {file.origin: _below(_absolute(file.origin), base) for file in direct}
     return {
-        origin: _encode_keys(max(name, _from_first_key(origin), key=lambda n: n.count("/")))
+        origin: as_parquet(_encode_keys(max(name, _from_first_key(origin), key=lambda n: n.count("/"))))
         for origin, name in names.items()
     }
 

@@ -18,8 +18,9 @@ from pyarrow import fs
 from fastloss.errors import ReadError, UsageError
 from fastloss.files import refuse_to_overwrite_inputs
 from fastloss.sources.entries import Entry, naming_line
+from fastloss.sources.file_formats import ENDINGS, PARQUET
 
-SUFFIXES = (".parquet", ".parq", ".pq")
+SUFFIXES = PARQUET.endings
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -74,9 +75,9 @@ class LogFile:
 def list_files(entries: Iterable[str]) -> list[LogFile]:
     """List the files that the entries name: in the order of the entries, sorted by path within each.
 
-    A folder means all files below it that end in .parquet, .parq or .pq. Names that begin with ``_`` or ``.`` are
-    skipped in folders and globs, unless the pattern spells them out or, as in Spark, they are ``key=value``. A folder
-    that a glob matches is listed like one that is named directly.
+    A folder means all files below it with the ending of a format (`file_formats`). Names that begin with ``_`` or
+    ``.`` are skipped in folders and globs, unless the pattern spells them out or, as in Spark, they are ``key=value``.
+    A folder that a glob matches is listed like one that is named directly.
 
     Every ``key=value`` folder of a path, the part that the user spelled out included, is a Hive partition key; both
     sides are URL-decoded. So ``logs/``, ``logs/day=*/`` and the shell's own expansion of that give the same keys.
@@ -169,7 +170,7 @@ def _would_list(entry: str, path: str) -> bool:
 
 def _is_listed_below(folder: str, path: str) -> bool:
     segments = os.path.relpath(path, folder).split("/")
-    return segments[0] != os.pardir and path.lower().endswith(SUFFIXES) and not any(map(is_hidden, segments))
+    return segments[0] != os.pardir and path.lower().endswith(ENDINGS) and not any(map(is_hidden, segments))
 
 
 def _expand(entry: str) -> list[LogFile]:
@@ -182,7 +183,7 @@ def _expand(entry: str) -> list[LogFile]:
             paths = _walk(filesystem, path)
             if not paths:
                 raise UsageError(
-                    f"folder {entry!r} holds no file ending in {', '.join(SUFFIXES)}; "
+                    f"folder {entry!r} holds no file ending in {', '.join(ENDINGS)}; "
                     "name another folder, or name its files by a glob."
                 )
         elif any(c in path for c in "*?["):
@@ -231,11 +232,7 @@ def _walk(filesystem: fs.FileSystem, folder: str) -> list[str]:
     paths = []
     for info in filesystem.get_file_info(fs.FileSelector(folder, recursive=True)):
         segments = info.path[len(folder) :].strip("/").split("/")
-        if (
-            info.type == fs.FileType.File
-            and info.path.lower().endswith(SUFFIXES)
-            and not any(map(is_hidden, segments))
-        ):
+        if info.type == fs.FileType.File and info.path.lower().endswith(ENDINGS) and not any(map(is_hidden, segments)):
             paths.append(info.path)
     return paths
 

@@ -76,7 +76,7 @@ class PolarsLazySource:
             While iterating: if the query fails.
         """
         stored, positions = narrowed(self._columns, columns)
-        return batch_tasks(_collect(self._frame, stored), list(columns), positions, options)
+        return batch_tasks(collect(self._frame, stored), list(columns), positions, options)
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what is known before the query runs, which is nothing; raises as ``tasks`` does."""
@@ -87,7 +87,8 @@ class PolarsLazySource:
         """Return None: nothing tells what a query has read."""
 
 
-def _collect(frame: pl.LazyFrame, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def collect(frame: pl.LazyFrame, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Run a query for some of its columns, and yield its batches in order."""
     import polars as pl
     import polars.selectors as cs
 

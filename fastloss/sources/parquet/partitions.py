@@ -31,7 +31,7 @@ class Selection:
         arrays = []
         for name in self.columns:
             if name in self.key_types:
-                arrays.append(_constant(keys[name], self.key_types[name], stored.num_rows))
+                arrays.append(key_column(keys[name], self.key_types[name], stored.num_rows))
             else:
                 arrays.append(take_column(stored.column(held[name].column), held[name].steps))
         return pa.RecordBatch.from_arrays(arrays, names=list(self.columns))
@@ -54,7 +54,8 @@ def _all_integers(values: set[str | None]) -> bool:
     )
 
 
-def _constant(value: str | None, kind: pa.DataType, n_rows: int) -> pa.Array:
+def key_column(value: str | None, kind: pa.DataType, n_rows: int) -> pa.Array:
+    """Return a partition key of a file as a column."""
     if value is None:
         return pa.nulls(n_rows, kind)
     entry = pa.array([int(value) if pa.types.is_integer(kind) else value], kind)

@@ -1,4 +1,4 @@
-"""A Parquet log: files, globs, folders and URLs as one sequence of row groups."""
+"""A Parquet log: files as one sequence of row groups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastloss.columns.nested import find_columns, with_fields
 from fastloss.errors import ReadError, SchemaError, UsageError, nearest_names
 from fastloss.files import Stamp, stamp
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
-from fastloss.sources.listing import LogFile, list_files
+from fastloss.sources.listing import LogFile
 from fastloss.sources.parquet.decoders import decoder_of
 from fastloss.sources.parquet.footers import (
     Footer,
@@ -42,29 +42,29 @@ _Columns = tuple[StoredColumn, ...]
 
 
 class ParquetSource:
-    """A Parquet log: files, globs, folders and URLs as one sequence of row groups.
+    """A Parquet log: files as one sequence of row groups.
 
     The first file's schema is the log's. A later file may store a selected column in another numeric width; a missing
     one or another kind of type is an error that names both files, raised before a row is read.
 
     Parameters
     ----------
-    entries : sequence of str
-        What the user named.
+    files : sequence of LogFile
+        The files.
     options : ReadOptions
         How to read; ``skip_bad_files`` and ``task_bytes`` also shape the summary.
 
     Raises
     ------
     UsageError
-        If nothing matches, or the reader cannot read from there.
+        If the reader cannot read from there.
     ReadError
         If the first file (with ``skip_bad_files``: every file) cannot be opened.
     """
 
-    def __init__(self, entries: Sequence[str], options: ReadOptions) -> None:
+    def __init__(self, files: Sequence[LogFile], options: ReadOptions) -> None:
         self._options = options
-        self._files = list_files(entries)
+        self._files = list(files)
         self._check_reader(options)
         self._name = uuid.uuid4().hex
         self._skipped: dict[str, str] = {}

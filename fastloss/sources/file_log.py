@@ -1,0 +1,324 @@
+"""A log of files that are no Parquet: one sequence of parts, read by the module of their format.
+
+The rules are those of Parquet logs: the first file's schema is the log's, a later file may store a number in another
+width, ``key=value`` folders are columns, and a bad file is an error or left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+
+import pyarrow as pa
+
+from fastloss.columns.arrow import ArrowBatch, is_text
+from fastloss.columns.nested import ColumnPath, find_columns, with_fields
+from fastloss.errors import ReadError, SchemaError, UsageError, nearest_names
+from fastloss.files import Stamp, stamp
+from fastloss.sources.arrow_stream import narrowed, take_columns
+from fastloss.sources.base import ReadOptions, SourceSummary, Task
+from fastloss.sources.file_formats import Format
+from fastloss.sources.listing import LogFile
+from fastloss.sources.parquet.footers import Content, content_of, reading
+from fastloss.sources.parquet.partitions import key_column, key_types
+from fastloss.sources.schemas import are_one_family
+
+if TYPE_CHECKING:
+    from fastloss.columns.base import Batch
+
+
+class Part(NamedTuple):
+    """A part of a file that is read whole or not at all.
+
+    Attributes
+    ----------
+    number : int or None
+        Its position in the file; None for the whole file.
+    n_rows : int or None
+        The rows that it promises; None where only reading tells.
+    stored_bytes : int
+        What its selected columns take in the file, or the file's size where nothing tells.
+    decoded_bytes : int or None
+        What reading it holds at once; None where it is read in pieces whose size does not depend on it.
+    """
+
+    number: int | None
+    n_rows: int | None
+    stored_bytes: int
+    decoded_bytes: int | None
+
+
+class FileReader(Protocol):
+    """The members of a format's module. What they raise is turned into a ReadError that names the file.
+
+    Attributes
+    ----------
+    READS_STORES : bool
+        Whether it reads from stores, through `LogFile.filesystem`.
+    """
+
+    READS_STORES: bool
+
+    def schema(self, file: LogFile) -> pa.Schema:
+        """Return the columns of a file."""
+
+    def parts(self, file: LogFile, columns: Sequence[str], options: ReadOptions) -> list[Part]:
+        """Return the parts of a file, for these of its columns."""
+
+    def read(
+        self, file: LogFile, part: Part, columns: Sequence[str], schema: pa.Schema, options: ReadOptions
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield these columns of a part, in this order and in batches of any length.
+
+        `schema` is that of the log's first file; a column whose type the file does not tell may be given in the type
+        that it has there. A batch refers to no list element or dictionary entry that is not there, whatever the file
+        says.
+        """
+
+
+class _PlannedFile(NamedTuple):
+    """A file, what it must still hold, the columns to read, and where the selected ones are in these."""
+
+    file: LogFile
+    content: Content
+    columns: list[str]
+    paths: list[ColumnPath]
+    parts: list[Part]
+
+
+class _Selection(NamedTuple):
+    """The columns asked for, and the types of those that are partition keys."""
+
+    columns: tuple[str, ...]
+    key_types: Mapping[str, pa.DataType]
+
+    def of_file(self, stored: pa.RecordBatch, planned: _PlannedFile) -> pa.RecordBatch:
+        """Return the columns of some rows of a file."""
+        names = [path.name for path in planned.paths]
+        found = dict(zip(names, take_columns(stored, names, planned.paths).columns, strict=True))
+        for name, value in planned.file.keys:
+            if name in self.columns:
+                found[name] = key_column(value, self.key_types[name], stored.num_rows)
+        return pa.RecordBatch.from_arrays([found[name] for name in self.columns], names=list(self.columns))
+
+
+class FileLog:
+    """Files of one format as a sequence of parts.
+
+    Parameters
+    ----------
+    files : sequence of LogFile
+        The files.
+    format : Format
+        Their format.
+    options : ReadOptions
+        How to read; ``skip_bad_files`` and ``task_bytes`` also shape the summary.
+
+    Raises
+    ------
+    UsageError
+        If the format is not read from there, or has no checksums that could be verified.
+    ReadError
+        If the first file (with ``skip_bad_files``: every file) cannot be opened.
+    """
+
+    def __init__(self, files: Sequence[LogFile], format: Format, options: ReadOptions) -> None:
+        self._files = list(files)
+        self._module = format.module
+        self._options = options
+        reader = reader_of(format.module)
+        if options.verify_checksums:
+            raise UsageError(f"{format.name} files have no checksums that could be verified; read them without.")
+        if not reader.READS_STORES and not all(file.is_local for file in files):
+            raise UsageError(
+                f"{format.name} files are read from this machine only; copy them, or write the log to Parquet."
+            )
+        self._skipped: dict[str, str] = {}
+        self._planned: tuple[tuple[str, ...], list[_PlannedFile]] | None = None
+        self._planning = threading.Lock()
+        self._key_types = key_types(self._files)
+        self._first, self._file_schema = self._first_schema()
+        fields = [field for field in with_fields(self._file_schema) if field.name not in self._key_types]
+        self._schema = pa.schema(fields + [pa.field(key, kind) for key, kind in self._key_types.items()])
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the first file that can be read, fields of structs among them, then the partition keys."""
+        return self._schema
+
+    def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
+        """Check the columns against every file, then return the tasks: files as listed, parts in file order.
+
+        Raises
+        ------
+        SchemaError
+            If a column is missing from a file, or is there under another kind of type.
+        ReadError
+            If a file cannot be opened, and bad files are not skipped.
+        """
+        names = tuple(columns)
+        return self._tasks(self._plan(names), names, options)
+
+    def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
+        """Return what the files tell of these columns; raises as ``tasks`` does."""
+        planned = self._plan(tuple(columns))
+        parts = [part for entry in planned for part in entry.parts]
+        rows = [part.n_rows for part in parts if part.n_rows is not None]
+        held = [part.decoded_bytes for part in parts if part.decoded_bytes is not None]
+        return SourceSummary(
+            files=len(planned),
+            row_groups=len(parts),
+            rows=sum(rows) if len(rows) == len(parts) else None,
+            stored_bytes=sum(part.stored_bytes for part in parts),
+            largest_task_bytes=max(held, default=0) if len(held) == len(parts) else None,
+            skipped=list(self._skipped.items()),
+        )
+
+    def inputs(self, columns: Sequence[str]) -> list[Stamp]:
+        """Return the files whose rows the tasks of these columns give, as they were planned; raises as ``tasks``."""
+        return [
+            stamp(entry.file) if entry.content is None else Stamp(os.path.realpath(entry.file.path), *entry.content)
+            for entry in self._plan(tuple(columns))
+        ]
+
+    def _first_schema(self) -> tuple[LogFile, pa.Schema]:
+        for file in self._files:
+            try:
+                with reading(file):
+                    return file, reader_of(self._module).schema(file)
+            except ReadError as error:
+                self._skip_or_raise(file, error)
+        causes = list(self._skipped.values())
+        raise ReadError(f"no file of {len(causes)} can be read; the first: {causes[0]}")
+
+    def _skip_or_raise(self, file: LogFile, error: ReadError) -> None:
+        if not self._options.skip_bad_files:
+            raise error
+        self._skipped[file.origin] = str(error)
+
+    def _plan(self, columns: tuple[str, ...]) -> list[_PlannedFile]:
+        with self._planning:
+            if self._planned is None or self._planned[0] != columns:
+                self._planned = (columns, self._plan_files(columns))
+            return self._planned[1]
+
+    def _plan_files(self, columns: tuple[str, ...]) -> list[_PlannedFile]:
+        if not columns:
+            raise UsageError("no column is selected; select at least one.")
+        for name in columns:
+            if name not in self._schema.names:
+                raise SchemaError(
+                    f"column {name!r} is not in {self._first.origin!r}. {nearest_names(name, self._schema.names)}"
+                )
+        selected = [name for name in columns if name not in self._key_types]
+        if not selected:
+            raise UsageError("no column of the files is selected; select at least one beside the partition keys.")
+        files = [file for file in self._files if file.origin not in self._skipped]
+        reader = reader_of(self._module)
+        planned = []
+        for file in files:
+            self._check_keys(file, columns)
+            try:
+                with reading(file):
+                    content = content_of(file)
+                    schema = self._file_schema if file is self._first else reader.schema(file)
+                    self._check_columns(schema, file, columns)
+                    stored, paths = narrowed(schema, selected)
+                    planned.append(
+                        _PlannedFile(file, content, stored, paths, reader.parts(file, stored, self._options))
+                    )
+            except ReadError as error:
+                self._skip_or_raise(file, error)
+        return planned
+
+    def _check_keys(self, file: LogFile, columns: Sequence[str]) -> None:
+        for name in columns:
+            if name in self._key_types and all(key != name for key, _ in file.keys):
+                other = next(f.origin for f in self._files if any(key == name for key, _ in f.keys))
+                raise SchemaError(
+                    f"the path {file.origin!r} has no folder {name}=…, and {other!r} has one; "
+                    "name files that share the key, or do without it."
+                )
+
+    def _check_columns(self, schema: pa.Schema, file: LogFile, columns: Sequence[str]) -> None:
+        for name in columns:
+            if name in self._key_types:
+                if name in schema.names:
+                    raise SchemaError(
+                        f"column {name!r} is in {file.origin!r}, and its path has a folder {name}=…, and either may "
+                        "be meant; rename one of them."
+                    )
+                continue
+            paths = find_columns(schema, name)
+            if not paths:
+                raise SchemaError(
+                    f"column {name!r} is in {self._first.origin!r} and not in {file.origin!r}; "
+                    "all files of a log must have the selected columns."
+                )
+            if len(paths) > 1:
+                raise SchemaError(
+                    f"column {name!r} is in {file.origin!r} {len(paths)} times; a selected name must be unique."
+                )
+            kind, expected = paths[0].type, self._schema.field(name).type
+            if not are_one_family(kind, expected):
+                raise SchemaError(
+                    f"column {name!r} has type {expected} in {self._first.origin!r} and {kind} in {file.origin!r}; "
+                    "all files of a log must store the same kind of value."
+                )
+
+    def _tasks(self, planned: list[_PlannedFile], columns: tuple[str, ...], options: ReadOptions) -> Iterator[Task]:
+        selection = _Selection(columns, self._key_types)
+        index = 0
+        for entry in planned:
+            # What is sent to another process is the schema of the columns alone.
+            held = pa.schema([field for field in self._file_schema if field.name in entry.columns])
+            for part in entry.parts:
+                yield Task(
+                    index=index,
+                    origin=entry.file.origin,
+                    row_group=part.number,
+                    first_row=0,
+                    n_rows=part.n_rows,
+                    stored_bytes=part.stored_bytes,
+                    decoded_bytes=options.task_bytes if part.decoded_bytes is None else part.decoded_bytes,
+                    read=functools.partial(
+                        _read, self._module, entry._replace(parts=[part]), selection, held, options
+                    ),
+                )
+                index += 1
+
+
+def reader_of(module: str) -> FileReader:
+    """Return the module of a format."""
+    return cast("FileReader", importlib.import_module(module))
+
+
+def _read(
+    module: str, planned: _PlannedFile, selection: _Selection, schema: pa.Schema, options: ReadOptions
+) -> Iterator[Batch]:
+    """Read the only part that is left of a planned file, whole or not at all, in any process."""
+    file, (part,) = planned.file, planned.parts
+    with reading(file, part.number):
+        if content_of(file) != planned.content:
+            raise ReadError(f"{file.origin!r} changed after it was planned; read a complete log.")
+        delivered = 0
+        for batch in reader_of(module).read(file, part, planned.columns, schema, options):
+            delivered += batch.num_rows
+            for first in range(0, batch.num_rows, options.batch_rows):
+                yield ArrowBatch(selection.of_file(batch.slice(first, options.batch_rows), planned))
+        if part.n_rows not in (None, delivered):
+            raise ReadError(
+                f"{file.origin!r}, part {part.number}, promises {part.n_rows} rows and delivers {delivered}; "
+                "the file is damaged."
+            )
+
+
+def check_array(array: pa.Array) -> pa.Array:
+    """Return an array whose offsets and indices lead to what is there; raises what Arrow raises if they do not."""
+    kind = array.type
+    array.validate(full=is_text(kind) or pa.types.is_nested(kind) or pa.types.is_dictionary(kind))
+    return array
