@@ -22,7 +22,7 @@ from fastloss.metrics.resolve import Evaluation
 from fastloss.report.content import DEFAULT_SLICES, dropped_rows, skipped_parts
 from fastloss.report.formats import FORMATS
 from fastloss.report.view import View
-from fastloss.scan import ScanResult
+from fastloss.scan import Pruned, ScanResult
 from fastloss.states.causes import OF_SOME_METRICS
 from fastloss.states.inputs import STREAM
 from fastloss.states.ledger import Ledger
@@ -150,6 +150,7 @@ class Result:
         skipped: Sequence[Mapping[str, Any]],
         n_files: int | None,
         unchecked_streams: int = 0,
+        pruned: Pruned | None = None,
     ) -> None:
         self.asked = evaluation.asked()
         self.fingerprint = evaluation.fingerprint
@@ -161,6 +162,8 @@ class Result:
         # Metrics of lists each use the lists that they can.
         self._rows_by_metric = len({spec.rows.needs for spec in evaluation.specs} - {("zero_weight",)}) > 1
         self.files: dict[str, Any] = {"read": n_files, "skipped": [dict(part) for part in skipped]}
+        if pruned is not None and any(pruned):
+            self.files["pruned"] = {"files": pruned.files, "row_groups": pruned.row_groups}
         if unchecked_streams:
             self.files["unchecked_streams"] = unchecked_streams
 
@@ -351,7 +354,7 @@ def result_of(evaluation: Evaluation, scanned: ScanResult) -> Result:
     # One alone has nothing to overlap with.
     unchecked = sum(found == STREAM for found in inputs.values()) if len(inputs) > 1 else 0
     skipped = skipped_parts(scanned.skipped)
-    return Result(evaluation, groupings, scanned.state.ledger, skipped, scanned.n_files, unchecked)
+    return Result(evaluation, groupings, scanned.state.ledger, skipped, scanned.n_files, unchecked, scanned.pruned)
 
 
 def sorting_metric(given: str | None, computed: Sequence[str]) -> str | None:

@@ -46,14 +46,22 @@ class Progress(NamedTuple):
     total_bytes: int | None
 
 
+class Pruned(NamedTuple):
+    """What a filter ruled out before it was read: whole files, and row groups of the others."""
+
+    files: int
+    row_groups: int
+
+
 @dataclass
 class ScanResult:
-    """The merged state of a log, which statistics are in it, and what was skipped."""
+    """The merged state of a log, which statistics are in it, what was skipped, and what a filter ruled out."""
 
     state: EvaluationState
     specs: tuple[StateSpec, ...]
     skipped: list[SkippedTask] = field(default_factory=list)
     n_files: int | None = None
+    pruned: Pruned | None = None
 
 
 def evaluate_task(engine: Engine, task: Task) -> EvaluationState:
@@ -171,6 +179,8 @@ def _run_pass(plan: Plan, report: Callable[[Progress], None] | None, further: Se
     summary, execution = plan.summary, plan.execution
     work = TaskWork.of(plan.evaluation, execution, further)
     result = ScanResult(work.engine.identity(), (*plan.evaluation.specs, *further), n_files=summary.files)
+    if plan.request.where:
+        result.pruned = Pruned(summary.pruned_files, summary.pruned_row_groups)
     result.skipped += [SkippedTask(file, None, None, cause) for file, cause in summary.skipped]
     done_bytes = 0
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -457,3 +459,123 @@ def test_any_text_is_a_condition_or_one_readable_line(text: str) -> None:
         return
     held = small.lazy().sql(f"SELECT ({text}) AS found FROM self").collect().to_series().fill_null(False)
     assert found.rows["read"] - found.rows["filtered"] == held.sum()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Pruning
+
+PRUNED = [
+    # condition, whether row groups of a log sorted by ts can be ruled out
+    ("ts >= '1970-01-09'", True),
+    ("ts < timestamp '1970-01-02 00:00:00' and s > 0", True),
+    ("'1970-01-02' > ts", True),
+    ("ts between '1970-01-03' and '1970-01-04'", True),
+    ("day = '1970-01-03'", True),
+    ("day = '1970-01-03' or day = '1970-01-08'", True),
+    ("number > 15000", True),
+    ("number < 100 or number = 19999", True),
+    ("number > 100.5 and number <= 7000", True),
+    ("text >= '15'", True),
+    ("x < 100", True),
+    ("x > 19000", False),
+    ("x = 5", False),
+    ("not (number > 15000)", False),
+    ("number % 2 = 0", False),
+    ("number is null", False),
+    ("s > 0", False),
+    ("number > 15000 or s > 2", False),
+]
+
+
+@pytest.fixture(scope="module")
+def sorted_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sorted")
+    numbers_up = pl.int_range(len(FRAME), eager=True)
+    frame = FRAME.with_columns(
+        number=pl.when(numbers_up % 977 == 0).then(None).otherwise(numbers_up),
+        text=numbers_up.cast(pl.String).str.zfill(6),
+        # Statistics leave NaN out, and Polars orders it above every number.
+        x=pl.when(numbers_up % 1_500 == 3).then(float("nan")).otherwise(numbers_up.cast(pl.Float64)),
+    )
+    for part in range(4):
+        frame.slice(part * 5_000, 5_000).write_parquet(folder / f"{part}.parquet", row_group_size=500)
+    return folder
+
+
+@pytest.mark.parametrize(("condition", "prunes"), PRUNED)
+def test_pruning_changes_no_digit(condition: str, prunes: bool, sorted_log: Path) -> None:
+    asked = {"label": "click", "prob": "p", "metrics": METRICS, "by": "device"}
+    found = fl.evaluate(sorted_log, **asked, where=condition)
+    whole = pl.read_parquet(sorted_log / "*.parquet")
+    held = whole.lazy().sql(f"SELECT ({condition}) AS found FROM self").collect().to_series()
+    assert numbers(found) == numbers(fl.evaluate(whole.filter(held), **asked))
+    pruned = found.files.get("pruned", {"files": 0, "row_groups": 0})
+    assert (pruned["row_groups"] > 0) == prunes
+    assert found.rows["read"] == len(whole) - 500 * pruned["row_groups"]
+    plan = fl.make_plan(sorted_log, **asked, where=condition)
+    assert plan.summary.pruned_row_groups == pruned["row_groups"]
+    assert plan.summary.rows == found.rows["read"]
+
+
+NUMBERS = st.integers(-3, 12)
+
+
+@given(
+    st.lists(st.lists(st.none() | st.integers(0, 9), min_size=1, max_size=4), min_size=1, max_size=6),
+    st.recursive(
+        st.tuples(st.sampled_from(["a", "x"]), st.sampled_from(["<", "<=", "=", ">", ">=", "<>"]), NUMBERS).map(
+            lambda parts: f"{parts[0]} {parts[1]} {parts[2]}"
+        )
+        | st.tuples(NUMBERS, NUMBERS).map(lambda ends: f"a between {ends[0]} and {ends[1]}")
+        | st.sampled_from(["a is null", "x is not null", "a in (1, 5)", "a + x > 9"]),
+        lambda inner: (
+            st.tuples(inner, st.sampled_from(["and", "or"]), inner).map(
+                lambda parts: f"({parts[0]} {parts[1]} {parts[2]})"
+            )
+            | inner.map(lambda text: f"not ({text})")
+        ),
+        max_leaves=4,
+    ),
+)
+def test_any_condition_prunes_only_what_it_rules_out(groups: list[list[int | None]], condition: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "log.parquet")
+        tables = [
+            pa.table(
+                {
+                    "a": pa.array(group, pa.int32()),
+                    "x": pa.array([math.nan if value == 9 else value for value in group], pa.float64()),
+                    "y": pa.array([0.0] * len(group)),
+                }
+            )
+            for group in groups
+        ]
+        with pq.ParquetWriter(path, tables[0].schema) as writer:
+            for table in tables:
+                writer.write_table(table)
+        found = fl.evaluate(path, label="y", value="y", metrics="mse", where=condition, threads=1)
+        whole = pl.DataFrame(pa.concat_tables(tables))
+    held = whole.lazy().sql(f"SELECT ({condition}) AS found FROM self").collect().to_series().fill_null(False)
+    assert found.rows["used"] == held.sum()
+
+
+def test_partitions_are_ruled_out_before_they_are_opened(tmp_path: Path) -> None:
+    for day in range(1, 6):
+        for country in ("DE", "__HIVE_DEFAULT_PARTITION__"):
+            folder = tmp_path / f"day=2026-03-0{day}" / f"country={country}"
+            folder.mkdir(parents=True)
+            if day < 4:
+                # Whoever opens this notices.
+                (folder / "0.parquet").write_bytes(b"not Parquet")
+            else:
+                pq.write_table(pa.table({"y": [0.0, 1.0], "p": [0.2, 0.7]}), folder / "0.parquet")
+    (tmp_path / "day=2026-03-00" / "country=FR").mkdir(parents=True)
+    pq.write_table(pa.table({"y": [0.0], "p": [0.5]}), tmp_path / "day=2026-03-00" / "country=FR" / "0.parquet")
+    found = fl.evaluate(
+        tmp_path, label="y", prob="p", metrics="log_loss", where="day >= '2026-03-04' and country = 'DE'"
+    )
+    assert found.files["pruned"] == {"files": 9, "row_groups": 0}
+    assert (found.files["read"], found.rows["used"]) == (2, 4)
+    assert "not read, since where rules them out: 9 files" in str(found)
+    none = fl.evaluate(tmp_path, label="y", prob="p", metrics="log_loss", where="country = 'FR' and day > '2026'")
+    assert none.rows["used"] == 1

@@ -95,6 +95,11 @@ class Derivation:
             visit(name)
         return tuple(found)
 
+    @property
+    def stored_conditions(self) -> tuple[Expression, ...]:
+        """The conditions that read columns of the log alone, none derived."""
+        return tuple(condition for condition in self.where if not self.derived.keys() & set(condition.columns))
+
     def apply(self, batch: Batch, columns: Sequence[str]) -> ArrowBatch:
         """Return the rows that are kept, with these columns."""
         assert isinstance(batch, ArrowBatch)

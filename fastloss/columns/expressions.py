@@ -5,7 +5,11 @@ An expression is refused unless Polars evaluates each row by itself, since a bat
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
+import operator
 import re
+import zoneinfo
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -344,14 +348,16 @@ def _bound(text: str, make: Callable[[], pl.LazyFrame]) -> pl.LazyFrame:
 
 
 def _if_same(free: pl.Expr | None, query: pl.LazyFrame, frame: pl.LazyFrame) -> pl.Expr | None:
-    """Return the expression without types if it means what the typed query does."""
+    """Return the expression without types, or with typed texts, if it means what the typed query does."""
     if free is None:
         return None
-    try:
-        plain = frame.select(free.alias(_OUTPUT))
-        return free if plain.explain(optimized=False) == query.explain(optimized=False) else None
-    except Exception:
-        return None
+    meant = query.explain(optimized=False)
+    for typed in (False, True):
+        with contextlib.suppress(Exception):
+            expression = _with_typed_texts(free, frame) if typed else free
+            if frame.select(expression.alias(_OUTPUT)).explain(optimized=False) == meant:
+                return expression
+    return None
 
 
 def _is_by_row(query: pl.LazyFrame, free: pl.Expr | None, frame: pl.LazyFrame) -> bool:
@@ -391,11 +397,75 @@ def _last_function(node: pl.Expr, wanted: re.Pattern[str]) -> bool:
 
 
 def _conjuncts(expression: pl.Expr) -> Iterator[pl.Expr]:
-    children = expression.meta.pop()
-    if len(children) == 2:
-        for left, right in (children, children[::-1]):
-            if (left & right).meta.eq(expression):
-                yield from _conjuncts(left)
-                yield from _conjuncts(right)
-                return
-    yield expression
+    sides = joined_by(operator.and_, expression)
+    if sides is None:
+        yield expression
+    else:
+        for side in sides:
+            yield from _conjuncts(side)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Looking into an expression, by building what it may be and comparing
+
+_COMPARISONS: tuple[Callable[[Any, Any], Any], ...] = (
+    operator.lt,
+    operator.le,
+    operator.gt,
+    operator.ge,
+    operator.eq,
+)
+
+
+def joined_by(join: Callable[[Any, Any], Any], node: pl.Expr) -> tuple[pl.Expr, pl.Expr] | None:
+    """Return the two sides of an expression that is ``join(left, right)``; None if it is another."""
+    children = node.meta.pop()
+    if len(children) != 2:
+        return None
+    for left, right in (children[::-1], children):
+        if join(left, right).meta.eq(node):
+            return left, right
+    return None
+
+
+def comparison_of(node: pl.Expr) -> tuple[Callable[[Any, Any], Any], pl.Expr, pl.Expr] | None:
+    """Return how an expression compares which two; None if it is no comparison."""
+    for compare in _COMPARISONS:
+        if (sides := joined_by(compare, node)) is not None:
+            return compare, *sides
+    return None
+
+
+def _with_typed_texts(node: pl.Expr, frame: pl.LazyFrame) -> pl.Expr:
+    """Return an expression whose texts, where they are compared with dates or times, are dates and times."""
+    import polars as pl
+
+    for join in (operator.and_, operator.or_):
+        if (sides := joined_by(join, node)) is not None:
+            typed: pl.Expr = join(*(_with_typed_texts(side, frame) for side in sides))
+            return typed
+    compared = comparison_of(node)
+    if compared is None:
+        return node
+    compare, left, right = compared
+    if left.meta.is_literal() == right.meta.is_literal():
+        return node
+    literal, other = (left, right) if left.meta.is_literal() else (right, left)
+    kind = frame.select(other.alias(_OUTPUT)).collect_schema()[_OUTPUT]
+    text = pl.select(literal.alias(_OUTPUT)).item()
+    if not isinstance(text, str):
+        return node
+    moment = pl.lit(_moment(text, kind))
+    found: pl.Expr = compare(moment, other) if literal is left else compare(other, moment)
+    return found
+
+
+def _moment(text: str, kind: pl.DataType) -> dt.date | dt.datetime | str:
+    import polars as pl
+
+    if isinstance(kind, pl.Date):
+        return dt.date.fromisoformat(text)
+    if isinstance(kind, pl.Datetime):
+        moment = dt.datetime.fromisoformat(text)
+        return moment if kind.time_zone is None else moment.replace(tzinfo=zoneinfo.ZoneInfo(kind.time_zone))
+    return text

@@ -89,6 +89,9 @@ def render_plan(description: Mapping[str, Any]) -> str:
     lines = [
         ("log", ", ".join(known) or "a stream"),
         *(("skipped", f"{printable(skipped['file'])}: {skipped['cause']}") for skipped in description["skipped"]),
+        *((("pruned", pruned_parts(description["pruned"])),) if "pruned" in description else ()),
+        *(("where", _expression(text)) for text in plan.get("where", ())),
+        *(("with", f"{name} = {_expression(text)}") for name, text in plan.get("with_columns", {}).items()),
         ("metrics", ", ".join(plan["metrics"])),
         ("slices", "; ".join(" × ".join(keys) for keys in plan["by"]) or "none"),
         ("options", ", ".join(f"{name} {value}" for name, value in options.items())),
@@ -100,6 +103,10 @@ def render_plan(description: Mapping[str, Any]) -> str:
     columns = [["column", "type", "role"]]
     columns += [[printable(c["name"]), c["type"], ", ".join(c["roles"])] for c in description["columns"]]
     return _aligned([list(line) for line in lines], "ll") + "\n\n" + _aligned(columns, "lll")
+
+
+def _expression(plain: Any) -> str:
+    return printable(plain if isinstance(plain, str) else plain["text"])
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
@@ -114,6 +121,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
     for key in request.keys:
         roles[key].append("slice key")
     summary, execution = plan.summary, plan.execution
+    pruned = {"files": summary.pruned_files, "row_groups": summary.pruned_row_groups}
     streamed = summary.rows is None
     return {
         "plan": {"fingerprint": plan.fingerprint, **plan.asked()},
@@ -123,6 +131,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "rows": summary.rows,
         "stored_bytes": summary.stored_bytes,
         "skipped": [{"file": file, "cause": cause} for file, cause in summary.skipped],
+        **({"pruned": pruned} if any(pruned.values()) else {}),
         "tasks": None if streamed else summary.row_groups,
         "reader": execution.reader,
         "verify_checksums": execution.verify_checksums,
@@ -150,6 +159,8 @@ def header(content: Mapping[str, Any]) -> str:
     origin = f" from {count_of(files['read'], 'file')}" if files["read"] else ""
     filtered = f", {rows['filtered']:,} left out by where" if "filtered" in rows else ""
     lines = [f"{count_of(rows['read'], 'row')} read{origin}{filtered}, {shown}"]
+    if "pruned" in files:
+        lines.append(f"not read, since where rules them out: {pruned_parts(files['pruned'])}")
     for cause in rows["dropped"]:
         left_out = "left out of some metrics" if "metrics" in cause else "dropped"
         place = f"{printable(cause['column'])}, the first in {printable(cause['first'])}"
@@ -162,6 +173,12 @@ def header(content: Mapping[str, Any]) -> str:
         lost = "" if skipped["rows"] is None else f" ({count_of(skipped['rows'], 'row')})"
         lines.append(f"skipped {printable(skipped['file'])}{part}{lost}: {printable(skipped['cause'])}")
     return "\n".join([*lines, *_conventions(content)])
+
+
+def pruned_parts(pruned: Mapping[str, int]) -> str:
+    """Say what a filter rules out before it is read."""
+    named = (("file", pruned["files"]), ("row group", pruned["row_groups"]))
+    return " and ".join(count_of(count, name) for name, count in named if count)
 
 
 def _conventions(content: Mapping[str, Any]) -> list[str]:

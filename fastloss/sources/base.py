@@ -10,12 +10,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from fastloss.columns.base import Batch
+    from fastloss.columns.pruning import Pruning
     from fastloss.files import Stamp
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How a log is read; no option changes a row or a value.
+    """How a log is read; no option changes a value, and only `pruning` leaves out rows.
 
     Attributes
     ----------
@@ -30,6 +31,8 @@ class ReadOptions:
         Decoded bytes that one task may hold at once; a larger row group is read in pieces.
     skip_bad_files : bool
         Leave out files whose footer cannot be read, and report them in the summary, instead of raising.
+    pruning : Pruning, optional
+        A filter that will be applied to the rows: a source may leave out files and row groups that hold none of them.
     """
 
     reader: str = "pyarrow"
@@ -37,6 +40,7 @@ class ReadOptions:
     batch_rows: int = 65_536
     task_bytes: int = 128 << 20
     skip_bad_files: bool = False
+    pruning: Pruning | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class SourceSummary:
         Largest ``Task.decoded_bytes``; None where only reading tells.
     skipped : list of (str, str)
         Files left out, each with its cause.
+    pruned_files, pruned_row_groups : int
+        What the filter rules out, which is not read: whole files, and row groups of the others.
     """
 
     files: int
@@ -99,6 +105,8 @@ class SourceSummary:
     stored_bytes: int | None
     largest_task_bytes: int | None
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    pruned_files: int = 0
+    pruned_row_groups: int = 0
 
 
 class Source(Protocol):

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from fastloss.columns.base import Batch
 from fastloss.columns.derivation import Derivation
+from fastloss.columns.pruning import Pruning
 from fastloss.errors import DataError
 from fastloss.expressions import is_name
 from fastloss.files import Stamp
@@ -40,13 +41,17 @@ class DerivedSource:
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
         """Return the log's tasks; a batch has the rows that the filter keeps. Raises as the log's own source does."""
         names = tuple(columns)
-        for task in self._source.tasks(self._derivation.stored(names), options):
+        for task in self._source.tasks(self._derivation.stored(names), self._pruning(options)):
             read = functools.partial(_read, task.read, task.origin, task.row_group, self._derivation, names)
             yield dataclasses.replace(task, read=read)
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what is known of the columns that these are made of."""
-        return self._source.summary(self._derivation.stored(columns), options)
+        return self._source.summary(self._derivation.stored(columns), self._pruning(options))
+
+    def _pruning(self, options: ReadOptions) -> ReadOptions:
+        where = self._derivation.stored_conditions
+        return dataclasses.replace(options, pruning=Pruning(where) if where else None)
 
     def inputs(self, columns: Sequence[str]) -> list[Stamp] | None:
         """Return the files that the tasks of these columns read."""

@@ -8,11 +8,13 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from fastloss.columns.base import Batch
 from fastloss.columns.nested import find_columns, with_fields
+from fastloss.columns.pruning import Pruning
 from fastloss.errors import ReadError, SchemaError, UsageError, nearest_names
 from fastloss.files import Stamp, stamp
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
@@ -31,14 +33,23 @@ from fastloss.sources.parquet.footers import (
     reading,
 )
 from fastloss.sources.parquet.partitions import Selection, key_types
+from fastloss.sources.parquet.pruning import Bounds, files_that_may_hold
 from fastloss.sources.schemas import are_one_family
 
 _STORE_CONNECTIONS = 16
 _FOOTERS_AT_ONCE = 64
 _FOOTER_BYTES_AT_ONCE = 8 << 20
 
-_Plan = list[tuple[PlannedFile, tuple[RowGroup, ...]]]
+_Files = list[tuple[PlannedFile, tuple[RowGroup, ...]]]
 _Columns = tuple[StoredColumn, ...]
+
+
+class _Plan(NamedTuple):
+    """The files to read, and what a filter rules out: whole files, and row groups of the others."""
+
+    files: _Files
+    pruned_files: int = 0
+    pruned_row_groups: int = 0
 
 
 class ParquetSource:
@@ -68,7 +79,7 @@ class ParquetSource:
         self._check_reader(options)
         self._name = uuid.uuid4().hex
         self._skipped: dict[str, str] = {}
-        self._planned: tuple[tuple[str, ...], _Plan] | None = None
+        self._planned: tuple[tuple[tuple[str, ...], Pruning | None], _Plan] | None = None
         self._planning = threading.Lock()
         self._key_types = key_types(self._files)
         self._first, file_schema = self._first_schema()
@@ -105,26 +116,28 @@ class ParquetSource:
         """
         self._check_reader(options)
         names = tuple(columns)
-        return self._tasks(self._plan(names), names, options)
+        return self._tasks(self._plan(names, options.pruning).files, names, options)
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return the sizes of these columns as the footers promise them; raises as ``tasks`` does."""
-        planned = self._plan(tuple(columns))
-        row_groups = [row_group for _, groups in planned for row_group in groups]
+        planned = self._plan(tuple(columns), options.pruning)
+        row_groups = [row_group for _, groups in planned.files for row_group in groups]
         return SourceSummary(
-            files=len(planned),
+            files=len(planned.files),
             row_groups=len(row_groups),
             rows=sum(group.n_rows for group in row_groups),
             stored_bytes=sum(group.stored_bytes for group in row_groups),
             largest_task_bytes=max((held_bytes(g, len(columns), options) for g in row_groups), default=0),
             skipped=list(self._skipped.items()),
+            pruned_files=planned.pruned_files,
+            pruned_row_groups=planned.pruned_row_groups,
         )
 
     def inputs(self, columns: Sequence[str]) -> list[Stamp]:
         """Return the files whose rows the tasks of these columns give, as they were planned; raises as ``tasks``."""
         return [
             stamp(entry.file) if entry.content is None else Stamp(os.path.realpath(entry.file.path), *entry.content)
-            for entry, _ in self._plan(tuple(columns))
+            for entry, _ in self._plan(tuple(columns), None).files
         ]
 
     def _check_reader(self, options: ReadOptions) -> None:
@@ -153,13 +166,14 @@ class ParquetSource:
 
     # Planning: from footers to a few numbers
 
-    def _plan(self, columns: tuple[str, ...]) -> _Plan:
+    def _plan(self, columns: tuple[str, ...], pruning: Pruning | None) -> _Plan:
+        asked = columns, pruning
         with self._planning:
-            if self._planned is None or self._planned[0] != columns:
-                self._planned = (columns, self._plan_files(columns))
+            if self._planned is None or self._planned[0] != asked:
+                self._planned = asked, self._plan_files(*asked)
             return self._planned[1]
 
-    def _plan_files(self, columns: tuple[str, ...]) -> _Plan:
+    def _plan_files(self, columns: tuple[str, ...], pruning: Pruning | None) -> _Plan:
         for name in columns:
             if name not in self._schema.names:
                 raise SchemaError(
@@ -171,8 +185,12 @@ class ParquetSource:
         files = [file for file in self._files if file.origin not in self._skipped]
         selected_keys = [name for name in columns if name in self._key_types]
         self._check_keys(files, selected_keys)
+        n_files = len(files)
+        if pruning is not None and selected_keys:
+            files = files_that_may_hold(pruning, files, {name: self._key_types[name] for name in selected_keys})
+        bounds = None if pruning is None else Bounds(pruning, self._schema)
 
-        planned: _Plan = []
+        planned: _Files = []
         for some in self._footers(files, stored, selected_keys):
             damage = iter(find_damage([footer for _, footer in some if isinstance(footer, Footer)]))
             for file, footer in some:
@@ -183,9 +201,15 @@ class ParquetSource:
                         raise error
                     with reading(file):
                         planned.append(plan_file(self._name, footer))
+                        if bounds is not None:
+                            bounds.add(footer)
                 except ReadError as error:
                     self._skip_or_raise(file, error)
-        return planned
+        if bounds is None:
+            return _Plan(planned)
+        kept = bounds.row_groups_that_may_hold(planned)
+        pruned = sum(len(groups) for _, groups in planned) - sum(len(groups) for _, groups in kept)
+        return _Plan([(file, groups) for file, groups in kept if groups], n_files - len(files), pruned)
 
     def _footers(
         self, files: Sequence[LogFile], columns: Sequence[str], selected_keys: Sequence[str]
@@ -265,7 +289,7 @@ class ParquetSource:
             stored.append(StoredColumn(name, kind, path.first_leaf, path.n_leaves, column, path.steps))
         return tuple(stored)
 
-    def _tasks(self, planned: _Plan, columns: tuple[str, ...], options: ReadOptions) -> Iterator[Task]:
+    def _tasks(self, planned: _Files, columns: tuple[str, ...], options: ReadOptions) -> Iterator[Task]:
         selection = Selection(columns, self._key_types)
         index = 0
         for entry, row_groups in planned:
