@@ -70,8 +70,9 @@ def evaluate(
     Parameters
     ----------
     log : path, list of paths, or object with ``__arrow_c_stream__``
-        A Parquet file, a glob, a folder (hive partitions become columns), a list of these, an ``s3://`` or ``gs://``
-        URL, ``@files.txt`` for a list of them by line; an Arrow table, reader or dataset, a Polars frame or lazy
+        A file (Parquet, Arrow IPC, CSV, JSON lines), a glob, a folder (hive partitions become columns), a list of
+        these, an ``s3://`` or ``gs://`` URL, ``@files.txt`` for a list of them by line; the folder of a Delta Lake or
+        Iceberg table; an Arrow table, reader or dataset, a table of deltalake or pyiceberg, a Polars frame or lazy
         frame, a list or generator of record batches.
     label : str
         The label column: numbers or booleans; beside lists of predictions, lists of labels or the index of the right

@@ -153,10 +153,13 @@ def test_of_a_dataset_only_what_is_read_is_scanned(table, tmp_path):
             self.asked.append(options["columns"])
             return self.dataset.scanner(**options)
 
-    from fastloss.sources.dataset import DatasetSource
+    from fastloss.sources import dataset as opener
 
     dataset = Recorded(ds.dataset(table.append_column("x", table["a.b"])))
-    assert rows(DatasetSource(dataset), ["x", "a.b"]) == {"x": [*range(1000)], "a.b": [*range(1000)]}
+    assert rows(opener.open_log(dataset, ReadOptions(), None), ["x", "a.b"]) == {
+        "x": [*range(1000)],
+        "a.b": [*range(1000)],
+    }
     assert dataset.asked == [["x", "a.b"]]
 
 

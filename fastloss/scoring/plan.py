@@ -16,6 +16,7 @@ from fastloss.scoring.names import check_target, refuse_target_in_log
 from fastloss.scoring.outputs import Output, inspect_output, other_outputs, plan_file_outputs, plan_stream_output
 from fastloss.scoring.request import ScoreRequest
 from fastloss.sources.file_lists import entries_of
+from fastloss.sources.table_formats import named_table
 from fastloss_kernels import FORMULAS_VERSION
 
 
@@ -77,7 +78,7 @@ def make_score_plan(log: object, out: str | os.PathLike[str], *, overwrite: bool
     flush_bytes = plan.execution.task_bytes // 2
     tasks = plan.source.tasks(plan.columns, dataclasses.replace(plan.read_options, task_bytes=flush_bytes))
     shaping = _asked(request, plan)
-    if entries is None:
+    if entries is None or named_table(entries) is not None:
         planned = [plan_stream_output(target, tasks)]
     else:
         planned = plan_file_outputs(

@@ -18,10 +18,11 @@ def open_source(log: object, options: ReadOptions, columns: Sequence[str] | None
     Parameters
     ----------
     log : str, path, list of these, or a table-like object
-        A file, a glob (``**`` too), a folder, a URL (``s3://``, ``gs://``), ``@`` and the path of a text file that
+        A file, a glob (``**`` too), a folder, a table, a URL (``s3://``, ``gs://``), ``@`` and a text file that
         holds one of these on each line, a list or tuple of any of these; an object with ``__arrow_c_stream__``
-        (pyarrow tables and readers, Polars frames, …); a pyarrow record batch; a pyarrow dataset; a Polars lazy frame;
-        a generator or another iterable of record batches, of which the first is taken now.
+        (pyarrow tables and readers, Polars frames, …); a pyarrow record batch; a pyarrow dataset; a table of deltalake
+        or pyiceberg; a Polars lazy frame; a generator or another iterable of record batches, of which the first is
+        taken now.
     options : ReadOptions
         How to read.
     columns : sequence of str, optional

@@ -56,6 +56,9 @@ KINDS: Sequence[Kind] = (
     Kind(names_files, "fastloss.sources.named_files"),
     Kind(is_type("polars", "LazyFrame"), "fastloss.sources.polars_lazy"),
     Kind(is_type("pyarrow", "Dataset"), "fastloss.sources.dataset"),
+    Kind(is_type("deltalake", "DeltaTable"), "fastloss.sources.delta"),
+    Kind(is_type("pyiceberg", "Table"), "fastloss.sources.iceberg"),
+    Kind(is_type("pyiceberg", "DataScan"), "fastloss.sources.iceberg"),
     Kind(speaks_arrow, "fastloss.sources.arrow_stream"),
     Kind(_is_iterable, "fastloss.sources.iterables"),
 )
@@ -78,5 +81,5 @@ def opener_of(log: object) -> Opener:
     raise UsageError(
         f"a log of type {type(log).__name__} cannot be read; give a path, a glob, a folder, a list of paths, "
         "a Polars lazy frame, an object with __arrow_c_stream__ (pyarrow, Polars, pandas, DuckDB), a pyarrow "
-        "dataset, or an iterable of record batches."
+        "dataset, a table of deltalake or pyiceberg, or an iterable of record batches."
     )

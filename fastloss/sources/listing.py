@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -19,30 +18,10 @@ from fastloss.errors import ReadError, UsageError
 from fastloss.files import refuse_to_overwrite_inputs
 from fastloss.sources.entries import Entry, naming_line
 from fastloss.sources.file_formats import ENDINGS, PARQUET
+from fastloss.sources.table_formats import TABLE_FORMATS, TableFormat, format_of_folder, named_table
 
 SUFFIXES = PARQUET.endings
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-
-
-class _TableFormat(NamedTuple):
-    """A format of tables that keeps files which are no longer part of the table.
-
-    `folder` is what a table of this format holds, if one of the files in there ends in `suffix`.
-    """
-
-    name: str
-    folder: str
-    suffix: str
-    way_out: str
-
-
-_TABLE_FORMATS = (
-    _TableFormat("a Delta Lake", "_delta_log", "", "from Python, give pl.scan_delta({}) as the log"),
-    _TableFormat(
-        "a Hudi", ".hoodie", "", "read it with a library that knows Hudi, and give its rows as an Arrow stream"
-    ),
-    _TableFormat("an Iceberg", "metadata", ".metadata.json", "from Python, give pl.scan_iceberg({}) as the log"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +118,13 @@ def refuse_output_in_log(output: str | os.PathLike[str], entries: Iterable[str])
         If it would, or if an entry matches nothing.
     """
     local = [entry for entry in entries if "://" not in entry or entry.startswith("file://")]
+    table = named_table(local)
+    if table is not None:
+        if os.path.realpath(output).startswith(os.path.realpath(table.folder) + os.sep):
+            raise UsageError(
+                f"The output {os.fspath(output)!r} lies in the table {table.folder!r}; choose another place."
+            )
+        return
     if os.path.exists(output):
         lists = {entry.list_path: entry.list_path for entry in local if isinstance(entry, Entry) and entry.list_path}
         inputs = {f.path: f.origin for f in list_files(local) if f.is_local}
@@ -276,12 +262,12 @@ def _refuse_tables(
     """
     is_local = isinstance(filesystem, fs.LocalFileSystem)
     folders = {path.rpartition("/")[0] for path in paths}
-    found: dict[str, _TableFormat] = {}
+    found: dict[str, TableFormat] = {}
     if is_local:
         folders = {os.path.realpath(folder or ".") for folder in folders}
     elif filesystem.get_file_info(base).type == fs.FileType.Directory:
         for info in filesystem.get_file_info(fs.FileSelector(base, recursive=True)):
-            for table_format in _TABLE_FORMATS:
+            for table_format in TABLE_FORMATS:
                 table, marker, _ = f"{info.path}/".partition(f"/{table_format.folder}/")
                 if marker and info.path.endswith(table_format.suffix):
                     found[table] = table_format
@@ -290,7 +276,7 @@ def _refuse_tables(
         while folder not in seen:
             seen.add(folder)
             is_told = not is_local and f"{folder}/".startswith(f"{base}/")
-            kind = found.get(folder) if is_told else _table_format(filesystem, folder)
+            kind = found.get(folder) if is_told else format_of_folder(filesystem, folder)
             if kind is not None:
                 shown = _as_named(folder) if is_local else to_origin(folder)
                 raise UsageError(
@@ -298,20 +284,6 @@ def _refuse_tables(
                     f"state; {kind.way_out.format(repr(shown))}."
                 )
             folder = folder.rpartition("/")[0]
-
-
-def _table_format(filesystem: fs.FileSystem, folder: str) -> _TableFormat | None:
-    held = filesystem.get_file_info([f"{folder}/{table_format.folder}" for table_format in _TABLE_FORMATS])
-    for info, table_format in zip(held, _TABLE_FORMATS, strict=True):
-        if info.type != fs.FileType.Directory:
-            continue
-        if not table_format.suffix:
-            return table_format
-        if any(
-            file.path.endswith(table_format.suffix) for file in filesystem.get_file_info(fs.FileSelector(info.path))
-        ):
-            return table_format
-    return None
 
 
 def _as_named(folder: str) -> str:

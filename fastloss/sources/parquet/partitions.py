@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,9 +55,18 @@ def _all_integers(values: set[str | None]) -> bool:
     )
 
 
+def key_value(value: str, kind: pa.DataType) -> str | int | bool | datetime.date:
+    """Return a partition key in its own type."""
+    if pa.types.is_integer(kind):
+        return int(value)
+    if pa.types.is_boolean(kind):
+        return value.lower() == "true"
+    return datetime.date.fromisoformat(value) if pa.types.is_date(kind) else value
+
+
 def key_column(value: str | None, kind: pa.DataType, n_rows: int) -> pa.Array:
     """Return a partition key of a file as a column."""
     if value is None:
         return pa.nulls(n_rows, kind)
-    entry = pa.array([int(value) if pa.types.is_integer(kind) else value], kind)
+    entry = pa.array([key_value(value, kind)], kind)
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n_rows, dtype=np.int32)), entry)

@@ -10,6 +10,7 @@ import pyarrow as pa
 from fastloss.columns.pruning import Pruning
 from fastloss.sources.listing import LogFile
 from fastloss.sources.parquet.footers import Footer, PlannedFile, RowGroup
+from fastloss.sources.parquet.partitions import key_value
 
 _Bound = tuple[Any, Any]
 
@@ -20,14 +21,13 @@ def files_that_may_hold(
     """Return the files whose partition keys do not rule out every row."""
     values = [dict(file.keys) for file in files]
     keys = {
-        name: pa.array([_typed(of_file[name], kind) for of_file in values], kind) for name, kind in key_types.items()
+        name: pa.array(
+            [None if of_file[name] is None else key_value(str(of_file[name]), kind) for of_file in values], kind
+        )
+        for name, kind in key_types.items()
     }
     held = pruning.keys_hold(keys, len(files))
     return [file for file, may_hold in zip(files, held.tolist(), strict=True) if may_hold]
-
-
-def _typed(value: str | None, kind: pa.DataType) -> str | int | None:
-    return int(value) if value is not None and pa.types.is_integer(kind) else value
 
 
 class Bounds:

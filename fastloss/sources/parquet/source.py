@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -64,6 +64,8 @@ class ParquetSource:
         The files.
     options : ReadOptions
         How to read; ``skip_bad_files`` and ``task_bytes`` also shape the summary.
+    keys : mapping of str to DataType, optional
+        The types of the partition keys; left out, they are told from the values.
 
     Raises
     ------
@@ -73,7 +75,9 @@ class ParquetSource:
         If the first file (with ``skip_bad_files``: every file) cannot be opened.
     """
 
-    def __init__(self, files: Sequence[LogFile], options: ReadOptions) -> None:
+    def __init__(
+        self, files: Sequence[LogFile], options: ReadOptions, keys: Mapping[str, pa.DataType] | None = None
+    ) -> None:
         self._options = options
         self._files = list(files)
         self._check_reader(options)
@@ -81,12 +85,12 @@ class ParquetSource:
         self._skipped: dict[str, str] = {}
         self._planned: tuple[tuple[tuple[str, ...], Pruning | None], _Plan] | None = None
         self._planning = threading.Lock()
-        self._key_types = key_types(self._files)
+        self._key_types = key_types(self._files) if keys is None else dict(keys)
         self._first, file_schema = self._first_schema()
         fields = [field for field in file_schema if field.name not in self._key_types]
-        keys = [pa.field(key, kind) for key, kind in self._key_types.items()]
+        key_fields = [pa.field(key, kind) for key, kind in self._key_types.items()]
         stored = [field for field in with_fields(pa.schema(fields)) if field.name not in self._key_types]
-        self._schema = pa.schema([*stored, *keys])
+        self._schema = pa.schema([*stored, *key_fields])
 
     @property
     def schema(self) -> pa.Schema:
