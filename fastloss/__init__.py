@@ -13,6 +13,7 @@ from fastloss._version import __version__
 if TYPE_CHECKING:
     from fastloss import losses
     from fastloss.api import evaluate, merge, score
+    from fastloss.cli.runs import run
     from fastloss.errors import DataError, FastlossError, ReadError, SchemaError, UsageError
     from fastloss.objectives import objective
     from fastloss.plan import Plan, make_plan
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "fastloss.api": ("evaluate", "merge", "score"),
+    "fastloss.cli.runs": ("run",),
     "fastloss.errors": ("DataError", "FastlossError", "ReadError", "SchemaError", "UsageError"),
     "fastloss.objectives": ("objective",),
     "fastloss.plan": ("Plan", "make_plan"),
@@ -56,6 +58,7 @@ __all__ = [
     "merge",
     "objective",
     "prob",
+    "run",
     "score",
     "value",
 ]

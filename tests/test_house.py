@@ -94,6 +94,7 @@ LAYERS: dict[str, set[str]] = {
         "scoring",
         "losses",
         "objectives",
+        "cli",
     },
 }
 

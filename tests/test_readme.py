@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +31,7 @@ README = (ROOT / "README.md").read_text()
 
 def blocks_of(heading: str) -> list[str]:
     section = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    return re.findall(r"```(?:python)?\n(.*?)```", section, flags=re.DOTALL)
+    return re.findall(r"```(?:python|toml)?\n(.*?)```", section, flags=re.DOTALL)
 
 
 def printed_by(code: str) -> tuple[str, dict[str, Any]]:
@@ -47,6 +50,8 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "slates").mkdir()
     slates = pa.table({"clicked": [[0, 1, 0], [1, 0]], "scores": [[0.3, 2.1, -1.0], [0.2, 0.9]]})
     pq.write_table(slates, folder / "slates" / "part-0.parquet")
+    (file,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    (folder / "fastloss.toml").write_text(file)
     return folder
 
 
@@ -60,7 +65,7 @@ def test_the_demo_prints_what_is_shown() -> None:
 
 COMMANDS = [
     shlex.split(line, comments=True)
-    for heading in ("On your own log", "ROC AUC", "One result from many logs")
+    for heading in ("On your own log", "ROC AUC", "One result from many logs", "Evaluations in a file")
     for block in blocks_of(heading)
     for line in block.splitlines()
     if line.startswith("fastloss ")
@@ -84,7 +89,7 @@ def test_every_command_runs(
 
 
 def test_there_are_commands() -> None:
-    assert {words[1] for words in COMMANDS} == {"eval", "plan", "score", "merge", "losses", "doctor"}
+    assert {words[1] for words in COMMANDS} == {"eval", "plan", "score", "merge", "losses", "doctor", "run"}
 
 
 def test_the_gates_of_the_text(logs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -115,6 +120,19 @@ def test_merged_states_give_the_digits_of_one_evaluation(logs: Path, monkeypatch
     merged = fl.merge(["day2.arrow", "day1.arrow"], by="device")
     by_one, by_two = ([(v.metric, v.slice, v.value) for v in result.values] for result in (whole, merged))
     assert by_one == by_two
+
+
+def test_the_file_of_evaluations(logs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(logs)
+    whole = fl.evaluate("logs", label="click", weight="weight", prob="p_b", where="country = 'DE'", metrics="log_loss")
+    assert fl.run("germany", metrics="log_loss")["log_loss"] == whole["log_loss"]
+    schema, directive = tmp_path / "fastloss.schema.json", "#:schema ./fastloss.schema.json\n"
+    assert main(["schema", "-o", str(schema)]) == 0
+    text = (logs / "fastloss.toml").read_text()
+    assert text.startswith(directive)
+    valid = jsonschema.Draft202012Validator(json.loads(schema.read_text())).is_valid
+    assert valid(tomllib.loads(text))
+    assert not valid(tomllib.loads(text + "unknown = 5"))
 
 
 def test_python(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 import traceback
 import warnings
@@ -18,7 +17,7 @@ from typing import Any
 from cyclopts import App, CycloptsError
 
 from fastloss.cli.commands import FAILED, INTERRUPTED, app
-from fastloss.cli.output import complain, guarded_stdout
+from fastloss.cli.output import complain, complain_of, guarded_stdout
 from fastloss.errors import FastlossError
 
 
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except CycloptsError as error:
             complain(f"{error} See {' '.join(('fastloss', *(error.command_chain or ())))} --help.")
         except FastlossError as error:
-            complain(_with_options(str(error)))
+            complain_of(error)
         except MemoryError:
             complain("Out of memory; lower --memory or --threads, or slice by fewer values.")
         except OSError as error:
@@ -64,18 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             _complain_of_bug(error)
         return FAILED
-
-
-def _with_options(message: str) -> str:
-    """Replace arguments of the API, as its messages name them, by the options that stand for them here."""
-    message = re.sub(
-        r"(?<![(\w])(label_domain|saturation|on_bad_row|on_bad_file|reader)='(\w+)'",
-        lambda found: f"--{found[1].replace('_', '-')} {found[2]}",
-        message,
-    )
-    message = message.replace("overwrite=True", "--overwrite").replace("that state= has", "that --state has")
-    message = re.sub(r"^(?:output_)?state (?=is|')", "--state ", message)
-    return re.sub(r"\b(logit|prob|logprob|margin|value)=(?=[\s.,;]|$)", r"--\1", message)
 
 
 def _complain_of_bug(error: BaseException) -> None:

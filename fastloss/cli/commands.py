@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,12 +19,24 @@ from fastloss.cli.options import (
     ScoreOptions,
     WriteOptions,
 )
-from fastloss.cli.output import choose_target, complain, emit
-from fastloss.errors import UsageError
+from fastloss.cli.output import Target, check_output, choose_target, complain, complain_of, emit
+from fastloss.cli.runs import (
+    FILE_NAME,
+    Evaluation,
+    Given,
+    choose,
+    find_file,
+    given_of,
+    is_path,
+    make_schema,
+    options_of,
+    read_evaluations,
+)
+from fastloss.errors import FastlossError, UsageError, nearest_names
 from fastloss.gates import Gate, dropped_failures, parse_dropped
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from fastloss.merging import MergePlan
     from fastloss.plan import Plan
@@ -35,6 +48,8 @@ INTERRUPTED = 130
 
 # A gate on every slice may fail in thousands of them.
 _FAILURES_SAID = 20
+
+_FILE = Parameter(group="File")
 
 app = App(
     name="fastloss",
@@ -48,6 +63,7 @@ _SCAN = ScanOptions()
 _READING = ReadingOptions()
 _OUTPUT = OutputOptions()
 _MERGE = MergeOptions()
+_GIVEN = Given()
 _RESULT = ResultOptions()
 _WRITE = WriteOptions()
 
@@ -61,17 +77,61 @@ def evaluate(*log: str, request: RequestOptions, scan: ScanOptions = _SCAN, opti
     log
         Parquet files, folders (hive partitions become columns), globs, s3:// or gs:// URLs; @FILE lists them by line.
     """
-    target = choose_target(options, log)
-    plan = _plan(log, request, scan)
-    gates = _gates(plan, options)
+    return _evaluate(log, request, scan, options)
 
-    from fastloss.api import run_plan
-    from fastloss.report.progress import progress_bar
 
-    with progress_bar(options.progress) as report:
-        result = run_plan(plan, report, options.state)
-    target.write(result)
-    return _judge(result, gates, options)
+@app.command(name="run")
+def run_evaluations(
+    *names: str,
+    file: Annotated[Path | None, _FILE] = None,
+    log: Annotated[list[str] | None, Parameter(group="File", negative=())] = None,
+    given: Given = _GIVEN,
+) -> int:
+    """Carry out evaluations by their names in fastloss.toml; without a name, list them.
+
+    [evaluations.NAME] there holds the log and the options of eval, --fail-if as fail-if, and [defaults] what all of
+    them start from. An option given here takes the place of the file's. Several are carried out one after the other,
+    and the exit status is the worst of them.
+
+    Parameters
+    ----------
+    names
+        The evaluations.
+    file
+        The file. Left out: fastloss.toml in this folder or above it, up to the root of the repository.
+    log
+        Evaluate this log instead. Repeat it for more paths.
+    """
+    evaluations = read_evaluations(file)
+    if not names:
+        if log or given_of(given):
+            raise UsageError(f"No evaluation was named; there is {', '.join(map(repr, evaluations))}.")
+        emit(_listed(evaluations.values()))
+        return 0
+    chosen = choose(evaluations, names)
+    _refuse_one_place(chosen, given)
+
+    def run(evaluation: Evaluation) -> int:
+        request, scan, options = evaluation.options(given)
+        return _evaluate(log or evaluation.log, request, scan, options, heading=_heading(evaluation, chosen))
+
+    return _each(chosen, run)
+
+
+@app.command(name="schema")
+def show_schema(*, output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None) -> int:
+    """Show the JSON schema of fastloss.toml, by which an editor completes and checks it.
+
+    Parameters
+    ----------
+    output
+        Write it to this file instead of to stdout.
+    """
+    import json
+
+    check_output(output, ())
+    emit(json.dumps(make_schema(), indent=2, ensure_ascii=False), output, is_json=True)
+    return 0
 
 
 @app.command(name="merge")
@@ -102,8 +162,8 @@ def merge_states(*states: str, request: MergeOptions = _MERGE, options: ResultOp
 
 
 @app.command(name="plan")
-def show_plan(*log: str, request: RequestOptions, scan: ScanOptions = _SCAN, options: OutputOptions = _OUTPUT) -> int:
-    """Show what eval would read and compute; no row is read. It takes the same options.
+def show_plan(*log: str, file: Annotated[Path | None, _FILE] = None, given: Given = _GIVEN) -> int:
+    """Show what eval or run would read and compute; no row is read. It takes the same options.
 
     The plan goes to --output, as table or json; gates and --state are checked, but not applied.
 
@@ -111,23 +171,20 @@ def show_plan(*log: str, request: RequestOptions, scan: ScanOptions = _SCAN, opt
     ----------
     log
         Parquet files, folders (hive partitions become columns), globs, s3:// or gs:// URLs; @FILE lists them by line.
+        Or the names of evaluations in fastloss.toml: with --file, and where there is no such path.
+    file
+        The file of the evaluations. Left out: fastloss.toml in this folder or above it, up to the root of the
+        repository.
     """
-    target = choose_target(options, log)
-    if target.format.name not in ("table", "json"):
-        raise UsageError(f"The format is {target.format.name}; a plan is written as table or json.")
-    plan = _plan(log, request, scan)
-    _gates(plan, options)
+    chosen = _evaluations_of(log, file, given)
+    if not chosen:
+        return _show_plan(log, *options_of(given))
+    _refuse_one_place(chosen, given)
 
-    from fastloss.report.table import describe_plan, render_plan
+    def show(evaluation: Evaluation) -> int:
+        return _show_plan(evaluation.log, *evaluation.options(given), heading=_heading(evaluation, chosen))
 
-    description = describe_plan(plan)
-    if target.format.name == "json":
-        import json
-
-        emit(json.dumps(description, indent=2, ensure_ascii=False), target.output, is_json=True)
-    else:
-        emit(render_plan(description), target.output)
-    return 0
+    return _each(chosen, show)
 
 
 @app.command(name="score")
@@ -220,6 +277,119 @@ def show_demo(*, folder: Path | None = None, rows: int = 200_000) -> int:
 
     emit(run_demo(folder, rows))
     return 0
+
+
+def _evaluate(
+    log: Sequence[str], request: RequestOptions, scan: ScanOptions, options: OutputOptions, *, heading: str = ""
+) -> int:
+    """Evaluate a log, write the result under a heading, and return the exit status."""
+    target = choose_target(options, log)
+    plan = _plan(log, request, scan)
+    gates = _gates(plan, options)
+
+    from fastloss.api import run_plan
+    from fastloss.report.progress import progress_bar
+
+    with progress_bar(options.progress) as report:
+        result = run_plan(plan, report, options.state)
+    _head(target, heading)
+    target.write(result)
+    return _judge(result, gates, options)
+
+
+def _show_plan(
+    log: Sequence[str], request: RequestOptions, scan: ScanOptions, options: OutputOptions, *, heading: str = ""
+) -> int:
+    target = choose_target(options, log)
+    if target.format.name not in ("table", "json"):
+        raise UsageError(f"The format is {target.format.name}; a plan is written as table or json.")
+    plan = _plan(log, request, scan)
+    _gates(plan, options)
+
+    from fastloss.report.table import describe_plan, render_plan
+
+    _head(target, heading)
+    description = describe_plan(plan)
+    if target.format.name == "json":
+        import json
+
+        emit(json.dumps(description, indent=2, ensure_ascii=False), target.output, is_json=True)
+    else:
+        emit(render_plan(description), target.output)
+    return 0
+
+
+def _evaluations_of(words: Sequence[str], file: Path | None, given: Given) -> list[Evaluation]:
+    """Return the evaluations that the words of plan name; none where they are a log."""
+    if file is not None:
+        if not words:
+            raise UsageError(f"No evaluation of {str(file)!r} was named; fastloss run --file {file} lists them.")
+        return choose(read_evaluations(file), words)
+    # A path that exists is a path, whatever a file calls its evaluations.
+    if not words or any(is_path(word) for word in words):
+        return []
+    found = find_file()
+    evaluations = {} if found is None else read_evaluations(found)
+    if any(word in evaluations for word in words):
+        return choose(evaluations, words)
+    if "label" not in given_of(given):
+        hint = f" {nearest_names(words[0], evaluations)}" if evaluations else ""
+        raise UsageError(f"{words[0]!r} is no path, and no evaluation of a {FILE_NAME}.{hint}")
+    return []
+
+
+def _each(chosen: Sequence[Evaluation], act: Callable[[Evaluation], int]) -> int:
+    """Carry out one evaluation after the other; return the worst exit status."""
+    worst = 0
+    for evaluation in chosen:
+        try:
+            with evaluation.naming():
+                status = act(evaluation)
+        except FastlossError as error:
+            complain_of(error)
+            status = FAILED
+        worst = max(worst, status)
+    return worst
+
+
+def _refuse_one_place(chosen: Sequence[Evaluation], given: Given) -> None:
+    """Refuse several results in one file, and on stdout in a format in which one cannot follow the other."""
+    places: dict[str, str] = {}
+    for evaluation in chosen if len(chosen) > 1 else ():
+        with evaluation.naming():
+            _, _, options = evaluation.options(given)
+        for option, path in (("--output", options.output), ("--state", options.state)):
+            if path is None or path == Path("-"):
+                continue
+            other = places.setdefault(os.path.realpath(path), evaluation.name)
+            if other != evaluation.name:
+                raise UsageError(
+                    f"{option} of {other} and of {evaluation.name} is {str(path)!r}; give each a file of its own."
+                )
+        if options.output in (None, Path("-")) and options.format not in (None, "table", "markdown"):
+            raise UsageError(
+                f"{evaluation.name} writes {options.format} to stdout, as one of {len(chosen)} evaluations; "
+                "give each a file by output, or run one at a time."
+            )
+
+
+def _heading(evaluation: Evaluation, chosen: Sequence[Evaluation]) -> str:
+    return evaluation.name if len(chosen) > 1 else ""
+
+
+def _head(target: Target, heading: str) -> None:
+    if heading and target.output is None:
+        emit(f"# {heading}\n")
+
+
+def _listed(evaluations: Iterable[Evaluation]) -> str:
+    """Return a table of evaluations: name, log and metrics."""
+    rows = [("name", "log", "metrics")]
+    for evaluation in evaluations:
+        metrics = ", ".join(evaluation.given.get("metric") or ["the usual ones"])
+        rows.append((evaluation.name, ", ".join(evaluation.log), metrics))
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    return "\n".join(f"{name:{widths[0]}}  {log:{widths[1]}}  {metrics}" for name, log, metrics in rows)
 
 
 def _plan(log: Sequence[str], request: RequestOptions, scan: ScanOptions) -> Plan:

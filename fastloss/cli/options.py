@@ -49,6 +49,10 @@ def _word(hint: Any, tokens: Sequence[Token]) -> Any:
 _QuestionWord = Parameter(group=_QUESTION, converter=_word)
 
 
+class Named:
+    """Marks an option whose items may be NAME=VALUE: in a file, they may be a table."""
+
+
 class _Arguments:
     def arguments(self) -> dict[str, Any]:
         """Return the options as arguments of the API."""
@@ -90,7 +94,7 @@ class LossOptions(_Arguments):
     positive: Annotated[str | None, _Columns] = None
     where: Annotated[list[str] | None, Parameter(group=_COLUMNS, negative=())] = None
     with_columns: Annotated[
-        list[str] | None, Parameter(name=("--with", "--with-columns"), group=_COLUMNS, negative=())
+        list[str] | None, Parameter(name=("--with", "--with-columns"), group=_COLUMNS, negative=()), Named
     ] = None
     label_domain: Annotated[LabelDomain, _Question] = "01"
     list_reduction: Annotated[ListReduction | None, _QuestionWord] = None
@@ -136,11 +140,11 @@ class RequestOptions(LossOptions):
         Evaluate all metrics over the same lists: those that every one of them can use.
     """
 
-    logit: Annotated[list[str] | None, _Columns] = None
-    prob: Annotated[list[str] | None, _Columns] = None
-    logprob: Annotated[list[str] | None, _Columns] = None
-    margin: Annotated[list[str] | None, _Columns] = None
-    value: Annotated[list[str] | None, _Columns] = None
+    logit: Annotated[list[str] | None, _Columns, Named] = None
+    prob: Annotated[list[str] | None, _Columns, Named] = None
+    logprob: Annotated[list[str] | None, _Columns, Named] = None
+    margin: Annotated[list[str] | None, _Columns, Named] = None
+    value: Annotated[list[str] | None, _Columns, Named] = None
     weight: Annotated[str | None, _Columns] = None
     metric: Annotated[list[str] | None, Parameter(name=("--metric", "-m"), group=_QUESTION)] = None
     by: Annotated[list[str] | None, _Question] = None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastloss.errors import UsageError
+from fastloss.errors import FastlossError, UsageError
 
 if TYPE_CHECKING:
     from fastloss.cli.options import ResultOptions
@@ -24,6 +25,23 @@ def complain(message: str) -> None:
     # Without stderr, as after 2>&-, print would write to stdout.
     if sys.stderr is not None:
         print("fastloss:", " ".join(message.split()), file=sys.stderr)
+
+
+def complain_of(error: FastlossError) -> None:
+    """Write the line of an error to stderr, in the words of a command line."""
+    complain(_with_options(str(error)))
+
+
+def _with_options(message: str) -> str:
+    """Replace arguments of the API, as its messages name them, by the options that stand for them here."""
+    message = re.sub(
+        r"(?<![(\w])(label_domain|saturation|on_bad_row|on_bad_file|reader)='(\w+)'",
+        lambda found: f"--{found[1].replace('_', '-')} {found[2]}",
+        message,
+    )
+    message = message.replace("overwrite=True", "--overwrite").replace("that state= has", "that --state has")
+    message = re.sub(r"^(?:output_)?state (?=is|')", "--state ", message)
+    return re.sub(r"\b(logit|prob|logprob|margin|value)=(?=[\s.,;]|$)", r"--\1", message)
 
 
 @contextlib.contextmanager

@@ -301,10 +301,12 @@ def _glob_expression(pattern: str) -> str:
     """Return the regular expression of a glob, in which ``**`` alone crosses folders."""
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
     meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(
-        meaning.get(part) or ("[" + part[1:-1].replace("!", "^", 1) + "]" if part[:1] == "[" else re.escape(part))
-        for part in parts
-    )
+
+    def set_of(part: str) -> str:
+        # A bracket in a set is a character of a glob, and a warning of a regular expression.
+        return "[" + re.sub(r"[\[\\&~|]", r"\\\g<0>", part[1:-1].replace("!", "^", 1)) + "]"
+
+    return "".join(meaning.get(part) or (set_of(part) if part[:1] == "[" else re.escape(part)) for part in parts)
 
 
 def is_hidden(segment: str) -> bool:
