@@ -21,6 +21,7 @@ from fastloss.words import (
     ExecutorName,
     LabelDomain,
     ListReduction,
+    MissingColumns,
     OnBadFile,
     OnBadRow,
     PresetName,
@@ -55,6 +56,7 @@ def evaluate(
     saturation: Saturation = "clip",
     on_bad_row: OnBadRow = "raise",
     on_bad_file: OnBadFile = "raise",
+    missing_columns: MissingColumns = "error",
     reader: Reader = "pyarrow",
     verify_checksums: bool = False,
     memory: int | str = DEFAULT_MEMORY,
@@ -126,6 +128,9 @@ def evaluate(
         Stop at a NaN, a value outside its domain or a negative weight; or leave the row out and count it.
     on_bad_file : {"raise", "skip"}
         Stop at a file that cannot be read; or leave out its unreadable row groups and list them.
+    missing_columns : {"error", "null"}
+        Stop at a file that lacks a column which another file of the log has; or read it as null there: the rows are
+        left out and counted as such with a null label, prediction or weight, and have the slice of a null key.
     reader : {"pyarrow", "polars"}
         What decodes Parquet. Polars is for logs that you trust: a malformed file may end the process, or be read
         without an error.
@@ -200,6 +205,7 @@ def evaluate(
         saturation=saturation,
         on_bad_row=on_bad_row,
         on_bad_file=on_bad_file,
+        missing_columns=missing_columns,
         reader=reader,
         verify_checksums=verify_checksums,
         memory=memory,
@@ -307,6 +313,7 @@ def score(
     saturation: Saturation = "clip",
     on_bad_row: OnBadRow = "raise",
     on_bad_file: OnBadFile = "raise",
+    missing_columns: MissingColumns = "error",
     reader: Reader = "pyarrow",
     verify_checksums: bool = False,
     memory: int | str = DEFAULT_MEMORY,
@@ -358,7 +365,7 @@ def score(
     on_bad_file : {"raise", "skip"}
         Stop at a file that cannot be read; or write no output for it (with `top`: leave out its unreadable row
         groups) and list it.
-    reader, verify_checksums, memory, threads, batch_rows, progress
+    missing_columns, reader, verify_checksums, memory, threads, batch_rows, progress
         As in `evaluate`. A thread works on one file at a time.
 
     Returns
@@ -401,6 +408,7 @@ def score(
         saturation=saturation,
         on_bad_row=on_bad_row,
         on_bad_file=on_bad_file,
+        missing_columns=missing_columns,
         reader=reader,
         verify_checksums=verify_checksums,
         memory=memory,

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from fastloss.errors import UsageError
 from fastloss.request import one_of
-from fastloss.words import DeviceName, ExecutorName, OnBadFile, Reader
+from fastloss.words import DeviceName, ExecutorName, MissingColumns, OnBadFile, Reader
 
 DEFAULT_MEMORY = 512 << 20
 # Long enough that the interpreter's share of a batch is small, short enough that its columns stay in the cache.
@@ -37,6 +37,8 @@ class ExecutionOptions:
         Verify the checksum of each Parquet page that carries one.
     on_bad_file : {"raise", "skip"}
         What to do at a file that cannot be read.
+    missing_columns : {"error", "null"}
+        What to do at a file that lacks a column which another has.
     memory : int or str
         Bound of the memory that the scan may take beyond the imported libraries.
     threads : int or None
@@ -52,6 +54,7 @@ class ExecutionOptions:
     reader: Reader = "pyarrow"
     verify_checksums: bool = False
     on_bad_file: OnBadFile = "raise"
+    missing_columns: MissingColumns = "error"
     memory: int | str = DEFAULT_MEMORY
     threads: int | None = None
     batch_rows: int | None = None
@@ -61,7 +64,7 @@ class ExecutionOptions:
     @classmethod
     def of(cls, words: Mapping[str, Sequence[str]], **options: Any) -> ExecutionOptions:
         """Check what a caller wrote; `words` has the allowed words of options that a registry elsewhere lists."""
-        allowed = {**words, "on_bad_file": get_args(OnBadFile)}
+        allowed = {**words, "on_bad_file": get_args(OnBadFile), "missing_columns": get_args(MissingColumns)}
         for name, given in options.items():
             if name in allowed:
                 one_of(name, given, allowed[name])
@@ -74,7 +77,7 @@ class Execution:
 
     Attributes
     ----------
-    reader, verify_checksums, on_bad_file, executor, device
+    reader, verify_checksums, on_bad_file, missing_columns, executor, device
         As in `ExecutionOptions`.
     threads : int
         Reader threads, or worker processes.
@@ -93,6 +96,7 @@ class Execution:
     reader: Reader
     verify_checksums: bool
     on_bad_file: OnBadFile
+    missing_columns: MissingColumns
     executor: ExecutorName
     device: DeviceName
     threads: int
@@ -194,6 +198,7 @@ def choose_execution(options: ExecutionOptions, *, n_columns: int, sliced: bool)
         reader=options.reader,
         verify_checksums=options.verify_checksums,
         on_bad_file=options.on_bad_file,
+        missing_columns=options.missing_columns,
         executor=options.executor,
         device=options.device,
         threads=threads,

@@ -18,6 +18,7 @@ from fastloss.sources import Source, SourceSummary, open_source
 from fastloss.sources.base import ReadOptions
 from fastloss.sources.derived import derive
 from fastloss.sources.parquet.decoders import DECODERS
+from fastloss.sources.schemas import check_keys
 
 _OPTIONS = frozenset(field.name for field in dataclasses.fields(ExecutionOptions))
 
@@ -125,12 +126,14 @@ def plan_request(log: object, request: Request, options: ExecutionOptions, *, ke
     possible = {name: None for given in expressions for name in sorted(possible_columns(given))}
     execution = choose_execution(options, n_columns=len(columns), sliced=bool(request.by))
     with suggesting_to_skip(execution.on_bad_file):
-        source = derive(open_source(log, _read_options(execution), list(possible)), request, keep)
+        opened = open_source(log, _read_options(execution), list(possible))
+        source = derive(opened, request, keep, _read_options(execution), list(possible))
     types = check_columns(source.schema, request, keep)
     evaluation = resolve(request, types)
     execution = dataclasses.replace(execution, bounded_bytes=evaluation.bounded_bytes)
     with suggesting_to_skip(execution.on_bad_file):
         summary = source.summary(columns, _read_options(execution))
+    check_keys(summary.differences, request.keys)
     plan = Plan(evaluation, execution, source, summary, tuple(keep))
     while plan.memory_bound > execution.memory_bytes and options.threads is None and plan.execution.threads > 1:
         # Many cores share the memory: as many of them read as there is room for pieces of the largest row group.
@@ -175,4 +178,5 @@ def _read_options(execution: Execution) -> ReadOptions:
         batch_rows=execution.batch_rows,
         task_bytes=execution.task_bytes,
         skip_bad_files=execution.on_bad_file == "skip",
+        missing_as_null=execution.missing_columns == "null",
     )

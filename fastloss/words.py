@@ -16,6 +16,7 @@ PresetName = Literal["keras", "torch", "sklearn", "xgboost", "lightgbm", "torchr
 Saturation = Literal["clip", "exact", "error"]
 OnBadRow = Literal["raise", "drop"]
 OnBadFile = Literal["raise", "skip"]
+MissingColumns = Literal["error", "null"]
 Reader = Literal["pyarrow", "polars"]
 ExecutorName = Literal["threads", "processes"]
 DeviceName = Literal["cpu"]

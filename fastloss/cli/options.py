@@ -22,6 +22,7 @@ from fastloss.words import (
     FormatName,
     LabelDomain,
     ListReduction,
+    MissingColumns,
     OnBadFile,
     OnBadRow,
     PresetName,
@@ -210,6 +211,8 @@ class ReadingOptions(_Arguments):
 
     Parameters
     ----------
+    missing_columns
+        At a file that lacks a column which another file has: stop, or read the column as null there.
     on_bad_file
         At an unreadable file: stop, or leave out what cannot be read and list it.
     reader
@@ -222,6 +225,7 @@ class ReadingOptions(_Arguments):
         Threads; left out, one for each core. No digit depends on it.
     """
 
+    missing_columns: Annotated[MissingColumns, _Reading] = "error"
     on_bad_file: Annotated[OnBadFile, _Reading] = "raise"
     reader: Annotated[Reader, _Reading] = "pyarrow"
     verify_checksums: Annotated[bool, Parameter(group=_READING, negative=())] = False

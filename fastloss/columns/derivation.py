@@ -144,6 +144,10 @@ class _Rows:
                 # What it was made of has only the rows that are kept.
                 self._filtered.add(name)
         elif self._mask is not None and name not in self._filtered:
-            self._arrays[name] = self._arrays[name].filter(self._mask)
+            array = self._arrays[name]
+            if pa.types.is_string_view(array.type):
+                # Arrow has no filter for string views.
+                array = array.cast(pa.large_string())
+            self._arrays[name] = array.filter(self._mask)
             self._filtered.add(name)
         return self._arrays[name]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
 from fastloss.columns.arrow import check_key_type, check_list_type, check_numeric_type, is_list_type, is_text
 from fastloss.errors import SchemaError, UsageError, nearest_names
 from fastloss.request import ColumnType, Request
+
+# In the metadata of a schema's field: how the files of a log differ in the column.
+DIFFERENCES = b"fastloss.differences"
 
 
 def check_columns(schema: pa.Schema, request: Request, keep: Sequence[str] = ()) -> dict[str, ColumnType]:
@@ -35,10 +38,21 @@ def check_columns(schema: pa.Schema, request: Request, keep: Sequence[str] = ())
                 f"the label column {column!r} has type {kind}; numbers are needed: name the value that counts as 1 by "
                 "positive=, or give an expression such as cast(label as int)."
             )
-        (check_list_type if is_list_type(kind) else check_numeric_type)(column, kind)
+        _check(check_list_type if is_list_type(kind) else check_numeric_type, schema.field(column))
     for key in request.keys:
-        check_key_type(key, schema.field(key).type)
+        _check(check_key_type, schema.field(key))
     return {column: _column_type(schema.field(column).type) for column in request.columns}
+
+
+def _check(check: Callable[[str, pa.DataType], None], field: pa.Field) -> None:
+    """Check a column's type, and say where it comes from if files differ in it."""
+    try:
+        check(field.name, field.type)
+    except SchemaError as error:
+        differences = (field.metadata or {}).get(DIFFERENCES)
+        if differences is None:
+            raise
+        raise SchemaError(f"{error} Its files differ: {differences.decode()}.") from error
 
 
 def _column_type(kind: pa.DataType) -> ColumnType:

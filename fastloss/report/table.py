@@ -85,13 +85,14 @@ def render_plan(description: Mapping[str, Any]) -> str:
     known = [f"{description[name]:,} {name.replace('_', ' ')}" for name in totals if description[name] is not None]
     asked = ("label_domain", "reduction", "list_reduction", "preset", "saturation", "on_bad_row")
     options = {name: plan[name] for name in asked if name in plan}
-    options |= {name: description[name] for name in ("on_bad_file", "reader")}
+    options |= {name: description[name] for name in ("on_bad_file", "missing_columns", "reader")}
     lines = [
         ("log", ", ".join(known) or "a stream"),
         *(("skipped", f"{printable(skipped['file'])}: {skipped['cause']}") for skipped in description["skipped"]),
         *((("pruned", pruned_parts(description["pruned"])),) if "pruned" in description else ()),
         *(("where", _expression(text)) for text in plan.get("where", ())),
         *(("with", f"{name} = {_expression(text)}") for name, text in plan.get("with_columns", {}).items()),
+        *(("differs", printable(f"{found['column']}: {found['shown']}")) for found in description["differences"]),
         ("metrics", ", ".join(plan["metrics"])),
         ("slices", "; ".join(" × ".join(keys) for keys in plan["by"]) or "none"),
         ("options", ", ".join(f"{name} {value}" for name, value in options.items())),
@@ -132,10 +133,22 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "stored_bytes": summary.stored_bytes,
         "skipped": [{"file": file, "cause": cause} for file, cause in summary.skipped],
         **({"pruned": pruned} if any(pruned.values()) else {}),
+        "differences": [
+            {
+                "column": types.name,
+                "types": [
+                    {"type": None if kind is None else str(kind), "files": n_files, "first": first}
+                    for kind, n_files, first in types.stored
+                ],
+                "shown": str(types),
+            }
+            for types in summary.differences
+        ],
         "tasks": None if streamed else summary.row_groups,
         "reader": execution.reader,
         "verify_checksums": execution.verify_checksums,
         "on_bad_file": execution.on_bad_file,
+        "missing_columns": execution.missing_columns,
         "threads": execution.threads,
         "batch_rows": execution.batch_rows,
         "memory": execution.memory_bytes,

@@ -33,6 +33,8 @@ class ReadOptions:
         Leave out files whose footer cannot be read, and report them in the summary, instead of raising.
     pruning : Pruning, optional
         A filter that will be applied to the rows: a source may leave out files and row groups that hold none of them.
+    missing_as_null : bool
+        Read a column that some files of a log lack as null there, instead of raising.
     """
 
     reader: str = "pyarrow"
@@ -41,6 +43,7 @@ class ReadOptions:
     task_bytes: int = 128 << 20
     skip_bad_files: bool = False
     pruning: Pruning | None = None
+    missing_as_null: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,55 @@ class Task:
 
 
 @dataclass(frozen=True)
+class ColumnTypes:
+    """The types under which the files of a log store a column.
+
+    Attributes
+    ----------
+    name : str
+        The column.
+    stored : tuple of (pyarrow.DataType or None, int, str)
+        Each type, None where the column is missing; how many files have it, and the first of them. In the order of the
+        files.
+    """
+
+    name: str
+    stored: tuple[tuple[pa.DataType | None, int, str], ...]
+
+    @property
+    def present(self) -> list[pa.DataType]:
+        """The types, without that of the files that lack the column."""
+        return [kind for kind, *_ in self.stored if kind is not None]
+
+    @property
+    def differ(self) -> bool:
+        """Whether files differ in it."""
+        return len(self.stored) > 1
+
+    @property
+    def has_one(self) -> bool:
+        """Whether a file has the column."""
+        return bool(self.present)
+
+    @property
+    def n_files(self) -> int:
+        """How many files there are."""
+        return sum(n_files for _, n_files, _ in self.stored)
+
+    @property
+    def missing_in(self) -> str | None:
+        """The first file that lacks the column."""
+        return next((first for kind, _, first in self.stored if kind is None), None)
+
+    def __str__(self) -> str:
+        """Return such as ``double in 3 files, float in 2 (the first: 'b.parquet'), missing in 1 (the first: …)``."""
+        parts = [f"{'missing' if kind is None else kind} in {n_files:,}" for kind, n_files, _ in self.stored]
+        parts[0] += " file" if self.stored[0][1] == 1 else " files"
+        firsts = [f" (the first: {first!r})" for *_, first in self.stored[1:]]
+        return ", ".join(part + first for part, first in zip(parts, ["", *firsts], strict=True))
+
+
+@dataclass(frozen=True)
 class SourceSummary:
     """The content of a source, as far as it is known before a row is read.
 
@@ -97,6 +149,8 @@ class SourceSummary:
         Files left out, each with its cause.
     pruned_files, pruned_row_groups : int
         What the filter rules out, which is not read: whole files, and row groups of the others.
+    differences : list of ColumnTypes
+        The columns that the files store differently, or that some of them lack.
     """
 
     files: int
@@ -107,6 +161,17 @@ class SourceSummary:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     pruned_files: int = 0
     pruned_row_groups: int = 0
+    differences: list[ColumnTypes] = field(default_factory=list)
+
+
+def survey(source: Source, columns: Sequence[str], options: ReadOptions) -> None:
+    """Let a source of many files look at these columns in all of them: its schema then has their types over all files.
+
+    A source whose schema is known when it is opened has no method for that.
+    """
+    look = getattr(source, "survey", None)
+    if look is not None:
+        look(columns, options)
 
 
 class Source(Protocol):

@@ -11,11 +11,11 @@ import pyarrow as pa
 from fastloss.columns.base import Batch
 from fastloss.columns.derivation import Derivation
 from fastloss.columns.pruning import Pruning
-from fastloss.errors import DataError
+from fastloss.errors import DataError, SchemaError
 from fastloss.expressions import is_name
 from fastloss.files import Stamp
 from fastloss.request import Request
-from fastloss.sources.base import ReadOptions, Source, SourceSummary, Task
+from fastloss.sources.base import ReadOptions, Source, SourceSummary, Task, survey
 
 
 class DerivedSource:
@@ -41,15 +41,16 @@ class DerivedSource:
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
         """Return the log's tasks; a batch has the rows that the filter keeps. Raises as the log's own source does."""
         names = tuple(columns)
-        for task in self._source.tasks(self._derivation.stored(names), self._pruning(options)):
+        for task in self._source.tasks(self._derivation.stored(names), self.pruned(options)):
             read = functools.partial(_read, task.read, task.origin, task.row_group, self._derivation, names)
             yield dataclasses.replace(task, read=read)
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what is known of the columns that these are made of."""
-        return self._source.summary(self._derivation.stored(columns), self._pruning(options))
+        return self._source.summary(self._derivation.stored(columns), self.pruned(options))
 
-    def _pruning(self, options: ReadOptions) -> ReadOptions:
+    def pruned(self, options: ReadOptions) -> ReadOptions:
+        """Return the options with the filter, as far as it reads the log's own columns."""
         where = self._derivation.stored_conditions
         return dataclasses.replace(options, pruning=Pruning(where) if where else None)
 
@@ -58,8 +59,25 @@ class DerivedSource:
         return self._source.inputs(self._derivation.stored(columns))
 
 
-def derive(source: Source, request: Request, keep: Sequence[str] = ()) -> Source:
+def derive(
+    source: Source, request: Request, keep: Sequence[str], options: ReadOptions, possible: Sequence[str]
+) -> Source:
     """Return a log with the derived columns and the filter that a request asks for, or the log if it asks for none.
+
+    Its files are surveyed for what is read of them.
+
+    Parameters
+    ----------
+    source : Source
+        The log.
+    request : Request
+        What is asked of it.
+    keep : sequence of str
+        Columns that are read only to be passed on.
+    options : ReadOptions
+        How it will be read.
+    possible : sequence of str
+        All names of columns that the request may hold.
 
     Raises
     ------
@@ -73,9 +91,19 @@ def derive(source: Source, request: Request, keep: Sequence[str] = ()) -> Source
     simple = all(name in known or is_name(name) for name in names)
     if simple and request.positive is None and not request.where and not request.with_columns:
         # Polars, which evaluates expressions, takes longer to load than a small log takes to read.
+        survey(source, names, options)
         return source
-    derivation = Derivation.of(source.schema, request, keep)
-    return DerivedSource(source, derivation) if derivation else source
+    try:
+        derivation = Derivation.of(source.schema, request, keep)
+    except SchemaError:
+        # A column may be in later files alone, or of another type in all of them together.
+        survey(source, possible, options)
+        derivation = Derivation.of(source.schema, request, keep)
+    derived, schema = DerivedSource(source, derivation), source.schema
+    survey(source, derivation.stored(names), derived.pruned(options))
+    if not source.schema.equals(schema):
+        derived = DerivedSource(source, Derivation.of(source.schema, request, keep))
+    return derived if derivation else source
 
 
 def _read(

@@ -274,23 +274,27 @@ def find_damage(footers: Sequence[Footer]) -> list[ReadError | None]:
 
     Footers of one schema are checked as one, in the time that one of them takes; each alone only if that finds damage.
     """
-    if len(footers) > 1 and all(footer.file.is_local for footer in footers) and _are_sound(footers):
-        return [None] * len(footers)
-    found: list[ReadError | None] = []
+    alike: dict[object, list[Footer]] = {}
     for footer in footers:
-        try:
-            with reading(footer.file):
-                _check_chunks(footer.metadata, footer.size, footer.names)
-            found.append(None)
-        except ReadError as error:
-            found.append(error)
-    return found
+        # What is selected tells schemas apart that differ; where others differ, each is checked alone.
+        alike.setdefault((footer.names, id(footer.columns)), []).append(footer)
+    found: dict[int, ReadError | None] = {}
+    for some in alike.values():
+        if len(some) > 1 and all(footer.file.is_local for footer in some) and _are_sound(some):
+            found |= dict.fromkeys(map(id, some))
+            continue
+        for footer in some:
+            try:
+                with reading(footer.file):
+                    _check_chunks(footer.metadata, footer.size, footer.names)
+                found[id(footer)] = None
+            except ReadError as error:
+                found[id(footer)] = error
+    return [found[id(footer)] for footer in footers]
 
 
 def _are_sound(footers: Sequence[Footer]) -> bool:
     names = footers[0].names
-    if any(footer.names != names for footer in footers):
-        return False
     try:
         # A footer of its own: the others' row groups are added to it.
         with footers[0].file.filesystem.open_input_file(footers[0].file.path) as handle:

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The columns asked for, and the types of those that are partition keys."""
+    """The columns asked for, and the types of those that are partition keys, and of those that some files lack."""
 
     columns: tuple[str, ...]
     key_types: Mapping[str, pa.DataType]
+    missing_types: Mapping[str, pa.DataType]
 
     def of_file(self, stored: pa.RecordBatch, file: PlannedFile) -> pa.RecordBatch:
         """Return the selected columns of some rows of a file, of which `stored` holds those that the file has."""
@@ -32,7 +33,9 @@ class Selection:
         arrays = []
         for name in self.columns:
             if name in self.key_types:
-                arrays.append(key_column(keys[name], self.key_types[name], stored.num_rows))
+                arrays.append(key_column(keys.get(name), self.key_types[name], stored.num_rows))
+            elif name not in held:
+                arrays.append(pa.nulls(stored.num_rows, self.missing_types[name]))
             else:
                 arrays.append(take_column(stored.column(held[name].column), held[name].steps))
         return pa.RecordBatch.from_arrays(arrays, names=list(self.columns))

@@ -32,13 +32,13 @@ def read(file: PlannedFile, row_group: RowGroup, selection: Selection, options: 
             .slice(row_group.first_row, row_group.n_rows)
             .collect(engine="in-memory")
         )
+        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
     except pl.exceptions.PanicException as error:
         # A BaseException, which no caller's "except Exception" would stop.
         raise ReadError(
             f"cannot read {file.file.origin!r}, row group {row_group.number}: Polars panicked ({one_line(error)}); "
             "use reader='pyarrow'."
         ) from error
-    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
     for column in file.columns:
         name, kind = column.name, column.type
         position = table.schema.get_field_index(name)

@@ -22,7 +22,7 @@ def files_that_may_hold(
     values = [dict(file.keys) for file in files]
     keys = {
         name: pa.array(
-            [None if of_file[name] is None else key_value(str(of_file[name]), kind) for of_file in values], kind
+            [None if (value := held.get(name)) is None else key_value(value, kind) for held in values], kind
         )
         for name, kind in key_types.items()
     }

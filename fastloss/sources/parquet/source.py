@@ -6,16 +6,16 @@ import functools
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from fastloss.columns.base import Batch
-from fastloss.columns.nested import find_columns, with_fields
+from fastloss.columns.nested import with_fields
 from fastloss.columns.pruning import Pruning
-from fastloss.errors import ReadError, SchemaError, UsageError, nearest_names
+from fastloss.errors import ReadError, SchemaError, UsageError
 from fastloss.files import Stamp, stamp
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
 from fastloss.sources.listing import LogFile
@@ -24,7 +24,6 @@ from fastloss.sources.parquet.footers import (
     Footer,
     PlannedFile,
     RowGroup,
-    StoredColumn,
     content_of,
     find_damage,
     held_bytes,
@@ -34,19 +33,20 @@ from fastloss.sources.parquet.footers import (
 )
 from fastloss.sources.parquet.partitions import Selection, key_types
 from fastloss.sources.parquet.pruning import Bounds, files_that_may_hold
-from fastloss.sources.schemas import are_one_family
+from fastloss.sources.survey import FoundColumns, Survey
 
 _STORE_CONNECTIONS = 16
 _FOOTERS_AT_ONCE = 64
 _FOOTER_BYTES_AT_ONCE = 8 << 20
 
 _Files = list[tuple[PlannedFile, tuple[RowGroup, ...]]]
-_Columns = tuple[StoredColumn, ...]
+_Read = tuple[LogFile, Footer | ReadError, FoundColumns | None]
 
 
 class _Plan(NamedTuple):
-    """The files to read, and what a filter rules out: whole files, and row groups of the others."""
+    """What the files have, those to read, and what a filter rules out: whole files, and row groups of the others."""
 
+    survey: Survey
     files: _Files
     pruned_files: int = 0
     pruned_row_groups: int = 0
@@ -55,15 +55,16 @@ class _Plan(NamedTuple):
 class ParquetSource:
     """A Parquet log: files as one sequence of row groups.
 
-    The first file's schema is the log's. A later file may store a selected column in another numeric width; a missing
-    one or another kind of type is an error that names both files, raised before a row is read.
+    Files may store a selected column under different types of one kind, such as numbers of any width; the log's type
+    is what all of them are together, whatever their order. A missing column (unless ``missing_as_null``) or another
+    kind of value is an error that names both files, raised before a row is read.
 
     Parameters
     ----------
     files : sequence of LogFile
         The files.
     options : ReadOptions
-        How to read; ``skip_bad_files`` and ``task_bytes`` also shape the summary.
+        How to read; ``skip_bad_files``, ``missing_as_null`` and ``task_bytes`` also shape the summary.
     keys : mapping of str to DataType, optional
         The types of the partition keys; left out, they are told from the values.
 
@@ -83,19 +84,44 @@ class ParquetSource:
         self._check_reader(options)
         self._name = uuid.uuid4().hex
         self._skipped: dict[str, str] = {}
-        self._planned: tuple[tuple[tuple[str, ...], Pruning | None], _Plan] | None = None
+        self._planned: tuple[tuple[frozenset[str], Pruning | None], _Plan] | None = None
         self._planning = threading.Lock()
         self._key_types = key_types(self._files) if keys is None else dict(keys)
-        self._first, file_schema = self._first_schema()
-        fields = [field for field in file_schema if field.name not in self._key_types]
+        fields = [field for field in self._first_schema() if field.name not in self._key_types]
         key_fields = [pa.field(key, kind) for key, kind in self._key_types.items()]
         stored = [field for field in with_fields(pa.schema(fields)) if field.name not in self._key_types]
         self._schema = pa.schema([*stored, *key_fields])
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of the first file that can be read, fields of structs among them, then the partition keys."""
+        """Columns of the first file that can be read, fields of structs among them, then the partition keys.
+
+        After `survey`, its columns have their types over all files, and are there if any file has them.
+        """
         return self._schema
+
+    def survey(self, columns: Sequence[str], options: ReadOptions) -> None:
+        """Look at these columns in every file that the filter does not rule out by its path.
+
+        What is asked of them afterwards is then known. A name may be no column at all.
+
+        Raises
+        ------
+        ReadError
+            If a footer cannot be read or contradicts itself, and bad files are not skipped.
+        """
+        names = list(dict.fromkeys(columns))
+        if set(names) <= self._key_types.keys():
+            return
+        with self._planning:
+            plan = self._plan_files(names, options.pruning)
+            found = plan.survey.found
+            keys = [name for name in names if name in self._key_types]
+            self._planned = (frozenset([*found, *keys]), options.pruning), plan
+            changed = {name: plan.survey.field_of(name) for name in found}
+            known = [changed.pop(field.name, field) for field in self._schema]
+            n_stored = len(known) - len(self._key_types)
+            self._schema = pa.schema([*known[:n_stored], *changed.values(), *known[n_stored:]])
 
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
         """Check the columns against every file, then return the tasks: files as listed, row groups in file order.
@@ -114,13 +140,13 @@ class ParquetSource:
         Raises
         ------
         SchemaError
-            If a column is missing from a file, or is there under another kind of type.
+            If a column is missing from a file and is not read as null there, or is there under another kind of type.
         ReadError
             If a footer cannot be read or contradicts itself, and bad files are not skipped.
         """
         self._check_reader(options)
         names = tuple(columns)
-        return self._tasks(self._plan(names, options.pruning).files, names, options)
+        return self._tasks(self._plan(names, options.pruning), names, options)
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return the sizes of these columns as the footers promise them; raises as ``tasks`` does."""
@@ -135,6 +161,7 @@ class ParquetSource:
             skipped=list(self._skipped.items()),
             pruned_files=planned.pruned_files,
             pruned_row_groups=planned.pruned_row_groups,
+            differences=[types for name in columns if (types := planned.survey.types_of(name)).differ],
         )
 
     def inputs(self, columns: Sequence[str]) -> list[Stamp]:
@@ -153,11 +180,11 @@ class ParquetSource:
         if not decoder.READS_STORES and not all(file.is_local for file in self._files):
             raise UsageError(f"reader={options.reader!r} reads local files only; use reader='pyarrow' for URLs.")
 
-    def _first_schema(self) -> tuple[LogFile, pa.Schema]:
+    def _first_schema(self) -> pa.Schema:
         for file in self._files:
             try:
                 with reading(file), opened(file, self._name) as (parquet, _):
-                    return file, parquet.schema_arrow
+                    return parquet.schema_arrow
             except ReadError as error:
                 self._skip_or_raise(file, error)
         causes = list(self._skipped.values())
@@ -171,33 +198,32 @@ class ParquetSource:
     # Planning: from footers to a few numbers
 
     def _plan(self, columns: tuple[str, ...], pruning: Pruning | None) -> _Plan:
-        asked = columns, pruning
+        """Return what reading these columns takes; raises as `tasks` does."""
+        if all(name in self._key_types for name in columns):
+            raise UsageError("no column of the files is selected; select at least one beside the partition keys.")
+        asked = frozenset(columns), pruning
         with self._planning:
             if self._planned is None or self._planned[0] != asked:
-                self._planned = asked, self._plan_files(*asked)
-            return self._planned[1]
+                self._planned = asked, self._plan_files(columns, pruning)
+            _, plan = self._planned
+        if not self._options.missing_as_null:
+            self._check_keys([name for name in columns if name in self._key_types])
+        plan.survey.check(columns, missing_as_null=self._options.missing_as_null)
+        return plan
 
-    def _plan_files(self, columns: tuple[str, ...], pruning: Pruning | None) -> _Plan:
-        for name in columns:
-            if name not in self._schema.names:
-                raise SchemaError(
-                    f"column {name!r} is not in {self._first.origin!r}. {nearest_names(name, self._schema.names)}"
-                )
-        stored = [name for name in columns if name not in self._key_types]
-        if not stored:
-            raise UsageError("no column of the files is selected; select at least one beside the partition keys.")
+    def _plan_files(self, columns: Sequence[str], pruning: Pruning | None) -> _Plan:
         files = [file for file in self._files if file.origin not in self._skipped]
         selected_keys = [name for name in columns if name in self._key_types]
-        self._check_keys(files, selected_keys)
         n_files = len(files)
         if pruning is not None and selected_keys:
             files = files_that_may_hold(pruning, files, {name: self._key_types[name] for name in selected_keys})
         bounds = None if pruning is None else Bounds(pruning, self._schema)
 
+        survey = Survey(columns, self._key_types)
         planned: _Files = []
-        for some in self._footers(files, stored, selected_keys):
-            damage = iter(find_damage([footer for _, footer in some if isinstance(footer, Footer)]))
-            for file, footer in some:
+        for some in self._footers(files, survey):
+            damage = iter(find_damage([footer for _, footer, _ in some if isinstance(footer, Footer)]))
+            for file, footer, found in some:
                 try:
                     if not isinstance(footer, Footer):
                         raise footer
@@ -207,20 +233,19 @@ class ParquetSource:
                         planned.append(plan_file(self._name, footer))
                         if bounds is not None:
                             bounds.add(footer)
+                    assert found is not None
+                    survey.count(found, file.origin)
                 except ReadError as error:
                     self._skip_or_raise(file, error)
         if bounds is None:
-            return _Plan(planned)
+            return _Plan(survey, planned, n_files - len(files))
         kept = bounds.row_groups_that_may_hold(planned)
         pruned = sum(len(groups) for _, groups in planned) - sum(len(groups) for _, groups in kept)
-        return _Plan([(file, groups) for file, groups in kept if groups], n_files - len(files), pruned)
+        return _Plan(survey, [(file, groups) for file, groups in kept if groups], n_files - len(files), pruned)
 
-    def _footers(
-        self, files: Sequence[LogFile], columns: Sequence[str], selected_keys: Sequence[str]
-    ) -> Iterator[list[tuple[LogFile, Footer | ReadError | SchemaError]]]:
+    def _footers(self, files: Sequence[LogFile], survey: Survey) -> Iterator[list[_Read]]:
         """Yield the files' footers, or what is wrong with them, some at a time."""
-        columns_of = _LastResult(functools.partial(self._stored_columns, columns=columns, selected_keys=selected_keys))
-        some: list[tuple[LogFile, Footer | ReadError | SchemaError]] = []
+        some: list[_Read] = []
         n_bytes = 0
         # A store answers each footer after some tens of milliseconds: ask for many at once. Local files gain nothing.
         pool = ThreadPoolExecutor(_STORE_CONNECTIONS) if not all(file.is_local for file in files) else None
@@ -228,9 +253,9 @@ class ParquetSource:
         try:
             for first in range(0, len(files), at_once):
                 asked = files[first : first + at_once]
-                read = functools.partial(self._read_footer, columns_of=columns_of)
-                for file, footer in zip(asked, (map if pool is None else pool.map)(read, asked), strict=True):
-                    some.append((file, footer))
+                read = functools.partial(self._read_footer, survey=survey)
+                for file, footer, found in (map if pool is None else pool.map)(read, asked):
+                    some.append((file, footer, found))
                     n_bytes += footer.metadata.serialized_size if isinstance(footer, Footer) else 0
                 if len(some) >= _FOOTERS_AT_ONCE or n_bytes >= _FOOTER_BYTES_AT_ONCE:
                     yield some
@@ -240,63 +265,29 @@ class ParquetSource:
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
 
-    def _check_keys(self, files: Sequence[LogFile], keys: Sequence[str]) -> None:
+    def _check_keys(self, keys: Sequence[str]) -> None:
+        files = [file for file in self._files if file.origin not in self._skipped]
         for name in keys:
             having = [any(key == name for key, _ in file.keys) for file in files]
             if not all(having):
                 lacking, other = files[having.index(False)].origin, files[having.index(True)].origin
                 raise SchemaError(
                     f"the path {lacking!r} has no folder {name}=…, and {other!r} has one; "
-                    "name files that share the key, or do without it."
+                    "name files that share the key, or do without it; missing_columns='null' reads it as null there."
                 )
 
-    def _read_footer(
-        self, file: LogFile, columns_of: Callable[[pa.Schema, LogFile], _Columns]
-    ) -> Footer | ReadError | SchemaError:
+    def _read_footer(self, file: LogFile, survey: Survey) -> _Read:
         try:
             with reading(file), opened(file, self._name) as (parquet, size):
-                stored = columns_of(parquet.schema_arrow, file)
-                return Footer(file, content_of(file), size, parquet.metadata, stored)
-        except (ReadError, SchemaError) as error:
-            return error
+                found = survey.look(parquet.schema_arrow)
+                return file, Footer(file, content_of(file), size, parquet.metadata, found.stored), found
+        except ReadError as error:
+            return file, error, None
 
-    def _stored_columns(
-        self, schema: pa.Schema, file: LogFile, *, columns: Sequence[str], selected_keys: Sequence[str]
-    ) -> _Columns:
-        """Return what a file has of each column, after checking it against the log's schema."""
-        for key in selected_keys:
-            if key in schema.names:
-                raise SchemaError(
-                    f"column {key!r} is in {file.origin!r}, and its path has a folder {key}=…, and either may be "
-                    "meant; from Python, give pl.scan_parquet(…, hive_partitioning=False) as the log for the column."
-                )
-        stored = []
-        for name in columns:
-            paths = find_columns(schema, name)
-            if not paths:
-                raise SchemaError(
-                    f"column {name!r} is in {self._first.origin!r} and not in {file.origin!r}; "
-                    "all files of a log must have the selected columns."
-                )
-            if len(paths) > 1:
-                raise SchemaError(
-                    f"column {name!r} is in {file.origin!r} {len(paths)} times; a selected name must be unique."
-                )
-            (path,) = paths
-            kind, expected = path.type, self._schema.field(name).type
-            if not are_one_family(kind, expected):
-                raise SchemaError(
-                    f"column {name!r} has type {expected} in {self._first.origin!r} and {kind} in {file.origin!r}; "
-                    "all files of a log must store the same kind of value."
-                )
-            column = schema.field(path.column).name
-            stored.append(StoredColumn(name, kind, path.first_leaf, path.n_leaves, column, path.steps))
-        return tuple(stored)
-
-    def _tasks(self, planned: _Files, columns: tuple[str, ...], options: ReadOptions) -> Iterator[Task]:
-        selection = Selection(columns, self._key_types)
+    def _tasks(self, plan: _Plan, columns: tuple[str, ...], options: ReadOptions) -> Iterator[Task]:
+        selection = Selection(columns, self._key_types, plan.survey.missing_types(columns))
         index = 0
-        for entry, row_groups in planned:
+        for entry, row_groups in plan.files:
             for row_group in row_groups:
                 yield Task(
                     index=index,
@@ -309,20 +300,6 @@ class ParquetSource:
                     read=functools.partial(_read, entry, row_group, selection, options),
                 )
                 index += 1
-
-
-class _LastResult:
-    """Keeps the columns of the last schema: the files of a log mostly share one."""
-
-    def __init__(self, columns_of: Callable[[pa.Schema, LogFile], _Columns]) -> None:
-        self._columns_of = columns_of
-        self._last: tuple[pa.Schema, _Columns] | None = None
-
-    def __call__(self, schema: pa.Schema, file: LogFile) -> _Columns:
-        last = self._last
-        if last is None or not schema.equals(last[0]):
-            last = self._last = (schema, self._columns_of(schema, file))
-        return last[1]
 
 
 def _read(file: PlannedFile, row_group: RowGroup, selection: Selection, options: ReadOptions) -> Iterator[Batch]:
