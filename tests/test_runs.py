@@ -210,7 +210,7 @@ def test_plan_takes_a_name_where_there_is_no_such_path(
     Path("fastloss.toml").write_text(FILE.replace("weekly]\nlog = [", "weekly]\nlog = ['nightly', "))
     words = ["--label", "click", "--logit", "score_a", "--format", "json"]
     assert json.loads(run("plan", "nightly", *words)[1])["rows"] == 4
-    assert "--file says that the evaluation is meant" in fails("plan", "nightly")
+    assert "with --file where a path has its name" in fails("plan", "nightly")
     assert json.loads(run("plan", "nightly", "--file", "fastloss.toml")[1])["plan"]["by"]
     assert "No evaluation of 'fastloss.toml' was named" in fails("plan", "--file", "fastloss.toml")
 

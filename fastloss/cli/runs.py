@@ -12,7 +12,6 @@ import functools
 import glob
 import os
 import re
-import tomllib
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -288,8 +287,8 @@ def options_of(given: Given) -> tuple[RequestOptions, ScanOptions, OutputOptions
     found = given_of(given)
     if "label" not in found:
         raise UsageError(
-            f"No label was named; add --label COLUMN. Where a path and an evaluation of a {FILE_NAME} have one name, "
-            "--file says that the evaluation is meant."
+            f"No label was named; add --label COLUMN, or name an evaluation of a {FILE_NAME}, with --file where a path "
+            "has its name."
         )
     request, scan, output = (_make(group, found) for group in _GROUPS)
     return request, scan, output
@@ -358,6 +357,8 @@ def choose(evaluations: Mapping[str, Evaluation], names: Sequence[str]) -> list[
 
 
 def _parse(path: str) -> dict[str, Any]:
+    import tomllib
+
     try:
         with open(path, "rb") as file:
             content = file.read(_MOST_BYTES + 1)
