@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fastloss import losses
     from fastloss.api import evaluate, merge, score
     from fastloss.cli.runs import run
-    from fastloss.errors import DataError, FastlossError, ReadError, SchemaError, UsageError
+    from fastloss.errors import DataError, FastlossError, ReadError, SchemaError, StoreError, UsageError
     from fastloss.objectives import objective
     from fastloss.plan import Plan, make_plan
     from fastloss.request import Prediction, Request, logit, logprob, margin, prob, value
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "fastloss.api": ("evaluate", "merge", "score"),
     "fastloss.cli.runs": ("run",),
-    "fastloss.errors": ("DataError", "FastlossError", "ReadError", "SchemaError", "UsageError"),
+    "fastloss.errors": ("DataError", "FastlossError", "ReadError", "SchemaError", "StoreError", "UsageError"),
     "fastloss.objectives": ("objective",),
     "fastloss.plan": ("Plan", "make_plan"),
     "fastloss.request": ("Prediction", "Request", "logit", "logprob", "margin", "prob", "value"),
@@ -46,6 +46,7 @@ __all__ = [
     "Result",
     "SchemaError",
     "ScoreResult",
+    "StoreError",
     "UsageError",
     "Value",
     "__version__",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -52,7 +53,13 @@ def run() -> NoReturn:
     except KeyboardInterrupt:
         # Between two of the lines above.
         status = 130
-    sys.exit(128 + received[0] if received else status)
+    if received:
+        # At its usual end, the process would wait for threads that a store has not answered yet.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                stream.flush()
+        leave(received[0], None)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

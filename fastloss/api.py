@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-from fastloss.budget import DEFAULT_MEMORY
+from fastloss.budget import DEFAULT_MEMORY, DEFAULT_RETRY_SECONDS
 from fastloss.merging import MergePlan, plan_merge, run_merge
 from fastloss.plan import Plan, make_plan
 from fastloss.request import Prediction
@@ -59,6 +59,8 @@ def evaluate(
     missing_columns: MissingColumns = "error",
     reader: Reader = "pyarrow",
     verify_checksums: bool = False,
+    storage_options: Mapping[str, object] | None = None,
+    retry_seconds: float = DEFAULT_RETRY_SECONDS,
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     batch_rows: int | None = None,
@@ -136,6 +138,13 @@ def evaluate(
         without an error.
     verify_checksums : bool
         Verify the page checksums that a file carries (pyarrow reader). It costs about 1 ns for each row.
+    storage_options : mapping of str to object, optional
+        Options of the stores that URLs name, such as ``{"region": "eu-central-1", "anonymous": True}``, under the
+        names of pyarrow.fs, object_store or fsspec. Left out, the environment says what is needed, such as
+        ``AWS_ACCESS_KEY_ID``. They change no number, and are neither shown nor stored.
+    retry_seconds : float
+        How long a store is asked again when a request fails in a way that may pass: a broken connection, a silence,
+        HTTP 429 or 5xx. 0 asks once. A damaged file, a refusal and a missing file are not asked for again.
     memory : int or str
         Bound of the memory that the scan may take beyond the imported libraries: bytes, or ``"512MiB"``.
     threads : int, optional
@@ -167,6 +176,8 @@ def evaluate(
         If a row is bad, or saturated, and the request says to stop there.
     ReadError
         If a file cannot be read, or delivers other rows than it promises.
+    StoreError
+        If a store gives no answer in time, or refuses access.
     OSError
         If `state` cannot be written.
 
@@ -208,6 +219,8 @@ def evaluate(
         missing_columns=missing_columns,
         reader=reader,
         verify_checksums=verify_checksums,
+        storage_options=storage_options,
+        retry_seconds=retry_seconds,
         memory=memory,
         threads=threads,
         batch_rows=batch_rows,
@@ -216,7 +229,7 @@ def evaluate(
     )
     if state is not None:
         check_state_output(state, ())
-        refuse_output_in_log(state, entries_of(log) or [])
+        refuse_output_in_log(state, entries_of(log, plan.read_options.stores) or [])
     return run_plan(plan, progress, state)
 
 
@@ -316,6 +329,8 @@ def score(
     missing_columns: MissingColumns = "error",
     reader: Reader = "pyarrow",
     verify_checksums: bool = False,
+    storage_options: Mapping[str, object] | None = None,
+    retry_seconds: float = DEFAULT_RETRY_SECONDS,
     memory: int | str = DEFAULT_MEMORY,
     threads: int | None = None,
     batch_rows: int | None = None,
@@ -365,7 +380,7 @@ def score(
     on_bad_file : {"raise", "skip"}
         Stop at a file that cannot be read; or write no output for it (with `top`: leave out its unreadable row
         groups) and list it.
-    missing_columns, reader, verify_checksums, memory, threads, batch_rows, progress
+    missing_columns, reader, verify_checksums, storage_options, retry_seconds, memory, threads, batch_rows, progress
         As in `evaluate`. A thread works on one file at a time.
 
     Returns
@@ -375,7 +390,7 @@ def score(
 
     Raises
     ------
-    UsageError, SchemaError, DataError, ReadError
+    UsageError, SchemaError, DataError, ReadError, StoreError
         As in `evaluate`; UsageError too where a file is in the way of an output.
     OSError
         If an output cannot be written, as on a full disk.
@@ -411,6 +426,8 @@ def score(
         missing_columns=missing_columns,
         reader=reader,
         verify_checksums=verify_checksums,
+        storage_options=storage_options,
+        retry_seconds=retry_seconds,
         memory=memory,
         threads=threads,
         batch_rows=batch_rows,

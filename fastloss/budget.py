@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from fastloss.errors import UsageError
@@ -13,6 +14,7 @@ from fastloss.request import one_of
 from fastloss.words import DeviceName, ExecutorName, MissingColumns, OnBadFile, Reader
 
 DEFAULT_MEMORY = 512 << 20
+DEFAULT_RETRY_SECONDS = 60.0
 # Long enough that the interpreter's share of a batch is small, short enough that its columns stay in the cache.
 _LARGEST_BATCH_ROWS = 262_144
 _SMALLEST_BATCH_ROWS = 4_096
@@ -49,6 +51,10 @@ class ExecutionOptions:
         What the tasks run on.
     device : str
         Where the kernels run.
+    storage_options : mapping of str to object, optional
+        Options of the stores that URLs name; they may hold secrets, and are never shown or kept.
+    retry_seconds : float
+        How long a failure of a store that may pass is waited for.
     """
 
     reader: Reader = "pyarrow"
@@ -60,6 +66,8 @@ class ExecutionOptions:
     batch_rows: int | None = None
     executor: ExecutorName = "threads"
     device: DeviceName = "cpu"
+    storage_options: Mapping[str, object] | None = field(default=None, repr=False, hash=False)
+    retry_seconds: float = DEFAULT_RETRY_SECONDS
 
     @classmethod
     def of(cls, words: Mapping[str, Sequence[str]], **options: Any) -> ExecutionOptions:
@@ -68,7 +76,11 @@ class ExecutionOptions:
         for name, given in options.items():
             if name in allowed:
                 one_of(name, given, allowed[name])
-        return cls(**options)
+        made = cls(**options)
+        seconds = made.retry_seconds
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+            raise UsageError(f"retry_seconds is {seconds!r}; allowed: seconds from 0.")
+        return made
 
 
 @dataclass(frozen=True)
@@ -77,7 +89,7 @@ class Execution:
 
     Attributes
     ----------
-    reader, verify_checksums, on_bad_file, missing_columns, executor, device
+    reader, verify_checksums, on_bad_file, missing_columns, executor, device, storage_options, retry_seconds
         As in `ExecutionOptions`.
     threads : int
         Reader threads, or worker processes.
@@ -105,6 +117,8 @@ class Execution:
     n_columns: int
     sliced: bool
     bounded_bytes: int = 0
+    storage_options: Mapping[str, object] | None = field(default=None, repr=False, hash=False)
+    retry_seconds: float = DEFAULT_RETRY_SECONDS
 
     @property
     def states_bytes(self) -> int:
@@ -206,6 +220,8 @@ def choose_execution(options: ExecutionOptions, *, n_columns: int, sliced: bool)
         batch_rows=rows,
         n_columns=n_columns,
         sliced=sliced,
+        storage_options=options.storage_options,
+        retry_seconds=options.retry_seconds,
     )
 
 

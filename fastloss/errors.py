@@ -26,6 +26,10 @@ class ReadError(FastlossError):
     """A file cannot be read, or delivers other rows than it promises."""
 
 
+class StoreError(FastlossError):
+    """A store or a server gives no answer in time, or refuses access; this says nothing of the file."""
+
+
 class WorkerError(FastlossError):
     """A worker process ended before it had returned its result."""
 

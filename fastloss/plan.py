@@ -179,4 +179,6 @@ def _read_options(execution: Execution) -> ReadOptions:
         task_bytes=execution.task_bytes,
         skip_bad_files=execution.on_bad_file == "skip",
         missing_as_null=execution.missing_columns == "null",
+        storage_options=execution.storage_options,
+        retry_seconds=execution.retry_seconds,
     )

@@ -37,7 +37,7 @@ API_ALONE = {"log", "out", "predictions", "batch_rows", "device", "states", "pro
 # What a command does with a result; and the progress bar is another thing than a callable.
 COMMAND_LINE_ALONE = {"format", "output", "slices", "sort", "min_rows", "fail_if", "max_dropped", "progress"}
 # What a command line calls otherwise.
-NAMES = {"metric": "metrics"}
+NAMES = {"metric": "metrics", "storage_option": "storage_options"}
 
 
 def words_of(hint: Any) -> tuple[str, ...]:

@@ -29,6 +29,8 @@ import fastloss as fl
 from fastloss.errors import ReadError, SchemaError, UsageError
 from fastloss.sources import ReadOptions, listing, open_source
 from fastloss.sources.parquet import decoders, pyarrow_decoder
+from fastloss.sources.stores.retries import Retries
+from fastloss.sources.stores.store import Store
 
 READERS = ["pyarrow", "polars"]
 
@@ -441,8 +443,8 @@ def test_a_table_format_in_a_store_is_not_read_by_its_files(tree, table_format, 
     os.makedirs(f"logs/table/{os.path.dirname(marker)}")
     with open(f"logs/table/{marker}", "w") as file:
         file.write("{}")
-    store = fs.SubTreeFileSystem(os.getcwd(), fs.LocalFileSystem())
-    monkeypatch.setattr(listing, "_locate", lambda url: (store, url.removeprefix("s3://"), "s3://{}".format))
+    store = Store(fs.SubTreeFileSystem(os.getcwd(), fs.LocalFileSystem()), Retries(0), "s3://")
+    monkeypatch.setattr(listing, "_locate", lambda url, stores: (store, url.removeprefix("s3://"), store.url_of))
     for part in ("", "/table", "/table/data", "/table/data/c=a/part.parquet", "/table/*/*/*.parquet", "/*/*/c=a"):
         with pytest.raises(UsageError, match=rf"s3://logs/table' is (a|an) {table_format} table") as refusal:
             open_source(f"s3://logs{part}", ReadOptions())
@@ -465,8 +467,8 @@ def test_a_store_is_listed_as_a_local_folder_is(tree):
 
 def test_a_log_in_a_store_is_read_through_its_file_system(tree, table, monkeypatch):
     tree("log/day=1/a.parquet", "log/day=2/b.parquet", table=table.drop_columns(["day"]))
-    store = fs.SubTreeFileSystem(os.getcwd(), fs.LocalFileSystem())
-    monkeypatch.setattr(listing, "_locate", lambda url: (store, url.removeprefix("s3://"), "s3://{}".format))
+    store = Store(fs.SubTreeFileSystem(os.getcwd(), fs.LocalFileSystem()), Retries(0), "s3://")
+    monkeypatch.setattr(listing, "_locate", lambda url, stores: (store, url.removeprefix("s3://"), store.url_of))
     for task_bytes in (1, 128 << 20):
         found = read("s3://log/*/*.parquet", ["country", "day"], ReadOptions(task_bytes=task_bytes))
         assert found["country"] == table.column("country").to_pylist() * 2

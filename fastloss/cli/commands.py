@@ -283,7 +283,7 @@ def _evaluate(
     log: Sequence[str], request: RequestOptions, scan: ScanOptions, options: OutputOptions, *, heading: str = ""
 ) -> int:
     """Evaluate a log, write the result under a heading, and return the exit status."""
-    target = choose_target(options, log)
+    target = choose_target(options, log, scan)
     plan = _plan(log, request, scan)
     gates = _gates(plan, options)
 
@@ -300,7 +300,7 @@ def _evaluate(
 def _show_plan(
     log: Sequence[str], request: RequestOptions, scan: ScanOptions, options: OutputOptions, *, heading: str = ""
 ) -> int:
-    target = choose_target(options, log)
+    target = choose_target(options, log, scan)
     if target.format.name not in ("table", "json"):
         raise UsageError(f"The format is {target.format.name}; a plan is written as table or json.")
     plan = _plan(log, request, scan)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token, convert
 
+from fastloss.budget import DEFAULT_RETRY_SECONDS
 from fastloss.errors import UsageError
 from fastloss.expressions import is_name, split_list, unquoted
 from fastloss.request import SPACES, split_names
@@ -219,6 +220,13 @@ class ReadingOptions(_Arguments):
         What decodes Parquet; polars is for trusted files alone, since a malformed one may end the process.
     verify_checksums
         Verify the page checksums that files carry.
+    storage_option
+        An option of the store that a URL names: KEY=VALUE, such as region=eu-central-1, endpoint_url=http://...,
+        anonymous=true. Repeat it for more. Keys belong into the environment, such as AWS_SECRET_ACCESS_KEY, since
+        others see a command line.
+    retry_seconds
+        How long a store is asked again when a request fails in a way that may pass, such as a broken connection; 0
+        asks once.
     memory
         Most memory that reading and computing may take, such as 1G.
     threads
@@ -229,8 +237,16 @@ class ReadingOptions(_Arguments):
     on_bad_file: Annotated[OnBadFile, _Reading] = "raise"
     reader: Annotated[Reader, _Reading] = "pyarrow"
     verify_checksums: Annotated[bool, Parameter(group=_READING, negative=())] = False
+    storage_option: Annotated[list[str] | None, _Reading, Named] = None
+    retry_seconds: Annotated[float, _Reading] = DEFAULT_RETRY_SECONDS
     memory: Annotated[str, _Reading] = "512MiB"
     threads: Annotated[int | None, _Reading] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the options as arguments of the API."""
+        given = super().arguments()
+        storage = _storage_options(given.pop("storage_option"))
+        return {**given, "storage_options": storage}
 
 
 @Parameter(name="*")
@@ -369,6 +385,21 @@ def _models(space: str, given: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"Two predictions are called {name!r}; give each a name of its own: NAME=COLUMN.")
         models[name] = column if equals else name
     return models
+
+
+def _storage_options(given: Sequence[str] | None) -> dict[str, str] | None:
+    if given is None:
+        return None
+    options: dict[str, str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            # What was given may be a secret.
+            raise UsageError("a --storage-option has no '='; write KEY=VALUE, such as region=eu-central-1.")
+        if key in options:
+            raise UsageError(f"--storage-option gives {key!r} twice; give it once.")
+        options[key] = value
+    return options
 
 
 def _columns_of(option: str, text: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from fastloss.errors import FastlossError, UsageError
 
 if TYPE_CHECKING:
-    from fastloss.cli.options import ResultOptions
+    from fastloss.cli.options import ReadingOptions, ResultOptions
     from fastloss.report.formats import Format
     from fastloss.report.view import View
     from fastloss.result import Result
@@ -41,6 +41,7 @@ def _with_options(message: str) -> str:
     )
     message = message.replace("overwrite=True", "--overwrite").replace("that state= has", "that --state has")
     message = re.sub(r"^(?:output_)?state (?=is|')", "--state ", message)
+    message = message.replace("storage_options", "--storage-option").replace("retry_seconds", "--retry-seconds")
     return re.sub(r"\b(logit|prob|logprob|margin|value)=(?=[\s.,;]|$)", r"--\1", message)
 
 
@@ -106,7 +107,7 @@ class Target:
             emit(content, self.output, is_json=self.format.name == "json")
 
 
-def choose_target(options: ResultOptions, log: Sequence[str]) -> Target:
+def choose_target(options: ResultOptions, log: Sequence[str], reading: ReadingOptions | None = None) -> Target:
     """Check where a result is to go, and choose its format, before the log is read.
 
     Raises
@@ -115,8 +116,8 @@ def choose_target(options: ResultOptions, log: Sequence[str]) -> Target:
         If the file cannot or must not be written, or its name ends in what no format does.
     """
     output = None if options.output == Path("-") else options.output
-    check_output(output, log)
-    check_output(options.state, log, "--state")
+    check_output(output, log, reading)
+    check_output(options.state, log, reading, "--state")
     if (
         output is not None
         and options.state is not None
@@ -140,13 +141,17 @@ def choose_target(options: ResultOptions, log: Sequence[str]) -> Target:
     return Target(output, format, View(None if slices == "all" else slices, options.sort, options.min_rows))
 
 
-def check_output(output: Path | None, log: Sequence[str], option: str = "--output") -> None:
+def check_output(
+    output: Path | None, log: Sequence[str], reading: ReadingOptions | None = None, option: str = "--output"
+) -> None:
     """Refuse a file that cannot or must not be written before the log is read."""
     if output is None:
         return
+    from fastloss.budget import DEFAULT_RETRY_SECONDS
     from fastloss.files import is_device
     from fastloss.sources.file_lists import entries_of
     from fastloss.sources.listing import refuse_output_in_log
+    from fastloss.sources.stores.store import Stores
 
     folder = Path(os.path.realpath(output)).parent
     if output.is_dir():
@@ -156,4 +161,6 @@ def check_output(output: Path | None, log: Sequence[str], option: str = "--outpu
             raise UsageError(f"{option} {str(output)!r} lies in a folder that does not exist; create {str(folder)!r}.")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise UsageError(f"{option} {str(output)!r} lies in a folder that you may not write to; choose another.")
-    refuse_output_in_log(output, (entries_of(log) if log else None) or [])
+    given = {} if reading is None else reading.arguments()
+    stores = Stores(given.get("storage_options") or {}, given.get("retry_seconds", DEFAULT_RETRY_SECONDS))
+    refuse_output_in_log(output, (entries_of(log, stores) if log else None) or [])

@@ -137,7 +137,7 @@ _LOG = Key(
     ("logs", "path", "paths"),
     (list,),
     dataclasses.MISSING,
-    "Parquet files, folders (hive partitions become columns), globs, s3:// or gs:// URLs; @FILE lists them by line. "
+    "Parquet files, folders (hive partitions become columns), globs, URLs (s3://, ...); @FILE lists them by line. "
     "A path is relative to the folder of this file.",
 )
 

@@ -20,6 +20,8 @@ from fastloss.files import Stamp, refuse_to_overwrite_inputs, stamp
 from fastloss.scoring.names import check_file_target, output_paths
 from fastloss.sources.base import Task
 from fastloss.sources.listing import SUFFIXES, LogFile, list_files
+from fastloss.sources.stores.options import shown_url
+from fastloss.sources.stores.store import Stores
 from fastloss.states.causes import Cause
 from fastloss.states.ledger import Ledger, Location
 
@@ -137,6 +139,7 @@ def plan_file_outputs(
     *,
     skipped: Iterable[str],
     as_one: bool,
+    stores: Stores,
 ) -> list[Output]:
     """Return the outputs of the files that the user named.
 
@@ -154,6 +157,8 @@ def plan_file_outputs(
         The files that cannot be read, which get no output.
     as_one : bool
         Whether all files share one output.
+    stores : Stores
+        How stores are reached.
 
     Raises
     ------
@@ -162,7 +167,7 @@ def plan_file_outputs(
     ReadError
         If a file appeared after the log was listed.
     """
-    listed = [(entry, list_files([entry])) for entry in entries]
+    listed = [(shown_url(entry), list_files([entry], stores)) for entry in entries]
     inputs = {file.path: file.origin for _, found in listed for file in found if file.is_local}
     left_out = set(skipped)
     files = {file.origin: file for _, found in listed for file in found if file.origin not in left_out}

@@ -16,6 +16,7 @@ from fastloss.scoring.names import check_target, refuse_target_in_log
 from fastloss.scoring.outputs import Output, inspect_output, other_outputs, plan_file_outputs, plan_stream_output
 from fastloss.scoring.request import ScoreRequest
 from fastloss.sources.file_lists import entries_of
+from fastloss.sources.stores.store import Stores
 from fastloss.sources.table_formats import named_table
 from fastloss_kernels import FORMULAS_VERSION
 
@@ -66,10 +67,11 @@ def make_score_plan(log: object, out: str | os.PathLike[str], *, overwrite: bool
     asked, how = split_options(options)
     request = ScoreRequest.of(**asked)
     target = check_target(out)
-    entries = entries_of(log)
+    execution = execution_options(**how)
+    entries = entries_of(log, Stores(execution.storage_options or {}, execution.retry_seconds))
     if entries is not None:
         refuse_target_in_log(target, entries)
-    plan = plan_request(log, request.request, execution_options(**how), keep=request.keep)
+    plan = plan_request(log, request.request, execution, keep=request.keep)
     top = request.top
     if top is not None and expected_bytes(top, request.keep) > plan.execution.memory_bytes // 4:
         raise UsageError(f"top is {top:,}, too many rows to hold in the memory; ask for fewer, or raise memory.")
@@ -88,6 +90,7 @@ def make_score_plan(log: object, out: str | os.PathLike[str], *, overwrite: bool
             shaping,
             skipped=[file for file, _ in plan.summary.skipped],
             as_one=top is not None,
+            stores=plan.read_options.stores,
         )
     outputs = tuple(inspect_output(output, overwrite=overwrite) for output in planned)
     others = other_outputs(target, outputs) if overwrite else ()

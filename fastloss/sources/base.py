@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fastloss.columns.base import Batch
     from fastloss.columns.pruning import Pruning
     from fastloss.files import Stamp
+    from fastloss.sources.stores.store import Stores
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class ReadOptions:
         A filter that will be applied to the rows: a source may leave out files and row groups that hold none of them.
     missing_as_null : bool
         Read a column that some files of a log lack as null there, instead of raising.
+    storage_options : mapping of str to object
+        Options of the stores that URLs name; they may hold secrets.
+    retry_seconds : float
+        How long failures of a store that pass are waited for.
     """
 
     reader: str = "pyarrow"
@@ -44,6 +49,15 @@ class ReadOptions:
     skip_bad_files: bool = False
     pruning: Pruning | None = None
     missing_as_null: bool = False
+    storage_options: Mapping[str, object] | None = field(default=None, repr=False, hash=False)
+    retry_seconds: float = 60.0
+
+    @property
+    def stores(self) -> Stores:
+        """What is said of stores."""
+        from fastloss.sources.stores.store import Stores
+
+        return Stores(self.storage_options or {}, self.retry_seconds)
 
 
 @dataclass(frozen=True)

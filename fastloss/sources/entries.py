@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 from fastloss.errors import FastlossError
+from fastloss.sources.stores.options import shown_url
 
 
 class Entry(str):
@@ -47,7 +48,7 @@ def naming_line(entry: str) -> Iterator[None]:
     except FastlossError as error:
         if not isinstance(entry, Entry) or entry.list_path is None:
             raise
-        raise type(error)(f"line {entry.line} of the list {entry.list_path!r}: {error}") from error
+        raise type(error)(f"line {entry.line} of the list {shown_url(entry.list_path)!r}: {error}") from error
 
 
 def speaks_arrow(log: object) -> bool:

@@ -60,7 +60,7 @@ def format_of_log(files: Iterable[StoredFile]) -> Format:
     """Return the format of all these files; a UsageError if they have several."""
     first: dict[str, str] = {}
     for file in files:
-        first.setdefault(format_of(file.path).name, file.origin)
+        first.setdefault(format_of(file.origin).name, file.origin)
     if len(first) > 1:
         (name, origin), (other, other_origin) = list(first.items())[:2]
         raise UsageError(

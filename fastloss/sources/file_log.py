@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
@@ -18,12 +17,12 @@ import pyarrow as pa
 from fastloss.columns.arrow import ArrowBatch, is_text
 from fastloss.columns.nested import ColumnPath, find_columns, with_fields
 from fastloss.errors import ReadError, SchemaError, UsageError, nearest_names
-from fastloss.files import Stamp, stamp
+from fastloss.files import Stamp
 from fastloss.sources.arrow_stream import narrowed, take_columns
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
 from fastloss.sources.file_formats import Format
 from fastloss.sources.listing import LogFile
-from fastloss.sources.parquet.footers import Content, content_of, reading
+from fastloss.sources.parquet.footers import Content, changed, content_of, reading, stamp_of
 from fastloss.sources.parquet.partitions import key_column, key_types
 from fastloss.sources.schemas import are_one_family
 
@@ -180,10 +179,7 @@ class FileLog:
 
     def inputs(self, columns: Sequence[str]) -> list[Stamp]:
         """Return the files whose rows the tasks of these columns give, as they were planned; raises as ``tasks``."""
-        return [
-            stamp(entry.file) if entry.content is None else Stamp(os.path.realpath(entry.file.path), *entry.content)
-            for entry in self._plan(tuple(columns))
-        ]
+        return [stamp_of(entry.file, entry.content) for entry in self._plan(tuple(columns))]
 
     def _first_schema(self) -> tuple[LogFile, pa.Schema]:
         for file in self._files:
@@ -315,6 +311,9 @@ def _read(
                 f"{file.origin!r}, part {part.number}, promises {part.n_rows} rows and delivers {delivered}; "
                 "the file is damaged."
             )
+        # A store replaces a file whole, also while it is being read.
+        if not file.is_local and content_of(file) != planned.content:
+            raise changed(file)
 
 
 def check_array(array: pa.Array) -> pa.Array:

@@ -18,6 +18,8 @@ from fastloss.errors import ReadError, UsageError
 from fastloss.files import refuse_to_overwrite_inputs
 from fastloss.sources.entries import Entry, naming_line
 from fastloss.sources.file_formats import ENDINGS, PARQUET
+from fastloss.sources.stores.options import FAMILIES, shown_url
+from fastloss.sources.stores.store import Store, Stores
 from fastloss.sources.table_formats import TABLE_FORMATS, TableFormat, format_of_folder, named_table
 
 SUFFIXES = PARQUET.endings
@@ -32,7 +34,7 @@ class LogFile:
     ----------
     origin : str
         The path as the user gave it, or as a glob or folder of theirs matched it.
-    filesystem : pyarrow.fs.FileSystem
+    filesystem : pyarrow.fs.FileSystem or Store
         Where it lies.
     path : str
         Its path there.
@@ -41,7 +43,7 @@ class LogFile:
     """
 
     origin: str
-    filesystem: fs.FileSystem
+    filesystem: fs.FileSystem | Store
     path: str
     keys: tuple[tuple[str, str | None], ...]
 
@@ -51,7 +53,7 @@ class LogFile:
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
 
-def list_files(entries: Iterable[str]) -> list[LogFile]:
+def list_files(entries: Iterable[str], stores: Stores | None = None) -> list[LogFile]:
     """List the files that the entries name: in the order of the entries, sorted by path within each.
 
     A folder means all files below it with the ending of a format (`file_formats`). Names that begin with ``_`` or
@@ -65,6 +67,8 @@ def list_files(entries: Iterable[str]) -> list[LogFile]:
     ----------
     entries : iterable of str
         Files, globs, folders, URLs.
+    stores : Stores, optional
+        How stores are reached.
 
     Returns
     -------
@@ -76,28 +80,35 @@ def list_files(entries: Iterable[str]) -> list[LogFile]:
     UsageError
         If an entry matches nothing, a file is named twice, or a folder is a table whose format says which of its files
         count.
-    ReadError
+    ReadError, StoreError
         If a file system cannot be reached.
     """
+    stores = stores or Stores({})
     found: dict[tuple[str, str], tuple[str, LogFile]] = {}
+    origins: dict[str, str] = {}
     for entry in entries:
         with naming_line(entry):
-            for file in _expand(entry):
+            for file in _expand(entry, stores):
                 # A link to a file or a folder is another name of the same rows.
                 identity = (file.filesystem.type_name, os.path.realpath(file.path) if file.is_local else file.path)
                 if identity in found:
                     earlier = found[identity][0]
                     raise UsageError(
-                        f"file {file.origin!r} is found twice, by {earlier!r} and by {entry!r}, perhaps through a "
-                        "link; its rows would count twice. Name each file once."
+                        f"file {file.origin!r} is found twice, by {shown_url(earlier)!r} and by {shown_url(entry)!r}, "
+                        "perhaps through a link; its rows would count twice. Name each file once."
+                    )
+                if origins.setdefault(file.origin, file.path) != file.path and not file.is_local:
+                    raise UsageError(
+                        f"two files are called {file.origin!r}, and differ only in what follows the '?', which may be "
+                        "secret and is not kept; name URLs that differ before it."
                     )
                 found[identity] = (entry, file)
     return [file for _, file in found.values()]
 
 
-def open_entry(url: str) -> bytes:
+def open_entry(url: str, stores: Stores | None = None) -> bytes:
     """Return the content of a small file in a store."""
-    filesystem, path, _ = _locate(url)
+    filesystem, path, _ = _locate(url, stores or Stores({}))
     with filesystem.open_input_file(path) as file:
         return bytes(file.read())
 
@@ -159,8 +170,12 @@ def _is_listed_below(folder: str, path: str) -> bool:
     return segments[0] != os.pardir and path.lower().endswith(ENDINGS) and not any(map(is_hidden, segments))
 
 
-def _expand(entry: str) -> list[LogFile]:
-    filesystem, path, to_origin = _locate(entry)
+def _expand(entry: str, stores: Stores) -> list[LogFile]:
+    filesystem, path, to_origin = _locate(entry, stores)
+    shown = shown_url(entry)
+    if filesystem.type_name == "http":
+        # It lists nothing; whether the file is there is seen when it is opened.
+        return [LogFile(to_origin(path), filesystem, path, _partition_keys(to_origin(path)))]
     try:
         kind = filesystem.get_file_info(path).type
         if kind == fs.FileType.File:
@@ -169,43 +184,54 @@ def _expand(entry: str) -> list[LogFile]:
             paths = _walk(filesystem, path)
             if not paths:
                 raise UsageError(
-                    f"folder {entry!r} holds no file ending in {', '.join(ENDINGS)}; "
+                    f"folder {shown!r} holds no file ending in {', '.join(ENDINGS)}; "
                     "name another folder, or name its files by a glob."
                 )
         elif any(c in path for c in "*?["):
             paths = _glob(filesystem, path)
             if not paths:
-                raise UsageError(f"no file matches {entry!r}; check the pattern (** crosses folders).")
+                raise UsageError(f"no file matches {shown!r}; check the pattern (** crosses folders).")
         else:
-            raise UsageError(f"there is no file or folder {entry!r}; check the path.")
+            raise UsageError(f"there is no file or folder {shown!r}; check the path.")
         _refuse_tables(filesystem, paths, _fixed_part(path), to_origin)
     except (OSError, pa.ArrowException) as error:
-        raise ReadError(f"cannot list {entry!r}: {one_line(error)}") from error
+        raise ReadError(f"cannot list {shown!r}: {one_line(error)}") from error
     return [
         LogFile(origin=to_origin(p), filesystem=filesystem, path=p, keys=_partition_keys(to_origin(p)))
         for p in sorted(paths)
     ]
 
 
-def _locate(entry: str) -> tuple[fs.FileSystem, str, Callable[[str], str]]:
+def _locate(entry: str, stores: Stores) -> tuple[fs.FileSystem | Store, str, Callable[[str], str]]:
     """Return the file system, the path or pattern on it, and the way back from a path to what the user would write."""
     scheme, separator, rest = entry.partition("://")
     if not separator:
         return fs.LocalFileSystem(), os.path.expanduser(entry), str
+    if scheme in FAMILIES:
+        store, path = stores.locate(entry)
+        return store, path, store.url_of
     # A pattern is no valid URL: cut it off at its first wildcard. "?" begins the URL's options, such as ?region=…
     rest, _, query = rest.partition("?")
     if query and "=" not in query:
-        raise UsageError(f"the URL {entry!r} has a '?', which begins a URL's options; as a wildcard use * or [].")
+        raise UsageError(
+            f"the URL {shown_url(entry)!r} has a '?', which begins a URL's options; as a wildcard use * or []."
+        )
     wildcard = re.search(r"[*\[]", rest)
     cut = rest.rfind("/", 0, wildcard.start()) if wildcard else len(rest)
     if cut < 0:
-        raise UsageError(f"the URL {entry!r} has a wildcard in its bucket; name one bucket.")
+        raise UsageError(f"the URL {shown_url(entry)!r} has a wildcard in its host; name one host.")
+    url = f"{scheme}://{rest[:cut]}" + (f"?{query}" if query else "")
     try:
-        filesystem, base = fs.FileSystem.from_uri(f"{scheme}://{rest[:cut]}" + (f"?{query}" if query else ""))
+        filesystem, base = fs.FileSystem.from_uri(url)
     except (ValueError, NotImplementedError) as error:
-        raise UsageError(f"the URL {entry!r} cannot be read: {one_line(error)}; use s3:// or gs://.") from error
+        cause = one_line(error).replace(url, shown_url(url))
+        raise UsageError(
+            f"the URL {shown_url(entry)!r} cannot be read: {cause}; "
+            f"use {', '.join(f'{known}://' for known in FAMILIES)} or a path."
+        ) from None
     except OSError as error:
-        raise ReadError(f"cannot reach {entry!r}: {one_line(error)}") from error
+        cause = one_line(error).replace(url, shown_url(url))
+        raise ReadError(f"cannot reach {shown_url(entry)!r}: {cause}") from None
     return filesystem, base + rest[cut:], functools.partial(_join_scheme, scheme)
 
 
@@ -213,7 +239,7 @@ def _join_scheme(scheme: str, path: str) -> str:
     return f"{scheme}://{path}"
 
 
-def _walk(filesystem: fs.FileSystem, folder: str) -> list[str]:
+def _walk(filesystem: fs.FileSystem | Store, folder: str) -> list[str]:
     folder = folder.rstrip("/") or "/"
     paths = []
     for info in filesystem.get_file_info(fs.FileSelector(folder, recursive=True)):
@@ -223,7 +249,7 @@ def _walk(filesystem: fs.FileSystem, folder: str) -> list[str]:
     return paths
 
 
-def _glob(filesystem: fs.FileSystem, pattern: str) -> list[str]:
+def _glob(filesystem: fs.FileSystem | Store, pattern: str) -> list[str]:
     if isinstance(filesystem, fs.LocalFileSystem):
         matches = glob.glob(pattern, recursive=True, include_hidden=True)
     else:
@@ -253,7 +279,7 @@ def _spells_out(pattern: str, match: str) -> bool:
 
 
 def _refuse_tables(
-    filesystem: fs.FileSystem, paths: Iterable[str], base: str, to_origin: Callable[[str], str]
+    filesystem: fs.FileSystem | Store, paths: Iterable[str], base: str, to_origin: Callable[[str], str]
 ) -> None:
     """Raise if a folder in which one of these files lies, at any depth, is a table whose format has its own list.
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pyarrow import fs
 
 from fastloss.errors import UsageError
+from fastloss.sources.stores.store import Store
 
 METADATA_SUFFIX = ".metadata.json"
 
@@ -66,7 +67,7 @@ TABLE_FORMATS: Sequence[TableFormat] = (
 )
 
 
-def format_of_folder(filesystem: fs.FileSystem, folder: str) -> TableFormat | None:
+def format_of_folder(filesystem: fs.FileSystem | Store, folder: str) -> TableFormat | None:
     """Return the format of the table that a folder is, or None."""
     held = filesystem.get_file_info([f"{folder}/{table_format.folder}" for table_format in TABLE_FORMATS])
     for info, table_format in zip(held, TABLE_FORMATS, strict=True):

@@ -19,11 +19,13 @@ import pyarrow.parquet as pq
 
 from fastloss.columns.arrow import is_text
 from fastloss.errors import FastlossError, ReadError, UsageError
+from fastloss.files import Stamp, stamp
 from fastloss.sources.base import ReadOptions
 from fastloss.sources.listing import LogFile, one_line
+from fastloss.sources.stores.store import StoreFile
 
-# Size in bytes and time of change in nanoseconds; None for an object in a store, which is replaced whole, if at all.
-Content = tuple[int, int] | None
+# Size in bytes, and the time of change in nanoseconds; of a file in a store its entity tag, if it has one.
+Content = tuple[int, int | str | None]
 
 STREAM_BYTES = 1 << 20
 STORE_STREAM_BYTES = 8 << 20
@@ -141,11 +143,23 @@ _FOOTERS = _FooterCache()
 
 @contextlib.contextmanager
 def opened(
-    file: LogFile, source: str, *, text_leaves: Sequence[int] = (), stream_bytes: int = 0, checksums: bool = False
-) -> Iterator[tuple[pq.ParquetFile, int]]:
-    """Open a file for as long as the context lasts; gives the reader and the file's size in bytes."""
+    file: LogFile,
+    source: str,
+    *,
+    content: Content | None = None,
+    text_leaves: Sequence[int] = (),
+    stream_bytes: int = 0,
+    checksums: bool = False,
+) -> Iterator[tuple[pq.ParquetFile, pa.NativeFile | StoreFile]]:
+    """Open a file for as long as the context lasts; gives the reader and the open file.
+
+    With `content`, a file in a store must be that one, when it is opened and when it has been read.
+    """
     with file.filesystem.open_input_file(file.path) as handle:
-        identity = (source, file.path, content_of(file))
+        found = content_of(file, handle)
+        if content is not None and not file.is_local and found != content:
+            raise changed(file)
+        identity = (source, file.path, found)
         footer = _FOOTERS.get(identity)
         try:
             parquet = pq.ParquetFile(
@@ -153,16 +167,21 @@ def opened(
                 metadata=footer,
                 read_dictionary=list(text_leaves),
                 buffer_size=stream_bytes,
-                pre_buffer=not file.is_local and not stream_bytes,
+                # A store's file fetches ahead by itself: Arrow reads a file of Python one range after another.
+                pre_buffer=False,
                 page_checksum_verification=checksums,
                 # Spark's INT96 counts nanoseconds of a day; as nanoseconds since 1970 it would wrap after 2262.
                 coerce_int96_timestamp_unit="us",
             )
+        except FastlossError:
+            raise
         except Exception as error:
             raise ReadError(f"cannot open {file.origin!r}: {_what_it_is(handle) or one_line(error)}") from error
         if footer is None:
             _FOOTERS.put(identity, parquet.metadata)
-        yield parquet, handle.size()
+        yield parquet, handle
+        if content is not None and isinstance(handle, StoreFile):
+            handle.check_unchanged()
 
 
 @contextlib.contextmanager
@@ -183,12 +202,29 @@ def reading(file: LogFile, row_group: int | None = None) -> Iterator[None]:
         raise ReadError(f"cannot read {file.origin!r}{where}: {one_line(error)}") from error
 
 
-def content_of(file: LogFile) -> Content:
-    """Return what tells whether a local file has changed."""
-    if not file.is_local:
-        return None
-    status = os.stat(file.path)
-    return status.st_size, status.st_mtime_ns
+def changed(file: LogFile) -> ReadError:
+    """Return the error of a file that is not the one that was planned."""
+    return ReadError(f"{file.origin!r} changed after its footer was read for the plan; read a complete log.")
+
+
+def content_of(file: LogFile, handle: pa.NativeFile | StoreFile | None = None) -> Content:
+    """Return what tells whether a file has changed; of a file in a store that is open, what its store says of it."""
+    return handle.content if isinstance(handle, StoreFile) else stamp(file).content
+
+
+def stamp_of(file: LogFile, content: Content) -> Stamp:
+    """Return the identity of a file as it was planned, or as it is now if it lies in a store."""
+    size, mark = content
+    return (
+        Stamp(os.path.realpath(file.path), size, mark) if file.is_local and not isinstance(mark, str) else stamp(file)
+    )
+
+
+def chunk_ranges(parquet: pq.ParquetFile, row_group: int, columns: Sequence[StoredColumn]) -> list[tuple[int, int]]:
+    """Return where the chunks of a row group's columns lie: first byte and size of each."""
+    chunks = parquet.metadata.row_group(row_group)
+    leaves = [chunks.column(column.first_leaf + i) for column in columns for i in range(column.n_leaves)]
+    return [(_first_byte(chunk), int(chunk.total_compressed_size)) for chunk in leaves]
 
 
 def plan_file(source: str, footer: Footer) -> tuple[PlannedFile, tuple[RowGroup, ...]]:
@@ -224,15 +260,15 @@ def _is_part_of_another(column: StoredColumn, columns: Sequence[StoredColumn]) -
     )
 
 
-def _what_it_is(handle: pa.NativeFile) -> str | None:
+def _what_it_is(handle: pa.NativeFile | StoreFile) -> str | None:
     """Say what a file that does not open as Parquet is, or None if that does not explain it."""
     size = handle.size()
     if size == 0:
         return "it is empty (0 bytes)"
     handle.seek(0)
-    head = handle.read(4)
+    head = bytes(handle.read(4))
     handle.seek(max(0, size - 4))
-    tail = handle.read(4)
+    tail = bytes(handle.read(4))
     if b"PARE" in (head, tail):
         return "it is encrypted, and only unencrypted Parquet can be read"
     if head != b"PAR1":

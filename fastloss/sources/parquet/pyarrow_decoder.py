@@ -9,8 +9,16 @@ import pyarrow.compute as pc
 
 from fastloss.columns.arrow import ArrowBatch
 from fastloss.sources.base import ReadOptions
-from fastloss.sources.parquet.footers import STORE_STREAM_BYTES, STREAM_BYTES, PlannedFile, RowGroup, opened
+from fastloss.sources.parquet.footers import (
+    STORE_STREAM_BYTES,
+    STREAM_BYTES,
+    PlannedFile,
+    RowGroup,
+    chunk_ranges,
+    opened,
+)
 from fastloss.sources.parquet.partitions import Selection
+from fastloss.sources.stores.store import StoreFile
 
 READS_STORES = True
 READS_PIECES = True
@@ -30,9 +38,16 @@ def read(file: PlannedFile, row_group: RowGroup, selection: Selection, options: 
     most_text = options.task_bytes // (2 * len(columns))
     text_leaves = [leaf for leaf in file.text_leaves if whole or row_group.text_bytes[leaf] <= most_text]
     with opened(
-        file.file, file.source, text_leaves=text_leaves, stream_bytes=stream_bytes, checksums=options.verify_checksums
-    ) as (parquet, _):
+        file.file,
+        file.source,
+        content=file.content,
+        text_leaves=text_leaves,
+        stream_bytes=stream_bytes,
+        checksums=options.verify_checksums,
+    ) as (parquet, handle):
         if whole:
+            if isinstance(handle, StoreFile):
+                handle.fetch_ahead(chunk_ranges(parquet, row_group.number, file.columns))
             table = parquet.read_row_group(row_group.number, columns=columns, use_threads=False)
             # Cut last: a field of a struct is taken of all rows at once.
             batches = iter(table.to_batches())

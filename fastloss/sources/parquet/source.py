@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import os
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -16,7 +14,8 @@ from fastloss.columns.base import Batch
 from fastloss.columns.nested import with_fields
 from fastloss.columns.pruning import Pruning
 from fastloss.errors import ReadError, SchemaError, UsageError
-from fastloss.files import Stamp, stamp
+from fastloss.executors import ThreadExecutor
+from fastloss.files import Stamp
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
 from fastloss.sources.listing import LogFile
 from fastloss.sources.parquet.decoders import decoder_of
@@ -24,12 +23,14 @@ from fastloss.sources.parquet.footers import (
     Footer,
     PlannedFile,
     RowGroup,
+    changed,
     content_of,
     find_damage,
     held_bytes,
     opened,
     plan_file,
     reading,
+    stamp_of,
 )
 from fastloss.sources.parquet.partitions import Selection, key_types
 from fastloss.sources.parquet.pruning import Bounds, files_that_may_hold
@@ -166,10 +167,7 @@ class ParquetSource:
 
     def inputs(self, columns: Sequence[str]) -> list[Stamp]:
         """Return the files whose rows the tasks of these columns give, as they were planned; raises as ``tasks``."""
-        return [
-            stamp(entry.file) if entry.content is None else Stamp(os.path.realpath(entry.file.path), *entry.content)
-            for entry, _ in self._plan(tuple(columns), None).files
-        ]
+        return [stamp_of(entry.file, entry.content) for entry, _ in self._plan(tuple(columns), None).files]
 
     def _check_reader(self, options: ReadOptions) -> None:
         decoder = decoder_of(options.reader)
@@ -248,22 +246,24 @@ class ParquetSource:
         some: list[_Read] = []
         n_bytes = 0
         # A store answers each footer after some tens of milliseconds: ask for many at once. Local files gain nothing.
-        pool = ThreadPoolExecutor(_STORE_CONNECTIONS) if not all(file.is_local for file in files) else None
-        at_once = 1 if pool is None else _STORE_CONNECTIONS
-        try:
-            for first in range(0, len(files), at_once):
-                asked = files[first : first + at_once]
-                read = functools.partial(self._read_footer, survey=survey)
-                for file, footer, found in (map if pool is None else pool.map)(read, asked):
-                    some.append((file, footer, found))
-                    n_bytes += footer.metadata.serialized_size if isinstance(footer, Footer) else 0
-                if len(some) >= _FOOTERS_AT_ONCE or n_bytes >= _FOOTER_BYTES_AT_ONCE:
-                    yield some
-                    some, n_bytes = [], 0
-            yield some
-        finally:
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
+        at_once = 1 if all(file.is_local for file in files) else _STORE_CONNECTIONS
+        read = functools.partial(self._read_footer, survey=survey)
+        found: dict[str, _Read] = {}
+        for first in range(0, len(files), at_once):
+            asked = files[first : first + at_once]
+            if at_once == 1:
+                found[asked[0].origin] = read(asked[0])
+            else:
+                # Threads that an interrupt leaves behind do not keep the process.
+                ThreadExecutor(at_once).fold(asked, read, lambda file, footer: found.update({file.origin: footer}))
+            for file in asked:
+                some.append(found.pop(file.origin))
+                footer = some[-1][1]
+                n_bytes += footer.metadata.serialized_size if isinstance(footer, Footer) else 0
+            if len(some) >= _FOOTERS_AT_ONCE or n_bytes >= _FOOTER_BYTES_AT_ONCE:
+                yield some
+                some, n_bytes = [], 0
+        yield some
 
     def _check_keys(self, keys: Sequence[str]) -> None:
         files = [file for file in self._files if file.origin not in self._skipped]
@@ -278,9 +278,10 @@ class ParquetSource:
 
     def _read_footer(self, file: LogFile, survey: Survey) -> _Read:
         try:
-            with reading(file), opened(file, self._name) as (parquet, size):
+            with reading(file), opened(file, self._name) as (parquet, handle):
                 found = survey.look(parquet.schema_arrow)
-                return file, Footer(file, content_of(file), size, parquet.metadata, found.stored), found
+                footer = Footer(file, content_of(file, handle), handle.size(), parquet.metadata, found.stored)
+                return file, footer, found
         except ReadError as error:
             return file, error, None
 
@@ -306,10 +307,9 @@ def _read(file: PlannedFile, row_group: RowGroup, selection: Selection, options:
     """Read a row group whole or not at all, in any process."""
     number, promised = row_group.number, row_group.n_rows
     with reading(file.file, number):
-        if content_of(file.file) != file.content:
-            raise ReadError(
-                f"{file.file.origin!r} changed after its footer was read for the plan; read a complete log."
-            )
+        # Of a store it is known where the file is opened.
+        if file.file.is_local and content_of(file.file) != file.content:
+            raise changed(file.file)
         decoder = decoder_of(options.reader)
         is_too_large = row_group.decoded_bytes > options.task_bytes
         has_fields = any(column.steps for column in file.columns)
