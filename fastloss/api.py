@@ -75,9 +75,9 @@ def evaluate(
     ----------
     log : path, list of paths, or object with ``__arrow_c_stream__``
         A file (Parquet, Arrow IPC, CSV, JSON lines), a glob, a folder (hive partitions become columns), a list of
-        these, an ``s3://`` or ``gs://`` URL, ``@files.txt`` for a list of them by line; the folder of a Delta Lake or
-        Iceberg table; an Arrow table, reader or dataset, a table of deltalake or pyiceberg, a Polars frame or lazy
-        frame, a list or generator of record batches.
+        these, a URL (``s3://``, ``gs://``, ``abfs://``, ``https://``), ``@files.txt`` for a list of them by line; the
+        folder of a Delta Lake or Iceberg table; an Arrow table, reader or dataset, a table of deltalake or pyiceberg,
+        a Polars frame or lazy frame, a list or generator of record batches.
     label : str
         The label column: numbers or booleans; beside lists of predictions, lists of labels or the index of the right
         candidate, from 0. Here as wherever a column is named, ``"event.label"`` is a field of a struct, and

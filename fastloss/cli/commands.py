@@ -75,7 +75,7 @@ def evaluate(*log: str, request: RequestOptions, scan: ScanOptions = _SCAN, opti
     Parameters
     ----------
     log
-        Parquet files, folders (hive partitions become columns), globs, s3:// or gs:// URLs; @FILE lists them by line.
+        Parquet files, folders (hive partitions become columns), globs, URLs (s3://, ...); @FILE lists them by line.
     """
     return _evaluate(log, request, scan, options)
 
@@ -170,7 +170,7 @@ def show_plan(*log: str, file: Annotated[Path | None, _FILE] = None, given: Give
     Parameters
     ----------
     log
-        Parquet files, folders (hive partitions become columns), globs, s3:// or gs:// URLs; @FILE lists them by line.
+        Parquet files, folders (hive partitions become columns), globs, URLs (s3://, ...); @FILE lists them by line.
         Or the names of evaluations in fastloss.toml: with --file, and where there is no such path.
     file
         The file of the evaluations. Left out: fastloss.toml in this folder or above it, up to the root of the
@@ -199,7 +199,7 @@ def write_scores(
     Parameters
     ----------
     paths
-        LOG... OUT: Parquet files, folders, globs, s3:// or gs:// URLs, @FILE lists; then the file or folder to write.
+        LOG... OUT: Parquet files, folders, globs, URLs (s3://, ...), @FILE lists; then the file or folder to write.
     """
     if len(paths) < 2:
         raise UsageError("Name the log and, last, where to write: fastloss score LOG... OUT.")
