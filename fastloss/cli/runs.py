@@ -287,8 +287,8 @@ def options_of(given: Given) -> tuple[RequestOptions, ScanOptions, OutputOptions
     found = given_of(given)
     if "label" not in found:
         raise UsageError(
-            f"No label was named; add --label COLUMN, or name an evaluation of a {FILE_NAME}, with --file where a path "
-            "has its name."
+            f"No label was named; add --label COLUMN, or name an evaluation of a {FILE_NAME}, "
+            "with --file where a path has its name."
         )
     request, scan, output = (_make(group, found) for group in _GROUPS)
     return request, scan, output
