@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from fastloss.columns.arrow import ArrowBatch
-from fastloss.columns.base import Batch, BoolArray
-from fastloss.columns.expressions import Expression, bind, bind_condition, evaluate_condition, is_positive
+from fastloss.columns.base import Batch, IntegerArray
+from fastloss.columns.expressions import Expression, bind, bind_condition, is_positive
 from fastloss.errors import SchemaError, UsageError, nearest_names
 from fastloss.expressions import PolarsExpression, is_name
 from fastloss.request import Request
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -104,20 +108,22 @@ class Derivation:
         """Return the rows that are kept, with these columns."""
         assert isinstance(batch, ArrowBatch)
         rows = _Rows(batch.record_batch, self.derived)
-        keep: BoolArray | None = None
+        held: pl.Series | None = None
         for condition in self.where:
-            held = evaluate_condition(condition, rows.of(condition.columns))
-            keep = held if keep is None else keep & held
-            if not keep.any():
+            found = condition.holds(rows.of(condition.columns))
+            held = found if held is None else held & found
+            if not held.any():
                 break
         n_read = batch.n_rows
         kept = None
-        if keep is not None and not keep.all():
-            kept = np.flatnonzero(keep)
-            rows.keep_only(keep)
+        if held is not None:
+            positions = held.arg_true()
+            if len(positions) < n_read:
+                kept = positions.to_numpy().astype(np.int64)
+                rows.keep_only(kept)
         arrays = rows.of(columns)
-        found = pa.RecordBatch.from_arrays([arrays[name] for name in columns], names=list(columns))
-        return ArrowBatch(found, kept=kept, n_read=n_read)
+        some = pa.RecordBatch.from_arrays([arrays[name] for name in columns], names=list(columns))
+        return ArrowBatch(some, kept=kept, n_read=n_read)
 
 
 class _Rows:
@@ -126,28 +132,28 @@ class _Rows:
     def __init__(self, stored: pa.RecordBatch, derived: Mapping[str, Expression]) -> None:
         self._arrays = dict(zip(stored.schema.names, stored.columns, strict=True))
         self._derived = derived
-        self._mask: pa.Array | None = None
+        self._kept: pa.Array | None = None
         self._filtered: set[str] = set()
 
     def of(self, names: Iterable[str]) -> dict[str, pa.Array]:
         """Return columns by name."""
         return {name: self._column(name) for name in names}
 
-    def keep_only(self, keep: BoolArray) -> None:
-        """Leave out the other rows of every column."""
-        self._mask = pa.array(keep)
+    def keep_only(self, kept: IntegerArray) -> None:
+        """Leave out the rows that do not stand at these positions, of every column."""
+        self._kept = pa.array(kept)
 
     def _column(self, name: str) -> pa.Array:
         if name not in self._arrays:
             self._arrays[name] = self._derived[name].evaluate(self.of(self._derived[name].columns))
-            if self._mask is not None:
+            if self._kept is not None:
                 # What it was made of has only the rows that are kept.
                 self._filtered.add(name)
-        elif self._mask is not None and name not in self._filtered:
+        elif self._kept is not None and name not in self._filtered:
             array = self._arrays[name]
             if pa.types.is_string_view(array.type):
-                # Arrow has no filter for string views.
+                # Arrow has no take for string views.
                 array = array.cast(pa.large_string())
-            self._arrays[name] = array.filter(self._mask)
+            self._arrays[name] = array.take(self._kept)
             self._filtered.add(name)
         return self._arrays[name]

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -125,10 +124,20 @@ class Expression:
         if len(arrays) == 1 and pa.types.is_dictionary(arrays[0].type):
             # Each distinct entry once, and null.
             entries, codes = _entries_and_codes(arrays[0])
-            return self._evaluate([entries]).take(codes)
+            return _as_array(self._evaluate([entries])).take(codes)
+        return _as_array(self._evaluate(arrays))
+
+    def holds(self, columns: Mapping[str, pa.Array]) -> pl.Series:
+        """Return where a condition holds, as booleans or null; parameters and errors as of `evaluate`."""
+        import polars as pl
+
+        arrays = [columns[name] for name in self.columns]
+        if len(arrays) == 1 and pa.types.is_dictionary(arrays[0].type):
+            entries, codes = _entries_and_codes(arrays[0])
+            return pl.Series(self._evaluate([entries]).fill_null(False).to_numpy()[codes.to_numpy()])
         return self._evaluate(arrays)
 
-    def _evaluate(self, arrays: Sequence[pa.Array]) -> pa.Array:
+    def _evaluate(self, arrays: Sequence[pa.Array]) -> pl.Series:
         import polars as pl
 
         typed = [_as_type(array, field.type) for array, field in zip(arrays, self.schema, strict=True)]
@@ -143,17 +152,14 @@ class Expression:
             return _query(frame.lazy(), self.sql).collect().to_series()
 
         values = _polars(run, lambda reason: DataError(f"Expression {self.text!r} fails: {reason}."))
-        found = values.to_frame().to_arrow(compat_level=pl.CompatLevel.oldest()).column(0)
-        array = found.chunk(0) if found.num_chunks == 1 else pa.concat_arrays(found.chunks or [pa.nulls(0, self.type)])
-        if len(array) == 1 != table.num_rows:
-            array = pa.repeat(array[0], table.num_rows)
-        return array
+        return values if len(values) == table.num_rows else values.new_from_index(0, table.num_rows)
 
 
-def evaluate_condition(expression: Expression, columns: Mapping[str, pa.Array]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return whether a condition holds in each row; null is no."""
-    held = expression.evaluate(columns)
-    return np.asarray(pc.fill_null(held, False).to_numpy(zero_copy_only=False), dtype=np.bool_)
+def _as_array(values: pl.Series) -> pa.Array:
+    import polars as pl
+
+    found = values.to_frame().to_arrow(compat_level=pl.CompatLevel.oldest()).column(0)
+    return found.chunk(0) if found.num_chunks == 1 else found.combine_chunks()
 
 
 def _entries_and_codes(column: pa.DictionaryArray) -> tuple[pa.Array, pa.Array]:

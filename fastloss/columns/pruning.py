@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastloss.columns.base import BoolArray
-from fastloss.columns.expressions import Expression, comparison_of, evaluate_condition, joined_by
+from fastloss.columns.expressions import Expression, comparison_of, joined_by
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,7 +52,7 @@ class Pruning:
         held = np.ones(n_files, dtype=np.bool_)
         for condition in self.where:
             if set(condition.columns) <= keys.keys():
-                held &= evaluate_condition(condition, keys)
+                held &= condition.holds(keys).fill_null(False).to_numpy()
         return held
 
     @property
