@@ -12,6 +12,7 @@ import hypothesis.strategies as st
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -211,6 +212,42 @@ def test_states_merge_whether_or_not_columns_were_missing(write):
     fl.evaluate(["1.parquet", "2.parquet"], **asked, missing_columns="null", state="one.state")
     fl.evaluate("3.parquet", **asked, state="two.state")
     assert values_and_rows(fl.merge(["one.state", "two.state"])) == values_and_rows(whole)
+
+
+FORMATS = {
+    "arrow": lambda table, path: feather.write_feather(table, path, compression="uncompressed"),
+    "jsonl": lambda table, path: pl.from_arrow(table).write_ndjson(path),
+    "csv": lambda table, path: pl.from_arrow(table).write_csv(path),
+}
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_logs_of_other_formats_have_one_schema_too(write, ending):
+    columns = rows()
+    whole = pa.table({name: columns[name] for name in ("click", "a", "country")} | {"new": columns["w"]})
+    tables = [whole.drop_columns(["new"]), whole, whole.drop_columns(["country"])]
+    for name in ("log", "nulls"):
+        os.makedirs(name)
+    for i, table in enumerate(tables):
+        FORMATS[ending](table, f"log/{i}.{ending}")
+        missing = [name for name in whole.column_names if name not in table.column_names]
+        nulls = {name: pa.nulls(N_ROWS, whole.schema.field(name).type) for name in missing}
+        write(f"nulls/{i}.parquet", pa.table({name: nulls.get(name, whole[name]) for name in whole.column_names}))
+    asked = {"label": "click", "prob": {"a": "a", "new": "new"}, "by": "country"}
+    expected = fl.evaluate("nulls", **asked)
+    for options in ({}, {"executor": "processes", "threads": 2}):
+        found = fl.evaluate("log", **asked, missing_columns="null", **options)
+        assert values_and_rows(found)[0] == values_and_rows(expected)[0]
+        assert found.rows["used"] == expected.rows["used"]
+    with pytest.raises(SchemaError, match=r"column 'new' is in 'log/1.*' and not in 'log/0.*missing_columns='null'"):
+        fl.evaluate("log", **asked)
+    with pytest.raises(SchemaError, match=r"The log has no column 'newst'\. Did you mean 'new'"):
+        fl.evaluate(["log/1.*", "log/2.*"], label="click", prob="newst", missing_columns="null")
+    plans = [
+        make_plan(order, **asked, missing_columns="null") for order in (["log/0.*", "log/1.*"], ["log/1.*", "log/0.*"])
+    ]
+    assert plans[0].fingerprint == plans[1].fingerprint
+    assert [types.name for types in plans[0].summary.differences] == ["new"]
 
 
 # Types

@@ -1,7 +1,7 @@
 """A log of files that are no Parquet: one sequence of parts, read by the module of their format.
 
-The rules are those of Parquet logs: the first file's schema is the log's, a later file may store a number in another
-width, ``key=value`` folders are columns, and a bad file is an error or left out.
+The rules are those of Parquet logs: files may store a column in different types of one kind, a column that some lack
+is an error or null there, ``key=value`` folders are columns, and a bad file is an error or left out.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 import pyarrow as pa
 
 from fastloss.columns.arrow import ArrowBatch, is_text
-from fastloss.columns.nested import ColumnPath, find_columns, with_fields
-from fastloss.errors import ReadError, SchemaError, UsageError, nearest_names
+from fastloss.columns.nested import ColumnPath, with_fields
+from fastloss.errors import ReadError, UsageError
 from fastloss.files import Stamp
 from fastloss.sources.arrow_stream import narrowed, take_columns
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
@@ -24,7 +24,7 @@ from fastloss.sources.file_formats import Format
 from fastloss.sources.listing import LogFile
 from fastloss.sources.parquet.footers import Content, changed, content_of, reading, stamp_of
 from fastloss.sources.parquet.partitions import key_column, key_types
-from fastloss.sources.schemas import are_one_family
+from fastloss.sources.survey import Survey, check_partition_keys
 
 if TYPE_CHECKING:
     from fastloss.columns.base import Batch
@@ -90,18 +90,22 @@ class _PlannedFile(NamedTuple):
 
 
 class _Selection(NamedTuple):
-    """The columns asked for, and the types of those that are partition keys."""
+    """The columns asked for, and the types of those that are partition keys, and of those that some files lack."""
 
     columns: tuple[str, ...]
     key_types: Mapping[str, pa.DataType]
+    missing_types: Mapping[str, pa.DataType]
 
     def of_file(self, stored: pa.RecordBatch, planned: _PlannedFile) -> pa.RecordBatch:
         """Return the columns of some rows of a file."""
         names = [path.name for path in planned.paths]
         found = dict(zip(names, take_columns(stored, names, planned.paths).columns, strict=True))
-        for name, value in planned.file.keys:
-            if name in self.columns:
-                found[name] = key_column(value, self.key_types[name], stored.num_rows)
+        keys = dict(planned.file.keys)
+        for name in self.columns:
+            if name in self.key_types:
+                found[name] = key_column(keys.get(name), self.key_types[name], stored.num_rows)
+            elif name not in found:
+                found[name] = pa.nulls(stored.num_rows, self.missing_types[name])
         return pa.RecordBatch.from_arrays([found[name] for name in self.columns], names=list(self.columns))
 
 
@@ -115,7 +119,7 @@ class FileLog:
     format : Format
         Their format.
     options : ReadOptions
-        How to read; ``skip_bad_files`` and ``task_bytes`` also shape the summary.
+        How to read; ``skip_bad_files``, ``missing_as_null`` and ``task_bytes`` also shape the summary.
 
     Raises
     ------
@@ -137,7 +141,7 @@ class FileLog:
                 f"{format.name} files are read from this machine only; copy them, or write the log to Parquet."
             )
         self._skipped: dict[str, str] = {}
-        self._planned: tuple[tuple[str, ...], list[_PlannedFile]] | None = None
+        self._planned: tuple[frozenset[str], Survey, list[_PlannedFile]] | None = None
         self._planning = threading.Lock()
         self._key_types = key_types(self._files)
         self._first, self._file_schema = self._first_schema()
@@ -146,8 +150,28 @@ class FileLog:
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of the first file that can be read, fields of structs among them, then the partition keys."""
+        """Columns of the first file that can be read, fields of structs among them, then the partition keys.
+
+        After `survey`, its columns have their types over all files, and are there if any file has them.
+        """
         return self._schema
+
+    def survey(self, columns: Sequence[str], options: ReadOptions) -> None:
+        """Look at these columns in every file; a name may be no column at all.
+
+        Raises
+        ------
+        ReadError
+            If a file cannot be opened, and bad files are not skipped.
+        """
+        names = list(dict.fromkeys(columns))
+        if set(names) <= self._key_types.keys():
+            return
+        with self._planning:
+            survey, planned = self._plan_files(names)
+            keys = [name for name in names if name in self._key_types]
+            self._planned = frozenset([*survey.found, *keys]), survey, planned
+            self._schema = survey.in_schema(self._schema)
 
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
         """Check the columns against every file, then return the tasks: files as listed, parts in file order.
@@ -155,16 +179,16 @@ class FileLog:
         Raises
         ------
         SchemaError
-            If a column is missing from a file, or is there under another kind of type.
+            If a column is missing from a file and is not read as null there, or is there under another kind of type.
         ReadError
             If a file cannot be opened, and bad files are not skipped.
         """
         names = tuple(columns)
-        return self._tasks(self._plan(names), names, options)
+        return self._tasks(*self._plan(names), names, options)
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what the files tell of these columns; raises as ``tasks`` does."""
-        planned = self._plan(tuple(columns))
+        survey, planned = self._plan(tuple(columns))
         parts = [part for entry in planned for part in entry.parts]
         rows = [part.n_rows for part in parts if part.n_rows is not None]
         held = [part.decoded_bytes for part in parts if part.decoded_bytes is not None]
@@ -175,11 +199,12 @@ class FileLog:
             stored_bytes=sum(part.stored_bytes for part in parts),
             largest_task_bytes=max(held, default=0) if len(held) == len(parts) else None,
             skipped=list(self._skipped.items()),
+            differences=[types for name in columns if (types := survey.types_of(name)).differ],
         )
 
     def inputs(self, columns: Sequence[str]) -> list[Stamp]:
         """Return the files whose rows the tasks of these columns give, as they were planned; raises as ``tasks``."""
-        return [stamp_of(entry.file, entry.content) for entry in self._plan(tuple(columns))]
+        return [stamp_of(entry.file, entry.content) for entry in self._plan(tuple(columns))[1]]
 
     def _first_schema(self) -> tuple[LogFile, pa.Schema]:
         for file in self._files:
@@ -196,78 +221,45 @@ class FileLog:
             raise error
         self._skipped[file.origin] = str(error)
 
-    def _plan(self, columns: tuple[str, ...]) -> list[_PlannedFile]:
-        with self._planning:
-            if self._planned is None or self._planned[0] != columns:
-                self._planned = (columns, self._plan_files(columns))
-            return self._planned[1]
-
-    def _plan_files(self, columns: tuple[str, ...]) -> list[_PlannedFile]:
+    def _plan(self, columns: tuple[str, ...]) -> tuple[Survey, list[_PlannedFile]]:
         if not columns:
             raise UsageError("no column is selected; select at least one.")
-        for name in columns:
-            if name not in self._schema.names:
-                raise SchemaError(
-                    f"column {name!r} is not in {self._first.origin!r}. {nearest_names(name, self._schema.names)}"
-                )
-        selected = [name for name in columns if name not in self._key_types]
-        if not selected:
+        if all(name in self._key_types for name in columns):
             raise UsageError("no column of the files is selected; select at least one beside the partition keys.")
-        files = [file for file in self._files if file.origin not in self._skipped]
+        with self._planning:
+            if self._planned is None or self._planned[0] != set(columns):
+                self._planned = frozenset(columns), *self._plan_files(columns)
+            _, survey, planned = self._planned
+        if not self._options.missing_as_null:
+            check_partition_keys([entry.file for entry in planned], [n for n in columns if n in self._key_types])
+        survey.check(columns, missing_as_null=self._options.missing_as_null)
+        return survey, planned
+
+    def _plan_files(self, columns: Sequence[str]) -> tuple[Survey, list[_PlannedFile]]:
         reader = reader_of(self._module)
+        survey = Survey(columns, self._key_types, way_out="rename one of them")
         planned = []
-        for file in files:
-            self._check_keys(file, columns)
+        for file in self._files:
+            if file.origin in self._skipped:
+                continue
             try:
                 with reading(file):
                     content = content_of(file)
                     schema = self._file_schema if file is self._first else reader.schema(file)
-                    self._check_columns(schema, file, columns)
-                    stored, paths = narrowed(schema, selected)
-                    planned.append(
-                        _PlannedFile(file, content, stored, paths, reader.parts(file, stored, self._options))
-                    )
+                    found = survey.look(schema)
+                    names = [column.name for column in found.stored]
+                    stored, paths = narrowed(schema, names) if names else ([], [])
+                    parts = reader.parts(file, stored, self._options) if names else []
+                    planned.append(_PlannedFile(file, content, stored, paths, parts))
+                survey.count(found, file.origin)
             except ReadError as error:
                 self._skip_or_raise(file, error)
-        return planned
+        return survey, planned
 
-    def _check_keys(self, file: LogFile, columns: Sequence[str]) -> None:
-        for name in columns:
-            if name in self._key_types and all(key != name for key, _ in file.keys):
-                other = next(f.origin for f in self._files if any(key == name for key, _ in f.keys))
-                raise SchemaError(
-                    f"the path {file.origin!r} has no folder {name}=…, and {other!r} has one; "
-                    "name files that share the key, or do without it."
-                )
-
-    def _check_columns(self, schema: pa.Schema, file: LogFile, columns: Sequence[str]) -> None:
-        for name in columns:
-            if name in self._key_types:
-                if name in schema.names:
-                    raise SchemaError(
-                        f"column {name!r} is in {file.origin!r}, and its path has a folder {name}=…, and either may "
-                        "be meant; rename one of them."
-                    )
-                continue
-            paths = find_columns(schema, name)
-            if not paths:
-                raise SchemaError(
-                    f"column {name!r} is in {self._first.origin!r} and not in {file.origin!r}; "
-                    "all files of a log must have the selected columns."
-                )
-            if len(paths) > 1:
-                raise SchemaError(
-                    f"column {name!r} is in {file.origin!r} {len(paths)} times; a selected name must be unique."
-                )
-            kind, expected = paths[0].type, self._schema.field(name).type
-            if not are_one_family(kind, expected):
-                raise SchemaError(
-                    f"column {name!r} has type {expected} in {self._first.origin!r} and {kind} in {file.origin!r}; "
-                    "all files of a log must store the same kind of value."
-                )
-
-    def _tasks(self, planned: list[_PlannedFile], columns: tuple[str, ...], options: ReadOptions) -> Iterator[Task]:
-        selection = _Selection(columns, self._key_types)
+    def _tasks(
+        self, survey: Survey, planned: list[_PlannedFile], columns: tuple[str, ...], options: ReadOptions
+    ) -> Iterator[Task]:
+        selection = _Selection(columns, self._key_types, survey.missing_types(columns))
         index = 0
         for entry in planned:
             # What is sent to another process is the schema of the columns alone.

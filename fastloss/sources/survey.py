@@ -16,6 +16,7 @@ from fastloss.columns.nested import find_columns, with_fields
 from fastloss.columns.types import DIFFERENCES
 from fastloss.errors import SchemaError, nearest_names
 from fastloss.sources.base import ColumnTypes
+from fastloss.sources.listing import LogFile
 from fastloss.sources.parquet.footers import StoredColumn
 from fastloss.sources.schemas import are_one_family, unified
 
@@ -59,9 +60,17 @@ class Survey:
         The columns to look for, partition keys among them.
     key_types : mapping of str to pyarrow.DataType
         The partition keys.
+    way_out : str
+        What to do where a partition key is a column, too.
     """
 
-    def __init__(self, columns: Sequence[str], key_types: Mapping[str, pa.DataType]) -> None:
+    def __init__(
+        self,
+        columns: Sequence[str],
+        key_types: Mapping[str, pa.DataType],
+        way_out: str = "from Python, give pl.scan_parquet(…, hive_partitioning=False) as the log for the column",
+    ) -> None:
+        self._way_out = way_out
         self._key_types = key_types
         self._columns = [name for name in columns if name not in key_types]
         self._keys = [name for name in columns if name in key_types]
@@ -95,7 +104,8 @@ class Survey:
             paths = find_columns(schema, name)
             if len(paths) > 1:
                 repeated[name] = len(paths)
-            for path in paths[:1]:
+            elif paths:
+                (path,) = paths
                 column = schema.field(path.column).name
                 stored.append(StoredColumn(name, path.type, path.first_leaf, path.n_leaves, column, path.steps))
         return FoundColumns(tuple(stored), repeated, tuple(key for key in self._keys if key in schema.names))
@@ -122,7 +132,14 @@ class Survey:
         """Return the types of those columns that some files lack."""
         return {name: self.type_of(name) for name in columns if self.types_of(name).missing_in is not None}
 
-    def field_of(self, name: str) -> pa.Field:
+    def in_schema(self, schema: pa.Schema) -> pa.Schema:
+        """Return the schema of a file, which ends with the partition keys, with the columns as all files have them."""
+        changed = {name: self._field_of(name) for name in self.found}
+        fields = [changed.pop(field.name, field) for field in schema]
+        n_stored = len(fields) - len(self._key_types)
+        return pa.schema([*fields[:n_stored], *changed.values(), *fields[n_stored:]])
+
+    def _field_of(self, name: str) -> pa.Field:
         """Return the field of a column in the log, which says where the files differ."""
         types = self.types_of(name)
         return pa.field(name, self.type_of(name), metadata={DIFFERENCES: str(types)} if types.differ else None)
@@ -140,7 +157,7 @@ class Survey:
             for key in filter(columns.__contains__, shape.found.clashing):
                 raise SchemaError(
                     f"column {key!r} is in {shape.first!r}, and its path has a folder {key}=…, and either may be "
-                    "meant; from Python, give pl.scan_parquet(…, hive_partitioning=False) as the log for the column."
+                    f"meant; {self._way_out}."
                 )
             for name, n_times in shape.found.repeated.items():
                 if name not in columns:
@@ -178,3 +195,21 @@ class Survey:
                         f"column {types.name!r} has type {other} in {other_first!r} and {kind} in {first!r}; "
                         "all files of a log must store the same kind of value."
                     )
+
+
+def check_partition_keys(files: Sequence[LogFile], keys: Sequence[str]) -> None:
+    """Refuse partition keys that the paths of some files lack.
+
+    Raises
+    ------
+    SchemaError
+        If there is one; the message names two files.
+    """
+    for name in keys:
+        having = [any(key == name for key, _ in file.keys) for file in files]
+        if not all(having) and any(having):
+            lacking, other = files[having.index(False)].origin, files[having.index(True)].origin
+            raise SchemaError(
+                f"the path {lacking!r} has no folder {name}=…, and {other!r} has one; "
+                "name files that share the key, or do without it; missing_columns='null' reads it as null there."
+            )

@@ -13,7 +13,7 @@ import pyarrow as pa
 from fastloss.columns.base import Batch
 from fastloss.columns.nested import with_fields
 from fastloss.columns.pruning import Pruning
-from fastloss.errors import ReadError, SchemaError, UsageError
+from fastloss.errors import ReadError, UsageError
 from fastloss.executors import ThreadExecutor
 from fastloss.files import Stamp
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
@@ -34,7 +34,7 @@ from fastloss.sources.parquet.footers import (
 )
 from fastloss.sources.parquet.partitions import Selection, key_types
 from fastloss.sources.parquet.pruning import Bounds, files_that_may_hold
-from fastloss.sources.survey import FoundColumns, Survey
+from fastloss.sources.survey import FoundColumns, Survey, check_partition_keys
 
 _STORE_CONNECTIONS = 16
 _FOOTERS_AT_ONCE = 64
@@ -116,13 +116,9 @@ class ParquetSource:
             return
         with self._planning:
             plan = self._plan_files(names, options.pruning)
-            found = plan.survey.found
             keys = [name for name in names if name in self._key_types]
-            self._planned = (frozenset([*found, *keys]), options.pruning), plan
-            changed = {name: plan.survey.field_of(name) for name in found}
-            known = [changed.pop(field.name, field) for field in self._schema]
-            n_stored = len(known) - len(self._key_types)
-            self._schema = pa.schema([*known[:n_stored], *changed.values(), *known[n_stored:]])
+            self._planned = (frozenset([*plan.survey.found, *keys]), options.pruning), plan
+            self._schema = plan.survey.in_schema(self._schema)
 
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
         """Check the columns against every file, then return the tasks: files as listed, row groups in file order.
@@ -205,7 +201,8 @@ class ParquetSource:
                 self._planned = asked, self._plan_files(columns, pruning)
             _, plan = self._planned
         if not self._options.missing_as_null:
-            self._check_keys([name for name in columns if name in self._key_types])
+            files = [file for file in self._files if file.origin not in self._skipped]
+            check_partition_keys(files, [name for name in columns if name in self._key_types])
         plan.survey.check(columns, missing_as_null=self._options.missing_as_null)
         return plan
 
@@ -264,17 +261,6 @@ class ParquetSource:
                 yield some
                 some, n_bytes = [], 0
         yield some
-
-    def _check_keys(self, keys: Sequence[str]) -> None:
-        files = [file for file in self._files if file.origin not in self._skipped]
-        for name in keys:
-            having = [any(key == name for key, _ in file.keys) for file in files]
-            if not all(having):
-                lacking, other = files[having.index(False)].origin, files[having.index(True)].origin
-                raise SchemaError(
-                    f"the path {lacking!r} has no folder {name}=…, and {other!r} has one; "
-                    "name files that share the key, or do without it; missing_columns='null' reads it as null there."
-                )
 
     def _read_footer(self, file: LogFile, survey: Survey) -> _Read:
         try:
