@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -125,7 +126,11 @@ def grown(array: NDArray[Any], n_used: int, n_wanted: int) -> NDArray[Any]:
     A row of 64 bytes starts at a multiple of 64, so that it lies in one cache line.
     """
     capacity = max(n_wanted, len(array) + len(array) // 4, 8)
-    row_bytes = array.itemsize * int(np.prod(array.shape[1:]))
+    row_bytes = array.itemsize * math.prod(array.shape[1:])
+    if row_bytes % 64:
+        longer = np.zeros((capacity, *array.shape[1:]), dtype=array.dtype)
+        longer[:n_used] = array[:n_used]
+        return longer
     memory = np.zeros(capacity * row_bytes + 64, dtype=np.uint8)
     first = -memory.ctypes.data % 64
     longer = memory[first : first + capacity * row_bytes].view(array.dtype).reshape(capacity, *array.shape[1:])
