@@ -429,3 +429,31 @@ def test_fields_of_structs_are_columns(name, table, expected, tmp_path):
     WRITERS[name](pa.table({"other": table["other"], "event": event, "country": table["country"]}), tmp_path / name)
     request = {**REQUEST, "label": "event.click", "logit": {"score": "event.score"}}
     assert fl.evaluate(tmp_path / name, **request).to_dict()["values"] == expected["values"]
+
+
+@pytest.mark.parametrize("name", ["zstd.arrow", "text.csv"])
+def test_a_filter_on_a_partition_key_leaves_files_unread(name, table, tmp_path):
+    for day, first in enumerate(range(0, 2000, 500)):
+        (tmp_path / f"day={day}").mkdir()
+        WRITERS[name](table.slice(first, 500), tmp_path / f"day={day}" / name)
+    found = fl.evaluate(tmp_path, **REQUEST, where="day = 2").to_dict()
+    assert found["values"] == fl.evaluate(tmp_path / "day=2", **REQUEST).to_dict()["values"]
+    assert found["files"]["read"] == 1
+
+
+def test_a_plan_says_how_many_files_there_are(table, tmp_path, capsys):
+    for name in ("a.csv", "b.csv"):
+        WRITERS["text.csv"](table, tmp_path / name)
+    assert main(["plan", str(tmp_path), *OPTIONS]) == 0
+    assert "2 files, " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["zstd.arrow", "stream.arrow", "text.csv", "lines.jsonl"])
+def test_a_column_that_files_lack_can_be_read_as_null(name, table, expected, tmp_path):
+    WRITERS[name](table.drop_columns(["score"]), tmp_path / f"a{name}")
+    WRITERS[name](table, tmp_path / f"b{name}")
+    with pytest.raises(SchemaError, match=r"column 'score' is in .* and not in .*missing_columns='null'"):
+        fl.evaluate(tmp_path, **REQUEST)
+    found = fl.evaluate(tmp_path, **REQUEST, missing_columns="null").to_dict()
+    assert found["values"] == expected["values"]
+    assert found["rows"]["read"] == 4000

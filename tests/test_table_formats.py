@@ -148,6 +148,17 @@ def test_a_delta_table_without_deletion_vectors_is_its_parquet_files(delta, tabl
     assert {tuple(batch.record_batch.schema.names) for batch in batches} == {("row",)}
 
 
+def test_of_a_scan_of_a_delta_table_only_what_is_read_is_asked_for(delta, table, tmp_path, monkeypatch):
+    path = str(tmp_path / "table")
+    delta.write_deltalake(path, table, configuration={"delta.enableDeletionVectors": "true"})
+    with_deletion_vector(path, range(500))
+    asked = []
+    scan = delta.DeltaTable.scan
+    monkeypatch.setattr(delta.DeltaTable, "scan", lambda self, columns: asked.append(columns) or scan(self, columns))
+    values(path)
+    assert asked == [["click", "score", "country"]]
+
+
 def test_rows_that_a_vector_deletes_are_left_out(delta, table, tmp_path):
     path = str(tmp_path / "table")
     delta.write_deltalake(path, table, configuration={"delta.enableDeletionVectors": "true"})
@@ -252,6 +263,15 @@ def test_a_bad_file_of_a_delta_table_is_named_and_can_be_skipped(delta, table, t
     with pytest.raises(ReadError, match=os.path.basename(file)):
         fl.evaluate(path, **REQUEST)
     assert fl.evaluate(path, **REQUEST, on_bad_file="skip").to_dict()["rows"]["read"] == 2000
+
+
+@pytest.mark.parametrize("folder", ["a b", "ü", "a+b", "k=v"])
+def test_a_folder_of_any_name_holds_a_delta_table(delta, table, tmp_path, folder):
+    path = tmp_path / folder / "table"
+    delta.write_deltalake(str(path), table, partition_by=["country"])
+    assert open_source(path, ReadOptions()).summary(["row", "country"], ReadOptions()).rows == 3000
+    assert by_slice(values(path)) == by_slice(values(table))
+    assert values(path, executor="processes") == values(path)
 
 
 @pytest.mark.parametrize("output", ["new.csv", "_delta_log/00000000000000000000.json"])

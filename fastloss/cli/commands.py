@@ -75,7 +75,8 @@ def evaluate(*log: str, request: RequestOptions, scan: ScanOptions = _SCAN, opti
     Parameters
     ----------
     log
-        Parquet files, folders (hive partitions become columns), globs, URLs (s3://, ...); @FILE lists them by line.
+        Files (Parquet, Arrow, CSV, JSON lines), folders, globs, URLs (s3://, ...), @FILE lists; or a Delta or Iceberg
+        table.
     """
     return _evaluate(log, request, scan, options)
 
@@ -170,7 +171,8 @@ def show_plan(*log: str, file: Annotated[Path | None, _FILE] = None, given: Give
     Parameters
     ----------
     log
-        Parquet files, folders (hive partitions become columns), globs, URLs (s3://, ...); @FILE lists them by line.
+        Files (Parquet, Arrow, CSV, JSON lines), folders, globs, URLs (s3://, ...), @FILE lists; or a Delta or Iceberg
+        table.
         Or the names of evaluations in fastloss.toml: with --file, and where there is no such path.
     file
         The file of the evaluations. Left out: fastloss.toml in this folder or above it, up to the root of the

@@ -123,12 +123,12 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         roles[key].append("slice key")
     summary, execution = plan.summary, plan.execution
     pruned = {"files": summary.pruned_files, "row_groups": summary.pruned_row_groups}
-    streamed = summary.rows is None
+    streamed = summary.rows is None and not summary.files
     return {
         "plan": {"fingerprint": plan.fingerprint, **plan.asked()},
         "columns": [{"name": name, "type": types[name].name, "roles": roles[name]} for name in request.columns],
         "files": None if streamed else summary.files,
-        "row_groups": None if streamed else summary.row_groups,
+        "row_groups": None if summary.rows is None else summary.row_groups,
         "rows": summary.rows,
         "stored_bytes": summary.stored_bytes,
         "skipped": [{"file": file, "cause": cause} for file, cause in summary.skipped],

@@ -2,11 +2,12 @@
 
 A snapshot whose files are read as they are is a Parquet log: its files are those of the snapshot, and its partition
 keys those of the log, not those of the paths. It is read by the library's own scan where the files are not all: where
-rows are deleted by vectors, columns are renamed, files lack a column that was added later, or the table is in a store.
+rows are deleted by vectors, columns are renamed, a file has none of the columns, or the table is in a store.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from fastloss.columns.nested import with_fields
-from fastloss.errors import ReadError, SchemaError, UsageError
+from fastloss.errors import SchemaError, UsageError
 from fastloss.files import Stamp
 from fastloss.sources.base import ReadOptions, Source, SourceSummary, Task
 from fastloss.sources.listing import LogFile, one_line
@@ -45,7 +46,9 @@ def open_folder(table: NamedTable, options: ReadOptions) -> DeltaSource:
     try:
         opened = DeltaTable(table.path)
     except Exception as error:
-        raise ReadError(f"cannot open the Delta Lake table {table.path!r}: {one_line(error)}") from error
+        raise UsageError(
+            f"cannot open the Delta Lake table {table.path!r}: {one_line(error)}; mend it, or name another."
+        ) from error
     return DeltaSource(opened, table.path, options)
 
 
@@ -63,7 +66,7 @@ class DeltaSource:
 
     Raises
     ------
-    ReadError
+    UsageError
         If the library cannot tell the table's columns or files.
     """
 
@@ -73,10 +76,14 @@ class DeltaSource:
             schema = pa.schema(table.schema().to_arrow())
             files = _plain_files(table, name, schema)
         except Exception as error:
-            raise ReadError(f"cannot read the Delta Lake table {self._name!r}: {one_line(error)}") from error
+            raise UsageError(
+                f"the library deltalake cannot read the table {self._name!r}: {one_line(error)}; name another."
+            ) from error
         self._scan = ScanSource(schema, functools.partial(_scan, table))
         keys = {name: schema.field(name).type for name in table.metadata().partition_columns}
-        self._files = ParquetSource(files, options, keys) if files else None
+        # A file that is older than a column has nulls in it: that is the table's own rule.
+        reading = dataclasses.replace(options, missing_as_null=True)
+        self._files = ParquetSource(files, reading, keys) if files else None
         self._schema = with_fields(schema)
 
     @property
@@ -114,7 +121,7 @@ class DeltaSource:
                     self._files.summary(columns, options)
                 return self._files
             except SchemaError:
-                # A file that is older than a column, or one with a column that is also a partition key.
+                # Such as a file that has none of the columns, or one with a column that is also a partition key.
                 self._files = None
         if options is not None and options.verify_checksums:
             raise UsageError(
@@ -140,8 +147,8 @@ def _plain_files(table: Any, name: str | None, schema: pa.Schema) -> list[LogFil
         return []
     if "deletionVectors" in features and any(batch.num_rows for batch in _deletion_vectors(table)):
         return []
-    root = str(table.table_uri).removeprefix("file://").rstrip("/")
-    if "://" in root:
+    root = _stored_path("/", str(table.table_uri).rstrip("/"))
+    if root is None:
         return []
     actions = pa.table(table.get_add_actions())
     keys = actions["partition"].to_pylist() if "partition" in actions.schema.names else [{}] * len(actions)
@@ -171,7 +178,7 @@ def _as_text(value: object) -> str | None:
 
 
 def _stored_path(root: str, path: str) -> str | None:
-    """Return where a file of the log lies: the log has its path percent-encoded; None if that is not clear."""
+    """Return where a path lies, which is percent-encoded in a table's log; None if that is elsewhere or not clear."""
     path = path.removeprefix("file://")
     if "://" in path:
         return None

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from fastloss.columns.arrow import ArrowBatch, is_text
 from fastloss.columns.nested import ColumnPath, with_fields
+from fastloss.columns.pruning import Pruning
 from fastloss.errors import ReadError, UsageError
 from fastloss.files import Stamp
 from fastloss.sources.arrow_stream import narrowed, take_columns
@@ -24,6 +25,7 @@ from fastloss.sources.file_formats import Format
 from fastloss.sources.listing import LogFile
 from fastloss.sources.parquet.footers import Content, changed, content_of, reading, stamp_of
 from fastloss.sources.parquet.partitions import key_column, key_types
+from fastloss.sources.parquet.pruning import files_that_may_hold
 from fastloss.sources.survey import Survey, check_partition_keys
 
 if TYPE_CHECKING:
@@ -89,6 +91,14 @@ class _PlannedFile(NamedTuple):
     parts: list[Part]
 
 
+class _Plan(NamedTuple):
+    """What the files have, those to read, and how many others a filter rules out."""
+
+    survey: Survey
+    files: list[_PlannedFile]
+    pruned_files: int
+
+
 class _Selection(NamedTuple):
     """The columns asked for, and the types of those that are partition keys, and of those that some files lack."""
 
@@ -141,7 +151,7 @@ class FileLog:
                 f"{format.name} files are read from this machine only; copy them, or write the log to Parquet."
             )
         self._skipped: dict[str, str] = {}
-        self._planned: tuple[frozenset[str], Survey, list[_PlannedFile]] | None = None
+        self._planned: tuple[tuple[frozenset[str], Pruning | None], _Plan] | None = None
         self._planning = threading.Lock()
         self._key_types = key_types(self._files)
         self._first, self._file_schema = self._first_schema()
@@ -157,7 +167,7 @@ class FileLog:
         return self._schema
 
     def survey(self, columns: Sequence[str], options: ReadOptions) -> None:
-        """Look at these columns in every file; a name may be no column at all.
+        """Look at these columns in every file that the filter does not rule out; a name may be no column at all.
 
         Raises
         ------
@@ -168,10 +178,10 @@ class FileLog:
         if set(names) <= self._key_types.keys():
             return
         with self._planning:
-            survey, planned = self._plan_files(names)
+            plan = self._plan_files(names, options.pruning)
             keys = [name for name in names if name in self._key_types]
-            self._planned = frozenset([*survey.found, *keys]), survey, planned
-            self._schema = survey.in_schema(self._schema)
+            self._planned = (frozenset([*plan.survey.found, *keys]), options.pruning), plan
+            self._schema = plan.survey.in_schema(self._schema)
 
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
         """Check the columns against every file, then return the tasks: files as listed, parts in file order.
@@ -184,27 +194,28 @@ class FileLog:
             If a file cannot be opened, and bad files are not skipped.
         """
         names = tuple(columns)
-        return self._tasks(*self._plan(names), names, options)
+        return self._tasks(self._plan(names, options.pruning), names, options)
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what the files tell of these columns; raises as ``tasks`` does."""
-        survey, planned = self._plan(tuple(columns))
-        parts = [part for entry in planned for part in entry.parts]
+        planned = self._plan(tuple(columns), options.pruning)
+        parts = [part for entry in planned.files for part in entry.parts]
         rows = [part.n_rows for part in parts if part.n_rows is not None]
         held = [part.decoded_bytes for part in parts if part.decoded_bytes is not None]
         return SourceSummary(
-            files=len(planned),
+            files=len(planned.files),
             row_groups=len(parts),
             rows=sum(rows) if len(rows) == len(parts) else None,
             stored_bytes=sum(part.stored_bytes for part in parts),
             largest_task_bytes=max(held, default=0) if len(held) == len(parts) else None,
             skipped=list(self._skipped.items()),
-            differences=[types for name in columns if (types := survey.types_of(name)).differ],
+            pruned_files=planned.pruned_files,
+            differences=[types for name in columns if (types := planned.survey.types_of(name)).differ],
         )
 
     def inputs(self, columns: Sequence[str]) -> list[Stamp]:
         """Return the files whose rows the tasks of these columns give, as they were planned; raises as ``tasks``."""
-        return [stamp_of(entry.file, entry.content) for entry in self._plan(tuple(columns))[1]]
+        return [stamp_of(entry.file, entry.content) for entry in self._plan(tuple(columns), None).files]
 
     def _first_schema(self) -> tuple[LogFile, pa.Schema]:
         for file in self._files:
@@ -221,27 +232,32 @@ class FileLog:
             raise error
         self._skipped[file.origin] = str(error)
 
-    def _plan(self, columns: tuple[str, ...]) -> tuple[Survey, list[_PlannedFile]]:
+    def _plan(self, columns: tuple[str, ...], pruning: Pruning | None) -> _Plan:
         if not columns:
             raise UsageError("no column is selected; select at least one.")
         if all(name in self._key_types for name in columns):
             raise UsageError("no column of the files is selected; select at least one beside the partition keys.")
+        asked = frozenset(columns), pruning
         with self._planning:
-            if self._planned is None or self._planned[0] != set(columns):
-                self._planned = frozenset(columns), *self._plan_files(columns)
-            _, survey, planned = self._planned
+            if self._planned is None or self._planned[0] != asked:
+                self._planned = asked, self._plan_files(columns, pruning)
+            _, plan = self._planned
         if not self._options.missing_as_null:
-            check_partition_keys([entry.file for entry in planned], [n for n in columns if n in self._key_types])
-        survey.check(columns, missing_as_null=self._options.missing_as_null)
-        return survey, planned
+            files = [file for file in self._files if file.origin not in self._skipped]
+            check_partition_keys(files, [name for name in columns if name in self._key_types])
+        plan.survey.check(columns, missing_as_null=self._options.missing_as_null)
+        return plan
 
-    def _plan_files(self, columns: Sequence[str]) -> tuple[Survey, list[_PlannedFile]]:
+    def _plan_files(self, columns: Sequence[str], pruning: Pruning | None) -> _Plan:
+        files = [file for file in self._files if file.origin not in self._skipped]
+        n_files = len(files)
+        keys = {name: kind for name, kind in self._key_types.items() if name in columns}
+        if pruning is not None and keys:
+            files = files_that_may_hold(pruning, files, keys)
         reader = reader_of(self._module)
         survey = Survey(columns, self._key_types, way_out="rename one of them")
         planned = []
-        for file in self._files:
-            if file.origin in self._skipped:
-                continue
+        for file in files:
             try:
                 with reading(file):
                     content = content_of(file)
@@ -254,14 +270,12 @@ class FileLog:
                 survey.count(found, file.origin)
             except ReadError as error:
                 self._skip_or_raise(file, error)
-        return survey, planned
+        return _Plan(survey, planned, n_files - len(files))
 
-    def _tasks(
-        self, survey: Survey, planned: list[_PlannedFile], columns: tuple[str, ...], options: ReadOptions
-    ) -> Iterator[Task]:
-        selection = _Selection(columns, self._key_types, survey.missing_types(columns))
+    def _tasks(self, planned: _Plan, columns: tuple[str, ...], options: ReadOptions) -> Iterator[Task]:
+        selection = _Selection(columns, self._key_types, planned.survey.missing_types(columns))
         index = 0
-        for entry in planned:
+        for entry in planned.files:
             # What is sent to another process is the schema of the columns alone.
             held = pa.schema([field for field in self._file_schema if field.name in entry.columns])
             for part in entry.parts:

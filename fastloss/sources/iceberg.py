@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fastloss.errors import ReadError, UsageError
+from fastloss.errors import UsageError
 from fastloss.sources.base import ReadOptions
 from fastloss.sources.listing import one_line
 from fastloss.sources.scans import ScanSource
@@ -28,7 +28,7 @@ def open_log(log: Any, options: ReadOptions, columns: Sequence[str] | None) -> S
     try:
         schema = scan.projection().as_arrow()
     except Exception as error:
-        raise ReadError(f"cannot read the Iceberg table: {one_line(error)}") from error
+        raise UsageError(f"the library pyiceberg cannot read the table: {one_line(error)}; name another.") from error
     return ScanSource(schema, functools.partial(_scan, scan))
 
 
@@ -42,7 +42,9 @@ def open_folder(table: NamedTable, options: ReadOptions) -> ScanSource:
     try:
         opened = StaticTable.from_metadata(os.path.abspath(metadata))
     except Exception as error:
-        raise ReadError(f"cannot open the Iceberg table {table.folder!r}: {one_line(error)}") from error
+        raise UsageError(
+            f"cannot open the Iceberg table {table.folder!r}: {one_line(error)}; mend it, or name another."
+        ) from error
     return open_log(opened, options, None)
 
 
