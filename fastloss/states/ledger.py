@@ -68,9 +68,9 @@ class Ledger:
     """
 
     n_read: int = 0
-    n_filtered: int = 0
     dropped: dict[Cause, int] = field(default_factory=dict)
     first: dict[Cause, Location] = field(default_factory=dict)
+    n_filtered: int = 0
 
     def drop(self, cause: Cause, count: int, location: Location) -> None:
         """Count rows left out for one cause, the first of them at `location`."""
