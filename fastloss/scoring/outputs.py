@@ -56,7 +56,9 @@ class OutputCounts:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> OutputCounts:
         """Read what `to_json` returned."""
-        counts = cls(Ledger(int(content["read"]), n_filtered=int(content.get("filtered", 0))), int(content["saturated"]))
+        counts = cls(
+            Ledger(int(content["read"]), n_filtered=int(content.get("filtered", 0))), int(content["saturated"])
+        )
         for cause, count, origin, row_group, row in content["dropped"]:
             counts.ledger.drop(Cause(*cause), count, Location(origin, row_group, row, None))
         return counts
