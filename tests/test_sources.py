@@ -675,6 +675,33 @@ def test_of_a_struct_only_the_leaf_that_is_named_is_read(tmp_path, reader):
 
 
 @pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("element", ["element", "item", "array_element", "list", "a.b"])
+def test_the_elements_of_a_list_may_have_any_name_in_the_file(tmp_path, reader, element):
+    kind = NESTED.schema.field("candidates").type.value_type
+    table = NESTED.select(["candidates"]).cast(pa.schema({"candidates": pa.list_(pa.field(element, kind))}))
+    pq.write_table(table, tmp_path / "log.parquet", use_compliant_nested_type=False)
+    assert pq.read_metadata(tmp_path / "log.parquet").schema.column(0).path == f"candidates.list.{element}.score"
+    names = ["candidates.list.score", "candidates.list.label"]
+    assert read(tmp_path, names, ReadOptions(reader=reader)) == FLAT.select(names).to_pydict()
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_fields_of_structs_stand_in_expressions(tmp_path, reader):
+    pq.write_table(NESTED, tmp_path / "log.parquet")
+    pq.write_table(FLAT, tmp_path / "flat.parquet")
+    asked = {
+        "label": "event.label",
+        "logit": {"a": "event.model.score", "b": "event.model.score / 2"},
+        "where": "event.model.score < 0.5 and event.label is not null",
+        "by": "event.model.name",
+        "reader": reader,
+    }
+    found, expected = (fl.evaluate(tmp_path / f"{name}.parquet", **asked) for name in ("log", "flat"))
+    assert found.values == expected.values
+    assert found.rows["used"] == expected.rows["used"]
+
+
+@pytest.mark.parametrize("reader", READERS)
 def test_a_struct_and_its_fields_are_read_side_by_side(tmp_path, reader):
     pq.write_table(NESTED, tmp_path / "log.parquet")
     columns = ["event", "event.model.name", "event.model", "candidates", "candidates.list.label"]
