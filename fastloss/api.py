@@ -131,8 +131,9 @@ def evaluate(
     on_bad_file : {"raise", "skip"}
         Stop at a file that cannot be read; or leave out its unreadable row groups and list them.
     missing_columns : {"error", "null"}
-        Stop at a file that lacks a column which another file of the log has; or read it as null there: the rows are
-        left out and counted as such with a null label, prediction or weight, and have the slice of a null key.
+        Stop at a file that lacks a column which another file of the log has, or at an item of an iterable that lacks
+        one of the first; or read it as null there: the rows are left out and counted as such with a null label,
+        prediction or weight, and have the slice of a null key.
     reader : {"pyarrow", "polars"}
         What decodes Parquet. Polars is for logs that you trust: a malformed file may end the process, or be read
         without an error.

@@ -250,6 +250,23 @@ def test_logs_of_other_formats_have_one_schema_too(write, ending):
     assert [types.name for types in plans[0].summary.differences] == ["new"]
 
 
+def test_an_item_that_lacks_a_column_of_the_first_is_null_there(write):
+    columns = rows()
+    whole = pa.table({name: columns[name] for name in ("click", "a", "b", "country", "event")})
+    lacking = whole.drop_columns(["b", "country"])
+    nulls = {"b": pa.nulls(N_ROWS, pa.float32()), "country": pa.nulls(N_ROWS, pa.string())}
+    filled = pa.table({name: nulls.get(name, whole[name]) for name in whole.column_names})
+    asked = {"label": "click", "prob": {"a": "a", "b": "b", "p": "event.p"}, "by": "country"}
+    expected = values_and_rows(fl.evaluate([whole, filled, whole], **asked))
+    items = [whole, lacking, whole]
+    for log in (items, iter(items), (pl.from_arrow(item) for item in items)):
+        assert values_and_rows(fl.evaluate(log, **asked, missing_columns="null")) == expected
+    with pytest.raises(SchemaError, match=r"item 2 of the list: column '(b|country)' is not in the log"):
+        fl.evaluate(items, **asked)
+    with pytest.raises(SchemaError, match=r"item 2 of the list: column 'click' is not in the log"):
+        fl.evaluate([whole, pa.table({"x": [1]})], **asked, missing_columns="null")
+
+
 # Types
 
 

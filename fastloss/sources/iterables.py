@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fastloss.columns.nested import ColumnPath, with_fields
+from fastloss.columns.nested import ColumnPath, find_columns, with_fields
 from fastloss.errors import FastlossError, ReadError, SchemaError, UsageError
 from fastloss.sources.arrow_stream import (
     ArrowStreamSource,
@@ -30,7 +30,7 @@ from fastloss.sources.schemas import are_one_family
 
 def open_log(log: object, options: ReadOptions, columns: Sequence[str] | None) -> IterableSource:
     """Open an iterable of record batches; see `fastloss.sources.open_source`."""
-    return IterableSource(log, columns)
+    return IterableSource(log, columns, missing_as_null=options.missing_as_null)
 
 
 class IterableSource:
@@ -44,6 +44,8 @@ class IterableSource:
         What yields the items. The first one is taken now.
     columns : sequence of str, optional
         The columns that will be read. Of a frame, no other is converted.
+    missing_as_null : bool
+        Whether a column that the first item has and a later one lacks is null there.
 
     Raises
     ------
@@ -55,8 +57,9 @@ class IterableSource:
         If the iterable fails.
     """
 
-    def __init__(self, log: Any, columns: Sequence[str] | None = None) -> None:
+    def __init__(self, log: Any, columns: Sequence[str] | None = None, *, missing_as_null: bool = False) -> None:
         self._log = log
+        self._missing_as_null = missing_as_null
         self._name = type(log).__name__
         items = self._begin()
         self._gives_rows_once = items is log
@@ -143,9 +146,18 @@ class IterableSource:
         for number, item in enumerate(items, 1):
             self._check_item(item, number)
             stream = open_stream(item, columns)
-            paths = self._check_columns(stream.schema, columns, number)
+            held = [name for name in columns if find_columns(stream.schema, name)]
+            if len(held) < len(columns) and not (self._missing_as_null and held):
+                # All are looked for, and what is missing is an error.
+                held = columns
+            paths = self._check_columns(stream.schema, held, number)
             for batch in stream:
-                yield take_columns(batch, columns, paths)
+                found = dict(zip(held, take_columns(batch, held, paths).columns, strict=True))
+                arrays = [
+                    found[name] if name in found else pa.nulls(batch.num_rows, self._schema.field(name).type)
+                    for name in columns
+                ]
+                yield pa.RecordBatch.from_arrays(arrays, names=columns)
 
     def _check_item(self, item: object, number: int) -> None:
         if not speaks_arrow(item):
