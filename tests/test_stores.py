@@ -598,6 +598,19 @@ def test_a_url_and_options_make_a_file_system(url, options, made, path, monkeypa
     assert set(given) - set(made) <= {waits, "connect_timeout", "request_timeout", *options}
 
 
+def test_a_file_of_google_is_handed_to_arrow_as_it_is(folder, expected, monkeypatch):
+    # The library waits by itself: what it opens is no file of Python.
+    made = fs.SubTreeFileSystem(str(folder.parent), fs.LocalFileSystem())
+    monkeypatch.setattr(fs, "GcsFileSystem", lambda **given: made)
+    store._native_of.cache_clear()
+    result = fl.evaluate("gs://log", **REQUEST, on_bad_row="drop", storage_options={"anon": True})
+    found, path = Stores({}).locate("gs://log/day=1/part.parquet")
+    with found.open_input_file(path) as file:
+        assert isinstance(file, pa.NativeFile)
+    store._native_of.cache_clear()
+    assert numbers(result) == expected
+
+
 def test_a_password_in_a_url_is_sent_and_a_redirection_does_not_get_it(site):
     class Elsewhere(files_handler({})):
         def answer(self, *, cut=False):

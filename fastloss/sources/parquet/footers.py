@@ -168,7 +168,7 @@ def opened(
                 read_dictionary=list(text_leaves),
                 buffer_size=stream_bytes,
                 # A store's file fetches ahead by itself: Arrow reads a file of Python one range after another.
-                pre_buffer=False,
+                pre_buffer=not file.is_local and not stream_bytes and not isinstance(handle, StoreFile),
                 page_checksum_verification=checksums,
                 # Spark's INT96 counts nanoseconds of a day; as nanoseconds since 1970 it would wrap after 2262.
                 coerce_int96_timestamp_unit="us",

@@ -130,7 +130,7 @@ class Store:
     def get_file_info(self, wanted: str | Sequence[str] | fs.FileSelector) -> Any:
         """Return what is known of a path, of several, or of what lies in a folder; see `pyarrow.fs.FileSystem`."""
         if isinstance(self._native, WebFiles):
-            with self.open_input_file(str(wanted)) as file:
+            with StoreFile(self._native, str(wanted), self.url_of(str(wanted)), self._retries, self._secrets) as file:
                 modified = file.native.modified_ns
                 return fs.FileInfo(str(wanted), fs.FileType.File, size=file.size(), mtime_ns=modified)
         if not isinstance(wanted, (str, fs.FileSelector)):
@@ -139,8 +139,11 @@ class Store:
         url = self.url_of(wanted.base_dir if isinstance(wanted, fs.FileSelector) else wanted)
         return self._retries.call(url, lambda: self._native.get_file_info(wanted), self._secrets)
 
-    def open_input_file(self, path: str) -> StoreFile:
-        """Open a file."""
+    def open_input_file(self, path: str) -> StoreFile | pa.NativeFile:
+        """Open a file; one of a library that waits by itself is handed to Arrow as it is."""
+        if not self._retries.waits:
+            url = self.url_of(path)
+            return self._retries.call(url, lambda: self._native.open_input_file(path), self._secrets)
         return StoreFile(self._native, path, self.url_of(path), self._retries, self._secrets)
 
 
