@@ -19,7 +19,7 @@ from hypothesis import given
 
 import fastloss as fl
 from fastloss.cli import main
-from fastloss.errors import ReadError, SchemaError, UsageError
+from fastloss.errors import DataError, ReadError, SchemaError, UsageError
 from fastloss.plan import make_plan
 from fastloss.sources import ReadOptions, open_source
 from fastloss.sources.schemas import are_one_family, unified
@@ -488,6 +488,19 @@ def test_expressions_see_the_columns_as_all_files_have_them(write):
             assert values_and_rows(found)[0] == values_and_rows(expected)[0]
     with pytest.raises(SchemaError, match="missing_columns='null' reads it as null"):
         fl.evaluate(files, **asked)
+
+
+def test_a_time_that_the_unit_of_all_files_cannot_hold_is_one_line(write):
+    for unit in ("us", "ns"):
+        moment = datetime.datetime(9999 if unit == "us" else 2026, 12, 31)
+        ts = pa.array([moment, moment], pa.timestamp(unit))
+        write(f"{unit}.parquet", {"click": [1, 0], "p": [0.5, 0.25], "ts": ts})
+    asked = {"label": "click", "prob": "p"}
+    # As a key it is text, of any unit.
+    assert fl.evaluate(["us.parquet", "ns.parquet"], **asked, by="ts")["log_loss", {"ts": "9999-12-31T00:00:00"}]
+    with pytest.raises(DataError, match=r"^us.parquet, row group 0: Expression .* fails: ") as refusal:
+        fl.evaluate(["us.parquet", "ns.parquet"], **asked, where="ts + interval '1 day' is not null")
+    assert "\n" not in str(refusal.value)
 
 
 def test_files_that_a_filter_rules_out_need_not_have_the_columns(write):

@@ -140,8 +140,14 @@ class Expression:
     def _evaluate(self, arrays: Sequence[pa.Array]) -> pl.Series:
         import polars as pl
 
-        typed = [_as_type(array, field.type) for array, field in zip(arrays, self.schema, strict=True)]
-        table = pa.Table.from_arrays(typed, schema=self.schema)
+        def fails(reason: str) -> DataError:
+            return DataError(f"Expression {self.text!r} fails: {reason}.")
+
+        def as_all_files_have_it() -> pa.Table:
+            typed = [_as_type(array, field.type) for array, field in zip(arrays, self.schema, strict=True)]
+            return pa.Table.from_arrays(typed, schema=self.schema)
+
+        table = _polars(as_all_files_have_it, fails)
 
         def run() -> pl.Series:
             frame = pl.from_arrow(table, rechunk=False)
@@ -151,7 +157,7 @@ class Expression:
             assert self.sql is not None
             return _query(frame.lazy(), self.sql).collect().to_series()
 
-        values = _polars(run, lambda reason: DataError(f"Expression {self.text!r} fails: {reason}."))
+        values = _polars(run, fails)
         return values if len(values) == table.num_rows else values.new_from_index(0, table.num_rows)
 
 
