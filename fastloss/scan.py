@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastloss.budget import Execution
+from fastloss.columns.base import kept_rows
 from fastloss.engine.engine import Engine
 from fastloss.errors import ReadError, UsageError
 from fastloss.executors import EXECUTORS
@@ -78,7 +79,7 @@ def evaluate_task(engine: Engine, task: Task) -> EvaluationState:
     row = task.first_row
     for batch in task.read():
         for piece in engine.split_batch(batch):
-            engine.update(state, piece, Place(task.origin, task.row_group, row, piece.kept))
+            engine.update(state, piece, Place(task.origin, task.row_group, row, kept_rows(piece)))
             row += piece.n_read
     engine.finish_task(state)
     return state

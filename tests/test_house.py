@@ -34,7 +34,7 @@ LAYERS: dict[str, set[str]] = {
     "metrics": {"words", "errors", "expressions", "request", "states"},
     "engine": {"errors", "budget", "columns", "states", "metrics"},
     "plan": {"errors", "executors", "expressions", "request", "budget", "columns", "sources", "metrics", "engine"},
-    "scan": {"errors", "executors", "request", "budget", "sources", "states", "metrics", "engine", "plan"},
+    "scan": {"errors", "executors", "request", "budget", "columns", "sources", "states", "metrics", "engine", "plan"},
     "state_file": {"_version", "errors", "files", "request", "states", "metrics", "scan"},
     "merging": {"errors", "request", "states", "metrics", "scan", "state_file"},
     "report": {"_version", "errors", "states", "metrics", "plan", "scan"},

@@ -10,7 +10,8 @@ its decimal text, which Arrow parses with correct rounding. (Arrow's own cast fr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,9 @@ from fastloss.columns.base import (
 from fastloss.errors import DataError, SchemaError
 from fastloss_kernels.cpu.slices import make_find_integers
 
+if TYPE_CHECKING:
+    import polars as pl
+
 _EXACT_INTEGER = 2**53
 _EXACT_POWER_OF_TEN = 22
 # Finding which entries occur costs more than turning this many into keys.
@@ -48,17 +52,17 @@ class ArrowBatch:
     ----------
     record_batch : pyarrow.RecordBatch
         The rows. It stays in reach, for whoever keeps a column as the log has it.
-    kept : numpy.ndarray of int64, shape (n_rows,), optional
-        The position of each row among those that were read; left out, no row was left out.
+    held : polars.Series of booleans, shape (n_read,), optional
+        Which of the rows that were read these are; left out, no row was left out.
     n_read : int, optional
         How many were read.
     """
 
     def __init__(
-        self, record_batch: pa.RecordBatch, *, kept: IntegerArray | None = None, n_read: int | None = None
+        self, record_batch: pa.RecordBatch, *, held: pl.Series | None = None, n_read: int | None = None
     ) -> None:
         self.record_batch = record_batch
-        self.kept = kept
+        self._held = held
         self.n_read = int(record_batch.num_rows) if n_read is None else n_read
         self._numbers: dict[str, Numbers] = {}
         self._lists: dict[str, Lists] = {}
@@ -68,6 +72,12 @@ class ArrowBatch:
     def n_rows(self) -> int:
         """The number of rows."""
         return int(self.record_batch.num_rows)
+
+    @cached_property
+    def kept(self) -> IntegerArray | None:
+        """The position of each row among those that were read; None if no row was left out."""
+        # Few batches are asked: those in which a row is dropped.
+        return None if self._held is None else np.flatnonzero(self._held.fill_null(False).to_numpy())
 
     @property
     def list_columns(self) -> Sequence[str]:
@@ -99,12 +109,12 @@ class ArrowBatch:
     def slice(self, first: int, n_rows: int) -> ArrowBatch:
         """Return `n_rows` rows from the row `first` on, nothing of them converted yet."""
         some = self.record_batch.slice(first, n_rows)
-        if self.kept is None:
+        if self._held is None or self.kept is None:
             return ArrowBatch(some)
         start = int(self.kept[first - 1]) + 1 if first else 0
         stop = first + some.num_rows
         end = self.n_read if stop == self.n_rows else int(self.kept[stop - 1]) + 1
-        return ArrowBatch(some, kept=self.kept[first:stop] - start, n_read=end - start)
+        return ArrowBatch(some, held=self._held[start:end], n_read=end - start)
 
 
 def check_numeric_type(name: str, data_type: pa.DataType) -> None:

@@ -6,7 +6,7 @@ does not go through Arrow gives another class with the same members.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -162,3 +162,16 @@ class Batch(Protocol):
 
     def slice(self, first: int, n_rows: int) -> Batch:
         """Return `n_rows` rows from the row `first` on, and what was read with them since the row before."""
+
+
+def kept_rows(batch: Batch) -> Callable[[], IntegerArray] | None:
+    """Return what finds `Batch.kept` when it is asked for, which takes time; None if no row was left out."""
+    if batch.n_read == batch.n_rows:
+        return None
+
+    def find() -> IntegerArray:
+        kept = batch.kept
+        assert kept is not None
+        return kept
+
+    return find

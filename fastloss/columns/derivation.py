@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
 from fastloss.columns.arrow import ArrowBatch
-from fastloss.columns.base import Batch, IntegerArray
+from fastloss.columns.base import Batch
 from fastloss.columns.expressions import Expression, bind, bind_condition, is_positive
 from fastloss.errors import SchemaError, UsageError, nearest_names
 from fastloss.expressions import PolarsExpression, is_name
@@ -115,15 +114,13 @@ class Derivation:
             if not held.any():
                 break
         n_read = batch.n_rows
-        kept = None
-        if held is not None:
-            positions = held.arg_true()
-            if len(positions) < n_read:
-                kept = positions.to_numpy().astype(np.int64)
-                rows.keep_only(kept)
+        if held is None or held.sum() == n_read:
+            held = None
+        else:
+            rows.keep_only(held)
         arrays = rows.of(columns)
         some = pa.RecordBatch.from_arrays([arrays[name] for name in columns], names=list(columns))
-        return ArrowBatch(some, kept=kept, n_read=n_read)
+        return ArrowBatch(some, held=held, n_read=n_read)
 
 
 class _Rows:
@@ -132,28 +129,39 @@ class _Rows:
     def __init__(self, stored: pa.RecordBatch, derived: Mapping[str, Expression]) -> None:
         self._arrays = dict(zip(stored.schema.names, stored.columns, strict=True))
         self._derived = derived
-        self._kept: pa.Array | None = None
+        self._held: pl.Series | None = None
         self._filtered: set[str] = set()
 
     def of(self, names: Iterable[str]) -> dict[str, pa.Array]:
         """Return columns by name."""
         return {name: self._column(name) for name in names}
 
-    def keep_only(self, kept: IntegerArray) -> None:
-        """Leave out the rows that do not stand at these positions, of every column."""
-        self._kept = pa.array(kept)
+    def keep_only(self, held: pl.Series) -> None:
+        """Leave out the rows that are not marked, of every column."""
+        self._held = held
 
     def _column(self, name: str) -> pa.Array:
         if name not in self._arrays:
             self._arrays[name] = self._derived[name].evaluate(self.of(self._derived[name].columns))
-            if self._kept is not None:
+            if self._held is not None:
                 # What it was made of has only the rows that are kept.
                 self._filtered.add(name)
-        elif self._kept is not None and name not in self._filtered:
-            array = self._arrays[name]
-            if pa.types.is_string_view(array.type):
-                # Arrow has no take for string views.
-                array = array.cast(pa.large_string())
-            self._arrays[name] = array.take(self._kept)
+        elif self._held is not None and name not in self._filtered:
+            self._arrays[name] = _filtered(self._arrays[name], self._held)
             self._filtered.add(name)
         return self._arrays[name]
+
+
+def _filtered(array: pa.Array, held: pl.Series) -> pa.Array:
+    import polars as pl
+
+    if pa.types.is_dictionary(array.type):
+        return pa.DictionaryArray.from_arrays(_filtered(array.indices, held), array.dictionary)
+    if pa.types.is_floating(array.type) or pa.types.is_integer(array.type):
+        # Four times as fast as Arrow's filter.
+        some = pl.Series(array).filter(held).to_arrow(compat_level=pl.CompatLevel.oldest())
+        return some if some.type == array.type else some.cast(array.type)
+    if pa.types.is_string_view(array.type):
+        # Arrow has no filter for string views.
+        array = array.cast(pa.large_string())
+    return array.filter(held.to_arrow())

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -36,6 +37,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _OUTPUT = "__fastloss"
+_FEW_ENTRIES = 4
+_EVERY = {
+    "second": "1s",
+    "minute": "1m",
+    "hour": "1h",
+    "day": "1d",
+    "week": "1w",
+    "month": "1mo",
+    "quarter": "1q",
+    "year": "1y",
+}
 _NEEDS_MORE = (
     "it needs more than its row (an aggregate, a window, a shift, an order), and the log is read in batches; "
     "compute such a column when the log is written, or give a Polars lazy frame as the log"
@@ -122,20 +134,22 @@ class Expression:
         """
         arrays = [columns[name] for name in self.columns]
         if len(arrays) == 1 and pa.types.is_dictionary(arrays[0].type):
-            # Each distinct entry once, and null.
-            entries, codes = _entries_and_codes(arrays[0])
-            return _as_array(self._evaluate([entries])).take(codes)
+            codes = arrays[0].indices.cast(pa.int64())
+            if codes.null_count:
+                codes = pc.fill_null(codes, len(arrays[0].dictionary))
+            return _as_array(self._of_entries(arrays[0])).take(codes)
         return _as_array(self._evaluate(arrays))
 
     def holds(self, columns: Mapping[str, pa.Array]) -> pl.Series:
         """Return where a condition holds, as booleans or null; parameters and errors as of `evaluate`."""
-        import polars as pl
-
         arrays = [columns[name] for name in self.columns]
         if len(arrays) == 1 and pa.types.is_dictionary(arrays[0].type):
-            entries, codes = _entries_and_codes(arrays[0])
-            return pl.Series(self._evaluate([entries]).fill_null(False).to_numpy()[codes.to_numpy()])
+            return _rows_of_entries(self._of_entries(arrays[0]), arrays[0])
         return self._evaluate(arrays)
+
+    def _of_entries(self, column: pa.DictionaryArray) -> pl.Series:
+        """Return the value of each distinct entry, and of null."""
+        return self._evaluate([pa.concat_arrays([column.dictionary, pa.nulls(1, column.dictionary.type)])])
 
     def _evaluate(self, arrays: Sequence[pa.Array]) -> pl.Series:
         import polars as pl
@@ -168,9 +182,22 @@ def _as_array(values: pl.Series) -> pa.Array:
     return found.chunk(0) if found.num_chunks == 1 else found.combine_chunks()
 
 
-def _entries_and_codes(column: pa.DictionaryArray) -> tuple[pa.Array, pa.Array]:
-    entries = pa.concat_arrays([column.dictionary, pa.nulls(1, column.dictionary.type)])
-    return entries, pc.fill_null(column.indices.cast(pa.int64()), len(entries) - 1)
+def _rows_of_entries(held: pl.Series, column: pa.DictionaryArray) -> pl.Series:
+    """Return which rows of a dictionary column hold an entry that is true; the last of `held` says it of null."""
+    import polars as pl
+
+    *of_entries, of_null = held.fill_null(False).to_list()
+    codes = pl.Series(column.indices)
+    chosen = [code for code, is_held in enumerate(of_entries) if is_held]
+    if len(chosen) <= _FEW_ENTRIES:
+        # Comparing is vectorised, looking up is not.
+        rows = codes == chosen[0] if chosen else pl.repeat(False, len(codes), eager=True)
+        for code in chosen[1:]:
+            rows |= codes == code
+    else:
+        table = np.array([*of_entries, of_null])
+        rows = pl.Series(table[codes.fill_null(len(of_entries)).to_numpy()])
+    return rows.fill_null(of_null) if codes.null_count() else rows
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -259,7 +286,7 @@ def bind(given: str | PolarsExpression, schema: pa.Schema) -> Expression:
         query = _bound(text, lambda: frame.select(free.alias(_OUTPUT)))
     else:
         query = _bound(text, lambda: _query(frame, sql))
-        expression = _if_same(free, query, frame)
+        expression = _if_same(free, query, frame) or _truncation(sql, query, frame)
     if not _is_by_row(query, free, frame):
         raise refusal(text, _NEEDS_MORE)
     kind = query.collect_schema()[_OUTPUT]
@@ -369,6 +396,18 @@ def _if_same(free: pl.Expr | None, query: pl.LazyFrame, frame: pl.LazyFrame) -> 
             expression = _with_typed_texts(free, frame) if typed else free
             if frame.select(expression.alias(_OUTPUT)).explain(optimized=False) == meant:
                 return expression
+    return None
+
+
+def _truncation(sql: str, query: pl.LazyFrame, frame: pl.LazyFrame) -> pl.Expr | None:
+    """Return ``date_trunc('unit', expression)`` as an expression: Polars' SQL reads it with types alone."""
+    import polars as pl
+
+    found = re.fullmatch(r"\s*date_trunc\s*\(\s*'(\w+)'\s*,(.*)\)\s*", sql, re.IGNORECASE | re.DOTALL)
+    if found is None or (every := _EVERY.get(found[1].lower())) is None:
+        return None
+    with contextlib.suppress(Exception):
+        return _if_same(pl.sql_expr(found[2]).dt.truncate(every), query, frame)
     return None
 
 

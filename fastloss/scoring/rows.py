@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastloss.budget import Execution
 from fastloss.columns.arrow import ArrowBatch
-from fastloss.columns.base import Batch
+from fastloss.columns.base import Batch, kept_rows
 from fastloss.engine.batches import make_checks, split_batch
 from fastloss.engine.checks import refuse_bad_rows, saturation_error
 from fastloss.engine.device import DEVICES
@@ -74,7 +74,7 @@ class RowScorer:
         for whole in task.read():
             for batch in split_batch(self._evaluation, self._execution, whole):
                 assert isinstance(batch, ArrowBatch)
-                place = Place(task.origin, task.row_group, task.first_row + counts.ledger.n_read, batch.kept)
+                place = Place(task.origin, task.row_group, task.first_row + counts.ledger.n_read, kept_rows(batch))
                 yield ScoredBatch(batch.record_batch, self._score(batch, place, counts), place)
         refuse_bad_rows(self._evaluation, counts.ledger)
 

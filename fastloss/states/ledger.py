@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,22 +23,22 @@ class Place(NamedTuple):
         The row group; None for a stream.
     first_row : int
         The first row that was read; rows count from 0 in a row group, and in a stream from its beginning.
-    kept : numpy.ndarray of int64, or None
-        The position of each row from there on; None if no row was left out by a filter.
+    kept : callable, or None
+        Returns the position of each row from there on, int64 ``(n_rows,)``; None if no row was left out by a filter.
     """
 
     origin: str
     row_group: int | None
     first_row: int
-    kept: NDArray[np.int64] | None = None
+    kept: Callable[[], NDArray[np.int64]] | None = None
 
     def row(self, position: int) -> int:
         """Return where a row of the batch stands."""
-        return self.first_row + (position if self.kept is None else int(self.kept[position]))
+        return self.first_row + (position if self.kept is None else int(self.kept()[position]))
 
     def rows(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where rows of the batch stand."""
-        return self.first_row + (positions if self.kept is None else self.kept[positions])
+        return self.first_row + (positions if self.kept is None else self.kept()[positions])
 
 
 class Location(NamedTuple):
