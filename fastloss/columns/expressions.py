@@ -286,7 +286,7 @@ def bind(given: str | PolarsExpression, schema: pa.Schema) -> Expression:
         query = _bound(text, lambda: frame.select(free.alias(_OUTPUT)))
     else:
         query = _bound(text, lambda: _query(frame, sql))
-        expression = _if_same(free, query, frame) or _truncation(sql, query, frame)
+        expression = _truncation(sql, query, frame) if free is None else _if_same(free, query, frame)
     if not _is_by_row(query, free, frame):
         raise refusal(text, _NEEDS_MORE)
     kind = query.collect_schema()[_OUTPUT]
