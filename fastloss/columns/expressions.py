@@ -13,7 +13,7 @@ import zoneinfo
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -99,7 +99,7 @@ class Expression:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is made of the rest."""
-        return {name: value for name, value in self.__dict__.items() if name != "polars"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("polars", "_last")}
 
     def conjuncts(self) -> tuple[Expression, ...]:
         """Return the conditions that must all hold, where this is one of several joined by AND."""
@@ -149,7 +149,13 @@ class Expression:
 
     def _of_entries(self, column: pa.DictionaryArray) -> pl.Series:
         """Return the value of each distinct entry, and of null."""
-        return self._evaluate([pa.concat_arrays([column.dictionary, pa.nulls(1, column.dictionary.type)])])
+        # Row groups mostly have the same entries.
+        last = self.__dict__.get("_last")
+        if last is not None and column.dictionary.equals(last[0]):
+            return cast("pl.Series", last[1])
+        values = self._evaluate([pa.concat_arrays([column.dictionary, pa.nulls(1, column.dictionary.type)])])
+        self.__dict__["_last"] = column.dictionary, values
+        return values
 
     def _evaluate(self, arrays: Sequence[pa.Array]) -> pl.Series:
         import polars as pl
