@@ -155,6 +155,7 @@ class Result:
         self.asked = evaluation.asked()
         self.fingerprint = evaluation.fingerprint
         self.conventions = evaluation.said
+        self.key_types = {key: evaluation.types[key].name for key in evaluation.request.keys}
         self.groupings = list(groupings)
         self.values = Values(self.groupings)
         self._ledger = ledger
@@ -296,25 +297,32 @@ class Result:
         chosen.values = Values(chosen.groupings)
         return chosen
 
-    def to_arrow(self) -> pa.Table:
-        """Return the values as an Arrow table: a column for each slice key, null where a key is not part."""
+    def to_arrow(self, *, wide: bool = False) -> pa.Table:
+        """Return the values as an Arrow table.
+
+        Parameters
+        ----------
+        wide : bool
+            A row for each slice and model, and a column for each metric; otherwise a row for each value with its
+            evidence. Each slice key has a column in its own type, null where a key is not part.
+        """
         from fastloss.report.arrow import to_arrow
 
-        return to_arrow(self.groupings)
+        return to_arrow(self.groupings, self.key_types, wide=wide)
 
-    def to_polars(self) -> pl.DataFrame:
+    def to_polars(self, *, wide: bool = False) -> pl.DataFrame:
         """Return the values as a Polars frame, with the columns of `to_arrow`."""
         import polars as pl
 
-        frame = pl.from_arrow(self.to_arrow())
+        frame = pl.from_arrow(self.to_arrow(wide=wide))
         assert isinstance(frame, pl.DataFrame)
         return frame
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self, *, wide: bool = False) -> Any:
         """Return the values as a pandas frame, with the columns of `to_arrow`."""
         if importlib.util.find_spec("pandas") is None:
             raise UsageError("pandas is not installed, and to_pandas needs it; to_polars and to_arrow do without it.")
-        return self.to_arrow().to_pandas()
+        return self.to_arrow(wide=wide).to_pandas()
 
     def to_csv(self) -> str:
         """Return the values as CSV, with the columns of `to_arrow`."""

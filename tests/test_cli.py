@@ -264,6 +264,7 @@ def test_choices_of_slices_are_checked_before_the_log_is_read(
     monkeypatch.setattr(api, "run_plan", lambda *_: pytest.fail("the log was read"))
     assert "sorted by hinge" in fails("eval", log, *BASE, "--sort", "hinge")
     assert "--slices is -1" in fails("eval", log, *BASE, "--slices", "-1")
+    assert "the format is json" in fails("eval", log, *BASE, "--wide", "--format", "json")
     assert "--slices" in fails("eval", log, *BASE, "--slices", "some")
 
 

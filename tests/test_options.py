@@ -35,7 +35,7 @@ from fastloss.sources.parquet.decoders import DECODERS
 # What a call of Python has and a command line has not.
 API_ALONE = {"log", "out", "predictions", "batch_rows", "device", "states", "progress"}
 # What a command does with a result; and the progress bar is another thing than a callable.
-COMMAND_LINE_ALONE = {"format", "output", "slices", "sort", "min_rows", "fail_if", "max_dropped", "progress"}
+COMMAND_LINE_ALONE = {"format", "output", "slices", "sort", "min_rows", "wide", "fail_if", "max_dropped", "progress"}
 # What a command line calls otherwise.
 NAMES = {"metric": "metrics", "storage_option": "storage_options"}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
 import io
 import json
 import math
@@ -215,3 +217,54 @@ def test_formats_are_known_by_their_endings() -> None:
         format_of(None, ".xlsx")
     with pytest.raises(fl.UsageError, match=r"--format is json, and --output ends in \.csv, as csv does"):
         format_of("json", ".csv")
+
+
+def test_a_wide_table_has_a_column_for_each_metric() -> None:
+    frame = pl.DataFrame(
+        {
+            "y": [1.0, 0.0, 1.0, 0.0, 1.0],
+            "a": [0.5, -1.0, 2.0, None, 1.0],
+            "b": [0.1, -0.2, 0.3, 0.4, -3.0],
+            "day": [dt.date(2026, 3, 1), dt.date(2026, 3, 2), None, dt.date(2026, 3, 1), dt.date(2026, 3, 2)],
+            "k": [1, 2, 1, 2, 1],
+        }
+    )
+    metrics = ["log_loss", "normalized_entropy", "ctr"]
+    result = fl.evaluate(frame, label="y", logit={"a": "a", "b": "b"}, metrics=metrics, by=["day", ("k", "day")])
+    wide, long = result.to_arrow(wide=True), result.to_arrow()
+    assert wide.column_names == ["model", "slice", "slice.day", "slice.k", "n", "weight", *metrics]
+    assert wide.num_rows * len(metrics) == long.num_rows
+    assert wide.schema.field("slice.day").type == long.schema.field("slice.day").type == pa.date32()
+    names = ("slice", "model", "slice.day", "slice.k")
+    values = {(row["metric"], *(row[name] for name in names)): row for row in long.to_pylist()}
+    for row in wide.to_pylist():
+        for metric in metrics:
+            found = values[metric, *(row[name] for name in names)]
+            assert (row[metric], row["n"], row["weight"]) == (found["value"], found["n"], found["weight"])
+    # A slice of one class has no normalized entropy.
+    for metric in metrics:
+        assert wide.column(metric).null_count == sum(v.value is None for v in result.values if v.metric == metric)
+    assert result.to_polars(wide=True).height == wide.num_rows
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pa.array([0, 86_400 * 365, None], pa.timestamp("s")),
+        pa.array([1, 1_700_000_000_123_456, None], pa.timestamp("us", "Europe/Berlin")),
+        pa.array([1, 1_700_000_000_123_456_789, None], pa.timestamp("ns", "UTC")),
+        pa.array([decimal.Decimal("1.50"), decimal.Decimal("-3.25"), None], pa.decimal128(9, 2)),
+        pa.array([0, 20_000, None], pa.date32()),
+        pa.array(["b", "a", None]),
+        pa.array([3, 2**63 - 1, None]),
+        pa.array([True, False, None]),
+    ],
+    ids=lambda keys: str(keys.type),
+)
+def test_keys_come_out_as_they_went_in(keys: pa.Array) -> None:
+    table = pa.table({"y": [1.0, 0.0, 1.0], "p": [0.5, 0.25, 0.75], "k": keys})
+    found = fl.evaluate(table, label="y", prob="p", metrics="log_loss", by="k").to_arrow().column("slice.k")
+    assert found.type == keys.type
+    # (As texts, since Python has no nanoseconds.)
+    expected = keys.cast(pa.string()) if pa.types.is_timestamp(keys.type) else keys
+    assert set(found.slice(1).cast(expected.type).to_pylist()) == set(expected.to_pylist())

@@ -296,6 +296,9 @@ class ResultOptions:
         keys.
     min_rows
         Leave out slices of fewer rows.
+    wide
+        In arrow, parquet and csv: a row for each slice and model, and a column for each metric. Left out: a row for
+        each value, with all that is known of it.
     fail_if
         Exit with status 1 if this holds, or if a value is null: "log_loss > 0.5" for the total of any model;
         "a: log_loss > 0.5" or "b.log_loss > a.log_loss" for models a and b; "country=DE: n < 1000" for a slice, and
@@ -313,6 +316,7 @@ class ResultOptions:
     slices: Annotated[int | Literal["all"] | None, _Output] = None
     sort: Annotated[str | None, _Output] = None
     min_rows: Annotated[int, _Output] = 0
+    wide: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
     fail_if: Annotated[list[str] | None, _Output] = None
     max_dropped: Annotated[str | None, _Output] = None
     state: Annotated[Path | None, _Output] = None

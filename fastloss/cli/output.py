@@ -137,8 +137,11 @@ def choose_target(options: ResultOptions, log: Sequence[str], reading: ReadingOp
         raise UsageError(f"--format {format.name} is binary and stdout is a terminal; add -o FILE, or a pipe.")
     if isinstance(options.slices, int) and options.slices < 0:
         raise UsageError(f"--slices is {options.slices}; allowed: a whole number from 0, or all.")
+    if options.wide and not format.is_table:
+        raise UsageError(f"--wide is given, and the format is {format.name}; it is for arrow, parquet and csv.")
     slices = DEFAULT_SLICES if options.slices is None and format.is_read and output is None else options.slices
-    return Target(output, format, View(None if slices == "all" else slices, options.sort, options.min_rows))
+    view = View(None if slices == "all" else slices, options.sort, options.min_rows, options.wide)
+    return Target(output, format, view)
 
 
 def check_output(

@@ -1,25 +1,39 @@
-"""A result as an Arrow table: one row for each slice, metric and model."""
+"""A result as an Arrow table: one row for each slice, metric and model, or a column for each metric."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fastloss.metrics.evaluate import GroupingValues
+from fastloss.metrics.evaluate import GroupingValues, ModelValues
 from fastloss.report.view import Reported, View, selected
 from fastloss.states.slices import KeyColumn, Texts
 
 
-def to_arrow(groupings: Sequence[GroupingValues]) -> pa.Table:
+def to_arrow(
+    groupings: Sequence[GroupingValues], key_types: Mapping[str, str] | None = None, *, wide: bool = False
+) -> pa.Table:
     """Return the values of all groupings: a column for each slice key, null where a key is not part.
 
-    Rows stand by grouping, slice, metric and model.
+    Parameters
+    ----------
+    groupings : sequence of GroupingValues
+        The values.
+    key_types : mapping of str to str, optional
+        The Arrow type of each key's column in the log: dates, times and decimals are given in it.
+    wide : bool
+        A row for each slice and model, and a column for each metric; otherwise a row for each value with its evidence.
+
+    Returns
+    -------
+    pyarrow.Table
+        Rows stand by grouping, slice, metric and model.
     """
-    evidence = _evidence_types(groupings)
     keys = list(dict.fromkeys(key for grouping in groupings for key in grouping.keys))
     parts: dict[str, list[pa.Array]] = {}
 
@@ -27,37 +41,95 @@ def to_arrow(groupings: Sequence[GroupingValues]) -> pa.Table:
         parts.setdefault(name, []).append(array)
 
     for grouping in groupings:
-        n_columns = len(grouping.columns)
-        n_values = grouping.n_slices * n_columns
-        add("metric", _repeated([column.metric for column in grouping.columns], grouping.n_slices))
-        add("model", _repeated([column.model for column in grouping.columns], grouping.n_slices))
-        add("slice", pa.repeat(" × ".join(grouping.keys), n_values))
-        for key in keys:
-            if key in grouping.keys:
-                column_of = grouping.key_columns[grouping.keys.index(key)]
-                add(f"slice.{key}", _keys(column_of, np.repeat(grouping.order, n_columns)))
-            else:
-                add(f"slice.{key}", pa.nulls(n_values))
-        value = _interleaved(grouping, [column.values.value for column in grouping.columns])
-        undefined = _interleaved(grouping, [column.values.undefined for column in grouping.columns])
-        add("value", pa.array(value, pa.float64(), mask=undefined, from_pandas=False))
-        add("reason", _reasons(grouping))
-        add("n", pa.array(_interleaved(grouping, [column.n for column in grouping.columns])))
-        weight = _interleaved(grouping, [column.weight for column in grouping.columns])
-        add("weight", pa.array(weight, pa.float64(), from_pandas=False))
-        for name, kind in evidence.items():
-            add(name, _evidence(grouping, name, kind))
+        columns = _rows_by_model(grouping) if wide else _rows_by_value(grouping, _evidence_types(groupings))
+        n_rows = len(columns["model"])
+        for name, array in columns.items():
+            add(name, array)
+            if name != "model":
+                continue
+            add("slice", pa.repeat(" × ".join(grouping.keys), n_rows))
+            for key in keys:
+                if key in grouping.keys:
+                    column_of = grouping.key_columns[grouping.keys.index(key)]
+                    positions = np.repeat(grouping.order, n_rows // max(1, grouping.n_slices))
+                    add(f"slice.{key}", _typed(_keys(column_of, positions), (key_types or {}).get(key, "")))
+                else:
+                    add(f"slice.{key}", pa.nulls(n_rows))
     return pa.table({name: _joined(arrays) for name, arrays in parts.items()})
+
+
+def table_of(result: Reported, view: View) -> pa.Table:
+    """Return the Arrow table of a view."""
+    return to_arrow(selected(result, view).groupings, result.key_types, wide=view.wide)
 
 
 def write(result: Reported, view: View, *, as_file: bool) -> bytes:
     """Return an Arrow IPC file, or for a pipe an Arrow IPC stream."""
-    table = to_arrow(selected(result, view).groupings)
+    table = table_of(result, view)
     sink = pa.BufferOutputStream()
     with (pa.ipc.new_file if as_file else pa.ipc.new_stream)(sink, table.schema) as writer:
         writer.write_table(table)
     content: bytes = sink.getvalue().to_pybytes()
     return content
+
+
+def _rows_by_value(grouping: GroupingValues, evidence: Mapping[str, pa.DataType]) -> dict[str, pa.Array]:
+    """Return a row for each slice, metric and model, without the keys."""
+    found = {
+        "metric": _repeated([column.metric for column in grouping.columns], grouping.n_slices),
+        "model": _repeated([column.model for column in grouping.columns], grouping.n_slices),
+        "value": _values(grouping, grouping.columns),
+        "reason": _reasons(grouping),
+        "n": pa.array(_interleaved(grouping, [column.n for column in grouping.columns])),
+        "weight": pa.array(_interleaved(grouping, [column.weight for column in grouping.columns]), pa.float64()),
+    }
+    return found | {name: _evidence(grouping, name, kind) for name, kind in evidence.items()}
+
+
+def _rows_by_model(grouping: GroupingValues) -> dict[str, pa.Array]:
+    """Return a row for each slice and model, without the keys; a model uses a row if one of its metrics does."""
+    by_model: dict[str, list[ModelValues]] = {}
+    for column in grouping.columns:
+        by_model.setdefault(column.model, []).append(column)
+    n = [np.max([column.n for column in columns], axis=0) for columns in by_model.values()]
+    weight = [np.max([column.weight for column in columns], axis=0) for columns in by_model.values()]
+    found = {
+        "model": _repeated(list(by_model), grouping.n_slices),
+        "n": pa.array(_interleaved(grouping, n)),
+        "weight": pa.array(_interleaved(grouping, weight), pa.float64()),
+    }
+    for metric in dict.fromkeys(column.metric for column in grouping.columns):
+        found[metric] = _values(grouping, [column for column in grouping.columns if column.metric == metric])
+    return found
+
+
+def _values(grouping: GroupingValues, columns: Sequence[ModelValues]) -> pa.Array:
+    value = _interleaved(grouping, [column.values.value for column in columns])
+    undefined = _interleaved(grouping, [column.values.undefined for column in columns])
+    return pa.array(value, pa.float64(), mask=undefined, from_pandas=False)
+
+
+def _typed(keys: pa.Array, name: str) -> pa.Array:
+    """Return texts of dates, times and decimals as what they are; others, and those that do not fit, as they stand."""
+    kind = _type_called(name)
+    if kind is None or not pa.types.is_string(keys.type):
+        return keys
+    try:
+        if pa.types.is_timestamp(kind) and kind.tz is not None:
+            return keys.cast(pa.timestamp(kind.unit, "UTC")).cast(kind)
+        return keys.cast(kind)
+    except pa.ArrowException:
+        return keys
+
+
+def _type_called(name: str) -> pa.DataType | None:
+    if name.startswith("date"):
+        return pa.date32()
+    if found := re.fullmatch(r"timestamp\[(\w+)(?:, tz=(.+))?\]", name):
+        return pa.timestamp(found[1], found[2])
+    if found := re.fullmatch(r"decimal\d+\((\d+), (-?\d+)\)", name):
+        return (pa.decimal128 if int(found[1]) <= 38 else pa.decimal256)(int(found[1]), int(found[2]))
+    return None
 
 
 def _keys(column: KeyColumn, positions: NDArray[np.int64]) -> pa.Array:

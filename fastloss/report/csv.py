@@ -8,12 +8,12 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.csv
 
-from fastloss.report.arrow import to_arrow
-from fastloss.report.view import Reported, View, selected
+from fastloss.report.arrow import table_of
+from fastloss.report.view import Reported, View
 
 
 def write(result: Reported, view: View, *, as_file: bool) -> str:
-    """Return a line of names, and one for each slice, metric and model."""
+    """Return a line of names, and one for each row of the Arrow table."""
     sink = pa.BufferOutputStream()
-    pa.csv.write_csv(to_arrow(selected(result, view).groupings), sink)
+    pa.csv.write_csv(table_of(result, view), sink)
     return str(sink.getvalue().to_pybytes().decode()).removesuffix("\n")

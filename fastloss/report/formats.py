@@ -33,6 +33,8 @@ class Format:
         Whether it is no text.
     is_read : bool
         Whether a person reads it: then a terminal does not get thousands of slices unasked.
+    is_table : bool
+        Whether it has the columns of the result's Arrow table, of which there are two kinds.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Format:
     endings: tuple[str, ...]
     is_binary: bool = False
     is_read: bool = False
+    is_table: bool = False
 
     def write(self, result: Reported, view: View, *, as_file: bool) -> str | bytes:
         """Return a result in this format, for a file or for a pipe."""
@@ -51,9 +54,9 @@ FORMATS: Mapping[str, Format] = {
     for known in (
         Format("table", "fastloss.report.table", (".txt",), is_read=True),
         Format("json", "fastloss.report.json", (".json",)),
-        Format("arrow", "fastloss.report.arrow", (".arrow",), is_binary=True),
-        Format("parquet", "fastloss.report.parquet", (".parquet",), is_binary=True),
-        Format("csv", "fastloss.report.csv", (".csv",)),
+        Format("arrow", "fastloss.report.arrow", (".arrow",), is_binary=True, is_table=True),
+        Format("parquet", "fastloss.report.parquet", (".parquet",), is_binary=True, is_table=True),
+        Format("csv", "fastloss.report.csv", (".csv",), is_table=True),
         Format("markdown", "fastloss.report.markdown", (".md",), is_read=True),
     )
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastloss.report.arrow import to_arrow
-from fastloss.report.view import Reported, View, selected
+from fastloss.report.arrow import table_of
+from fastloss.report.view import Reported, View
 
 
 def write(result: Reported, view: View, *, as_file: bool) -> bytes:
     """Return the content of the file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(to_arrow(selected(result, view).groupings), sink, compression="zstd")
+    pq.write_table(table_of(result, view), sink, compression="zstd")
     content: bytes = sink.getvalue().to_pybytes()
     return content

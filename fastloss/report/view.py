@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,11 +22,14 @@ class View:
         The metric that slices are ordered by, the largest value of the first model first, or "n"; None for their keys.
     min_rows : int
         Slices of fewer rows are left out.
+    wide : bool
+        Where the format is a table of data: a column for each metric, instead of a row for each value.
     """
 
     slices: int | None = None
     sort: str | None = None
     min_rows: int = 0
+    wide: bool = False
 
 
 class Reported(Protocol):
@@ -35,6 +38,10 @@ class Reported(Protocol):
     @property
     def groupings(self) -> Sequence[GroupingValues]:
         """The values of the total, and of each grouping's slices."""
+
+    @property
+    def key_types(self) -> Mapping[str, str]:
+        """The Arrow type of each slice key's column in the log."""
 
     def shown(self, slices: int | None, *, sort: str | None, min_rows: int) -> dict[str, Any]:
         """Return what a person reads, as plain values."""
