@@ -197,7 +197,7 @@ def _rows_of_entries(held: pl.Series, column: pa.DictionaryArray) -> pl.Series:
     chosen = [code for code, is_held in enumerate(of_entries) if is_held]
     if len(chosen) <= _FEW_ENTRIES:
         # Comparing is vectorised, looking up is not.
-        rows = codes == chosen[0] if chosen else pl.repeat(False, len(codes), eager=True)
+        rows = codes == (chosen[0] if chosen else -1)
         for code in chosen[1:]:
             rows |= codes == code
     else:
