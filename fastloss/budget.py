@@ -19,6 +19,9 @@ DEFAULT_RETRY_SECONDS = 60.0
 _LARGEST_BATCH_ROWS = 262_144
 _SMALLEST_BATCH_ROWS = 4_096
 _SMALLEST_TASK_BYTES = 4 << 20
+_LARGEST_JOINED_BYTES = 16 << 20
+# So many tasks for each thread keep all of them at work until the end.
+_TASKS_A_THREAD = 4
 # What the process takes beside columns, buffers and states: the compiler, compiled kernels, the allocators' slack.
 _FIXED_BYTES = 160 << 20
 # Numbers that a thread holds for each row of a batch beside its columns: terms, slice numbers, their order, copies.
@@ -138,8 +141,21 @@ class Execution:
     @property
     def task_bytes(self) -> int:
         """Decoded bytes that a task may hold at once."""
+        return max(_SMALLEST_TASK_BYTES, self._thread_room)
+
+    @property
+    def joined_bytes(self) -> int:
+        """Decoded bytes that a task may hold at once which is joined of small ones."""
+        return max(0, min(_LARGEST_JOINED_BYTES, self._thread_room))
+
+    @property
+    def _thread_room(self) -> int:
         room = self.memory_bytes - _FIXED_BYTES - self.slices_bytes
-        return max(_SMALLEST_TASK_BYTES, (room - self.buffer_bytes - self.states_bytes) // self.threads)
+        return (room - self.buffer_bytes - self.states_bytes) // self.threads
+
+    def joined_rows(self, n_rows: int | None) -> int:
+        """Return how many rows small tasks are joined to, in a log of so many; 0 where that is not known."""
+        return 0 if n_rows is None else min(self.batch_rows, n_rows // (_TASKS_A_THREAD * self.threads))
 
     @property
     def longest_list(self) -> int:

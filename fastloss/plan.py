@@ -59,13 +59,23 @@ class Plan:
 
     @property
     def read_options(self) -> ReadOptions:
-        """The options that the source needs."""
+        """The options that the source needs; no tasks are joined."""
         return _read_options(self.execution)
+
+    @property
+    def joining_options(self) -> ReadOptions:
+        """The options for tasks of which it matters to nobody how many files they read."""
+        execution = self.execution
+        rows = execution.joined_rows(self.summary.rows)
+        return dataclasses.replace(self.read_options, join_rows=rows, join_bytes=execution.joined_bytes)
 
     @property
     def memory_bound(self) -> int:
         """Upper bound of the memory that the scan takes beyond the imported libraries, bytes."""
-        return self.execution.memory_bound(self.summary.largest_task_bytes)
+        largest = self.summary.largest_task_bytes
+        if largest is not None and self.summary.row_groups > 1:
+            largest = max(largest, self.execution.joined_bytes)
+        return self.execution.memory_bound(largest)
 
     @property
     def fingerprint(self) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fastloss.budget import Execution
 from fastloss.columns.base import kept_rows
 from fastloss.engine.engine import Engine
-from fastloss.errors import ReadError, UsageError
+from fastloss.errors import FastlossError, ReadError, UsageError
 from fastloss.executors import EXECUTORS
 from fastloss.metrics.evaluate import refining_specs
 from fastloss.metrics.resolve import Evaluation, resolve
@@ -23,7 +23,7 @@ from fastloss.request import ColumnType, Request
 from fastloss.sources.base import Task
 from fastloss.states.base import StateSpec
 from fastloss.states.evaluation import EvaluationState
-from fastloss.states.ledger import Place
+from fastloss.states.ledger import Parts, Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,12 +77,21 @@ def evaluate_task(engine: Engine, task: Task) -> EvaluationState:
     """
     state = engine.identity()
     row = task.first_row
+    names = [(part.origin, part.row_group) for part in task.parts]
+    parts = Parts.of(names, [part.n_rows or 0 for part in task.parts]) if names else None
     for batch in task.read():
         for piece in engine.split_batch(batch):
-            engine.update(state, piece, Place(task.origin, task.row_group, row, kept_rows(piece)))
+            engine.update(state, piece, Place(task.origin, task.row_group, row, kept_rows(piece), parts))
             row += piece.n_read
     engine.finish_task(state)
     return state
+
+
+class Evaluated(NamedTuple):
+    """The state of a task, and what of it was left out."""
+
+    state: EvaluationState
+    skipped: tuple[SkippedTask, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,14 +136,38 @@ class TaskWork:
                 self._made["engine"] = self._engine_of(resolve(self.request, self.types))
             return self._made["engine"]
 
-    def __call__(self, task: Task) -> EvaluationState | SkippedTask:
-        """Evaluate a task, or say why it was left out."""
-        try:
-            return evaluate_task(self.engine, task)
-        except ReadError as error:
-            if self.execution.on_bad_file == "raise":
+    def __call__(self, task: Task) -> Evaluated:
+        """Evaluate a task, and say what of it was left out, and why."""
+        engine = self.engine
+        error_of_all: UsageError | None = None
+        if task.parts:
+            try:
+                return Evaluated(evaluate_task(engine, task))
+            except UsageError as error:
+                error_of_all = error
+            except FastlossError:
+                # One by one, they tell which of them is bad, and the others count.
+                pass
+        state: EvaluationState | None = None
+        skipped: list[SkippedTask] = []
+        for part in task.parts or (task,):
+            try:
+                found = evaluate_task(engine, part)
+            except ReadError as error:
+                if self.execution.on_bad_file == "raise":
+                    raise
+                skipped.append(SkippedTask(part.origin, part.row_group, part.n_rows, str(error)))
+            except UsageError:
+                # What all of them need is too much for each that comes after.
+                if error_of_all is not None:
+                    raise error_of_all from None
                 raise
-            return SkippedTask(task.origin, task.row_group, task.n_rows, str(error))
+            else:
+                if state is None:
+                    state = found
+                else:
+                    state.merge(found)
+        return Evaluated(state or engine.identity(), tuple(skipped))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave out the engine, which every process makes for itself."""
@@ -185,20 +218,18 @@ def _run_pass(plan: Plan, report: Callable[[Progress], None] | None, further: Se
     result.skipped += [SkippedTask(file, None, None, cause) for file, cause in summary.skipped]
     done_bytes = 0
 
-    def merge(task: Task, found: EvaluationState | SkippedTask) -> None:
+    def merge(task: Task, found: Evaluated) -> None:
         nonlocal done_bytes
         done_bytes += task.stored_bytes
-        if isinstance(found, SkippedTask):
-            result.skipped.append(found)
-            return
-        result.state.merge(found)
+        result.skipped += found.skipped
+        result.state.merge(found.state)
         work.engine.check_merged(result.state)
         if report is not None:
             report(Progress(result.state.ledger.n_read, summary.rows, done_bytes, summary.stored_bytes))
 
     with suggesting_to_skip(execution.on_bad_file):
         EXECUTORS[execution.executor](execution.threads).fold(
-            plan.source.tasks(plan.columns, plan.read_options), work, merge
+            plan.source.tasks(plan.columns, plan.joining_options), work, merge
         )
     result.state.normalize()
     result.skipped.sort(key=str)

@@ -197,7 +197,7 @@ def _describe(evaluation: Evaluation, cause: Cause, place: Location) -> str:
 
 def saturation_error(place: Place, row: int, model: ModelFacts, loss: str, found: str) -> DataError:
     """Return the error of a saturated row of the batch at `place`, where the request forbids such rows."""
-    where = Location(place.origin, place.row_group, place.row(row), None).describe()
+    where = place.location(row).describe()
     # An infinite logit is never clipped.
     choices = "'exact'" if model.space == "logit" else "'clip' or 'exact'"
     return DataError(

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fastloss.columns.base import Lists, NumberArray
 from fastloss.states.causes import Cause
-from fastloss.states.ledger import Ledger, Location, Place
+from fastloss.states.ledger import Ledger, Place
 
 Mask = NDArray[np.bool_]
 
@@ -45,10 +45,9 @@ class Selection:
         count = int(np.count_nonzero(unwanted))
         if count == 0:
             return
-        row = int(unwanted.argmax())
+        row = self._place.first(unwanted)
         found = None if values is None else float(values[row])
-        place = self._place
-        self._ledger.drop(cause, count, Location(place.origin, place.row_group, place.row(row), found))
+        self._ledger.drop(cause, count, self._place.location(row, found))
 
     def drop_elements(self, unwanted: Mask, cause: Cause, lists: Lists) -> None:
         """Drop the rows whose list holds a marked element."""

@@ -28,6 +28,8 @@ class ReadOptions:
         Verify the checksum of each Parquet page that carries one (pyarrow only).
     batch_rows : int
         Largest number of rows in one batch.
+    join_rows, join_bytes : int
+        Neighbouring tasks of files may be joined to one of so many rows, which holds so many bytes; 0: none are.
     task_bytes : int
         Decoded bytes that one task may hold at once; a larger row group is read in pieces.
     skip_bad_files : bool
@@ -45,6 +47,8 @@ class ReadOptions:
     reader: str = "pyarrow"
     verify_checksums: bool = False
     batch_rows: int = 65_536
+    join_rows: int = 0
+    join_bytes: int = 0
     task_bytes: int = 128 << 20
     skip_bad_files: bool = False
     pruning: Pruning | None = None
@@ -62,7 +66,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Task:
-    """One row group of one file, or one batch of a stream; it is read whole or not at all.
+    """One row group of one file, or one batch of a stream, or several small ones; it is read whole or not at all.
 
     Attributes
     ----------
@@ -84,6 +88,9 @@ class Task:
         Returns an iterator over batches that hold exactly the selected columns. The iterator raises ReadError if a
         batch cannot be read or, at its end, if the rows are not those promised. A task of a file can be pickled, and
         read in another process; pickling one of a stream or of a frame is a UsageError.
+    parts : tuple of Task
+        The tasks that are joined to this one, in their order; it is named as the first of them, and its rows count
+        through all of them. Empty if it is none but itself.
     """
 
     index: int
@@ -94,6 +101,7 @@ class Task:
     stored_bytes: int
     decoded_bytes: int
     read: Callable[[], Iterator[Batch]]
+    parts: tuple[Task, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,11 @@ class DerivedSource:
         """Return the log's tasks; a batch has the rows that the filter keeps. Raises as the log's own source does."""
         names = tuple(columns)
         for task in self._source.tasks(self._derivation.stored(names), self.pruned(options)):
-            read = functools.partial(_read, task.read, task.origin, task.row_group, self._derivation, names)
-            yield dataclasses.replace(task, read=read)
+            yield self._derived(task, names)
+
+    def _derived(self, task: Task, columns: tuple[str, ...]) -> Task:
+        read = functools.partial(_read, task.read, task.origin, task.row_group, self._derivation, columns)
+        return dataclasses.replace(task, read=read, parts=tuple(self._derived(part, columns) for part in task.parts))
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what is known of the columns that these are made of."""

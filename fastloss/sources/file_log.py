@@ -22,6 +22,7 @@ from fastloss.files import Stamp
 from fastloss.sources.arrow_stream import narrowed, take_columns
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
 from fastloss.sources.file_formats import Format
+from fastloss.sources.joining import joined
 from fastloss.sources.listing import LogFile
 from fastloss.sources.parquet.footers import Content, changed, content_of, reading, stamp_of
 from fastloss.sources.parquet.partitions import key_column, key_types
@@ -194,7 +195,8 @@ class FileLog:
             If a file cannot be opened, and bad files are not skipped.
         """
         names = tuple(columns)
-        return self._tasks(self._plan(names, options.pruning), names, options)
+        tasks = self._tasks(self._plan(names, options.pruning), names, options)
+        return joined(tasks, options) if all(file.is_local for file in self._files) else tasks
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what the files tell of these columns; raises as ``tasks`` does."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,6 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastloss.states.causes import BAD_CAUSES, Cause
+
+
+class Parts(NamedTuple):
+    """Row groups that are read one after the other, as if they were one.
+
+    Attributes
+    ----------
+    names : tuple of (str, int or None)
+        File and row group of each.
+    firsts : numpy.ndarray of int64
+        Where the rows of each begin.
+    ranks : numpy.ndarray of int64
+        The position of each among all of them, sorted by file and row group.
+    """
+
+    names: tuple[tuple[str, int | None], ...]
+    firsts: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, names: Sequence[tuple[str, int | None]], n_rows: Sequence[int]) -> Parts:
+        """Return the parts of these names, which have so many rows each."""
+        ranks = np.empty(len(names), dtype=np.int64)
+        ranks[sorted(range(len(names)), key=lambda part: _order(*names[part]))] = np.arange(len(names))
+        return cls(tuple(names), np.cumsum([0, *n_rows[:-1]], dtype=np.int64), ranks)
 
 
 class Place(NamedTuple):
@@ -25,20 +51,36 @@ class Place(NamedTuple):
         The first row that was read; rows count from 0 in a row group, and in a stream from its beginning.
     kept : callable, or None
         Returns the position of each row from there on, int64 ``(n_rows,)``; None if no row was left out by a filter.
+    parts : Parts, optional
+        The row groups that rows count through, where several were joined; `origin` and `row_group` are the first.
     """
 
     origin: str
     row_group: int | None
     first_row: int
     kept: Callable[[], NDArray[np.int64]] | None = None
-
-    def row(self, position: int) -> int:
-        """Return where a row of the batch stands."""
-        return self.first_row + (position if self.kept is None else int(self.kept()[position]))
+    parts: Parts | None = None
 
     def rows(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where rows of the batch stand."""
         return self.first_row + (positions if self.kept is None else self.kept()[positions])
+
+    def location(self, position: int, value: float | None = None) -> Location:
+        """Return the file, the row group and the row of a row of the batch, with the number found there."""
+        row = self.first_row + (position if self.kept is None else int(self.kept()[position]))
+        if self.parts is None:
+            return Location(self.origin, self.row_group, row, value)
+        # Of several that begin at one row, all but the last are empty.
+        part = bisect_right(self.parts.firsts, row) - 1
+        return Location(*self.parts.names[part], row - int(self.parts.firsts[part]), value)
+
+    def first(self, marked: NDArray[np.bool_]) -> int:
+        """Return the position of the marked row that is first by file, row group and row; at least one is marked."""
+        if self.parts is None:
+            return int(marked.argmax())
+        positions = np.flatnonzero(marked)
+        part = np.searchsorted(self.parts.firsts, self.rows(positions), side="right") - 1
+        return int(positions[self.parts.ranks[part].argmin()])
 
 
 class Location(NamedTuple):
@@ -53,12 +95,16 @@ class Location(NamedTuple):
     def order(self) -> tuple[str, int, int, bool, float]:
         """The key that locations are sorted by: two streams may have one name, and differ in the number alone."""
         number = 0.0 if self.value is None or self.value != self.value else self.value
-        return self.origin, -1 if self.row_group is None else self.row_group, self.row, self.value is None, number
+        return *_order(self.origin, self.row_group), self.row, self.value is None, number
 
     def describe(self) -> str:
         """Say the place in words."""
         part = "" if self.row_group is None else f", row group {self.row_group}"
         return f"{self.origin}{part}, row {self.row}"
+
+
+def _order(origin: str, row_group: int | None) -> tuple[str, int]:
+    return origin, -1 if row_group is None else row_group
 
 
 @dataclass

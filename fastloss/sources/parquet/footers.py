@@ -119,6 +119,7 @@ class _FooterCache:
 
     def __init__(self) -> None:
         self._footers: OrderedDict[object, pq.FileMetaData] = OrderedDict()
+        self._n_bytes = 0
         self._lock = threading.Lock()
 
     def get(self, identity: object) -> pq.FileMetaData | None:
@@ -129,12 +130,13 @@ class _FooterCache:
 
     def put(self, identity: object, footer: pq.FileMetaData) -> None:
         with self._lock:
+            if identity not in self._footers:
+                self._n_bytes += footer.serialized_size
             self._footers[identity] = footer
             while len(self._footers) > 1 and (
-                len(self._footers) > _KEPT_FOOTERS
-                or sum(kept.serialized_size for kept in self._footers.values()) > _KEPT_FOOTER_BYTES
+                len(self._footers) > _KEPT_FOOTERS or self._n_bytes > _KEPT_FOOTER_BYTES
             ):
-                self._footers.popitem(last=False)
+                self._n_bytes -= self._footers.popitem(last=False)[1].serialized_size
 
 
 # Of this process: a task opens its file wherever it is sent.
@@ -209,7 +211,12 @@ def changed(file: LogFile) -> ReadError:
 
 def content_of(file: LogFile, handle: pa.NativeFile | StoreFile | None = None) -> Content:
     """Return what tells whether a file has changed; of a file in a store that is open, what its store says of it."""
-    return handle.content if isinstance(handle, StoreFile) else stamp(file).content
+    if isinstance(handle, StoreFile):
+        return handle.content
+    if file.is_local:
+        status = os.stat(file.path)
+        return status.st_size, status.st_mtime_ns
+    return stamp(file).content
 
 
 def stamp_of(file: LogFile, content: Content) -> Stamp:

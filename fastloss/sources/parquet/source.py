@@ -17,6 +17,7 @@ from fastloss.errors import ReadError, UsageError
 from fastloss.executors import ThreadExecutor
 from fastloss.files import Stamp
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
+from fastloss.sources.joining import joined
 from fastloss.sources.listing import LogFile
 from fastloss.sources.parquet.decoders import decoder_of
 from fastloss.sources.parquet.footers import (
@@ -82,6 +83,7 @@ class ParquetSource:
     ) -> None:
         self._options = options
         self._files = list(files)
+        self._is_local = all(file.is_local for file in self._files)
         self._check_reader(options)
         self._name = uuid.uuid4().hex
         self._skipped: dict[str, str] = {}
@@ -143,7 +145,9 @@ class ParquetSource:
         """
         self._check_reader(options)
         names = tuple(columns)
-        return self._tasks(self._plan(names, options.pruning), names, options)
+        tasks = self._tasks(self._plan(names, options.pruning), names, options)
+        # In a store a task waits for its file, and many wait at once.
+        return joined(tasks, options) if self._is_local else tasks
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return the sizes of these columns as the footers promise them; raises as ``tasks`` does."""
@@ -171,7 +175,7 @@ class ParquetSource:
             raise UsageError(
                 f"reader={options.reader!r} cannot verify checksums; use reader='pyarrow', or do not verify."
             )
-        if not decoder.READS_STORES and not all(file.is_local for file in self._files):
+        if not decoder.READS_STORES and not self._is_local:
             raise UsageError(f"reader={options.reader!r} reads local files only; use reader='pyarrow' for URLs.")
 
     def _first_schema(self) -> pa.Schema:
