@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -57,6 +58,29 @@ def polars_parquet(path):
     return path / "log.parquet"
 
 
+def pandas_parquet(path):
+    # Columns of integers that have nulls are floats there.
+    LOG.to_pandas().to_parquet(path / "log.parquet", row_group_size=1300)
+    return path / "log.parquet"
+
+
+def duckdb_parquet(path):
+    connection = duckdb.connect()
+    connection.register("log", LOG)
+    connection.execute(f"COPY log TO '{path}/log.parquet' (FORMAT parquet, ROW_GROUP_SIZE 2048, CODEC 'zstd')")
+    return path / "log.parquet"
+
+
+def spark_parquet(path):
+    """What Spark writes: names of its own in the schema, times as INT96, snappy, several parts and a mark."""
+    for number, first in enumerate((0, 1200)):
+        some = LOG.slice(first, 1200)
+        part = path / f"part-0000{number}-c000.snappy.parquet"
+        pq.write_table(some, part, flavor="spark", use_deprecated_int96_timestamps=True, compression="snappy")
+    (path / "_SUCCESS").touch()
+    return path
+
+
 def hive(path):
     ds.write_dataset(LOG, path, format="parquet", partitioning=["day"], partitioning_flavor="hive")
     return path
@@ -107,6 +131,9 @@ def iceberg(path):
 FORMS = {
     "Parquet": parquet,
     "Parquet by Polars": polars_parquet,
+    "Parquet by pandas": pandas_parquet,
+    "Parquet by DuckDB": duckdb_parquet,
+    "Parquet as Spark has it": spark_parquet,
     "Hive": hive,
     "a list of files": file_list,
     "Arrow IPC": lambda path: ipc(path, pa.ipc.new_file),
@@ -122,6 +149,8 @@ FORMS = {
     "a list of batches": lambda path: LOG.to_batches(max_chunksize=400),
     "a dataset": lambda path: ds.dataset(parquet(path)),
     "a Polars frame": lambda path: pl.from_arrow(LOG),
+    "a pandas frame": lambda path: LOG.to_pandas(),
+    "a DuckDB relation": lambda path: duckdb.from_arrow(LOG),
     "a lazy frame": lambda path: pl.scan_parquet(parquet(path)),
 }
 
