@@ -105,9 +105,15 @@ class Expression:
         """Return the conditions that must all hold, where this is one of several joined by AND."""
         if self.polars is None:
             return (self,)
-        parts = list(_conjuncts(self.polars))
+        parts: list[pl.Expr] = []
+        constants: list[pl.Expr] = []
+        for part in _conjuncts(self.polars):
+            (parts if part.meta.root_names() else constants).append(part)
         if len(parts) == 1:
             return (self,)
+        for constant in constants:
+            # It has no rows of its own.
+            parts[-1] &= constant
         return tuple(
             Expression(
                 self.text,
@@ -216,7 +222,8 @@ def _as_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if array.type == kind:
         return array
     if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+        # Arrow looks up no string views.
+        array = pa.DictionaryArray.from_arrays(array.indices, _as_type(array.dictionary, kind)).dictionary_decode()
     return array if array.type == kind else array.cast(kind)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from fastloss.columns.pruning import Pruning
 from fastloss.sources.listing import LogFile
-from fastloss.sources.parquet.footers import Footer, PlannedFile, RowGroup
+from fastloss.sources.parquet.footers import Footer, PlannedFile, RowGroup, StoredColumn
 from fastloss.sources.parquet.partitions import key_value
 
 _Bound = tuple[Any, Any]
@@ -48,7 +48,7 @@ class Bounds:
 
     def add(self, footer: Footer) -> None:
         """Add the row groups of a file, in their order."""
-        leaves = {column.name: column.first_leaf for column in footer.columns if column.n_leaves == 1}
+        leaves = {column.name: column for column in footer.columns if column.n_leaves == 1}
         for number in range(footer.metadata.num_row_groups):
             for name, found in self._found.items():
                 found.append(_bounds(footer, number, leaves.get(name)))
@@ -65,13 +65,23 @@ class Bounds:
         return [(file, tuple(group for group in groups if next(held))) for file, groups in planned]
 
 
-def _bounds(footer: Footer, number: int, leaf: int | None) -> _Bound:
-    if leaf is None or footer.metadata.schema.column(leaf).max_repetition_level > 0:
+def _bounds(footer: Footer, number: int, column: StoredColumn | None) -> _Bound:
+    if column is None or footer.metadata.schema.column(column.first_leaf).max_repetition_level > 0:
         return None, None
-    statistics = footer.metadata.row_group(number).column(leaf).statistics
+    statistics = footer.metadata.row_group(number).column(column.first_leaf).statistics
     if statistics is None or not statistics.has_min_max:
         return None, None
-    return statistics.min, statistics.max
+    try:
+        return statistics.min, statistics.max
+    except (ValueError, OverflowError):
+        # Nanoseconds, and years after 9999, are more than Python's datetime can hold.
+        return _exact_time(statistics.min_raw, column.type), _exact_time(statistics.max_raw, column.type)
+
+
+def _exact_time(stored: int, kind: pa.DataType) -> pa.Scalar | None:
+    if not pa.types.is_temporal(kind):
+        return None
+    return pa.scalar(stored, pa.int32() if kind.bit_width == 32 else pa.int64()).cast(kind)
 
 
 def _arrays(found: Sequence[_Bound], kind: pa.DataType) -> tuple[pa.Array, pa.Array]:
