@@ -186,7 +186,8 @@ def evaluate(
     -----
     Wherever a column is named, an expression may stand: ``label="rating >= 4"``, ``prob="p / 2"``, ``by="hour(ts)"``.
     The language is Polars' SQL. Names with other characters than letters, digits and ``_`` stand in double quotes,
-    texts in single ones. Each row is evaluated by itself: an aggregate, a window or a shift is refused.
+    texts in single ones. NaN is above every number, as Polars has it, and categories are compared as texts. Each row
+    is evaluated by itself: an aggregate, a window or a shift is refused.
 
     Every sum is exact and rounded once, so that the result is the same to the last bit for any number of threads,
     batch size, order of files and layout of row groups.

@@ -336,7 +336,8 @@ def test_a_derived_column_has_a_name_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("label", "positive", "said"),
     [
-        ("rating", "high", "holds numbers"),
+        ("rating", "high", "holds integers"),
+        ("rating", 70_000, "holds integers of type int16"),
         ("click", "yes", "holds booleans"),
         ("ts", "1970", "positive names a value of text"),
         ("nope", "yes", "no column 'nope'"),
@@ -346,6 +347,34 @@ def test_a_derived_column_has_a_name_of_its_own() -> None:
 def test_a_positive_value_must_be_one_of_the_column(label: str, positive: Any, said: str) -> None:
     with pytest.raises(FastlossError, match=said):
         fl.evaluate(FRAME, label=label, positive=positive, prob="p")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "positive"),
+    [
+        (pa.int64(), [2**53, 2**53 + 1, 2**53 + 2], str(2**53 + 1)),
+        (pa.uint64(), [2**63 + 2, 2**63 + 3, 2**64 - 1], str(2**63 + 2)),
+        (pa.float32(), [0.1, 0.2, 0.30000001192], "0.1"),
+        (pa.int8(), [1, 2, 3], True),
+    ],
+)
+def test_one_value_alone_is_positive(kind: pa.DataType, values: list[Any], positive: Any) -> None:
+    table = pa.table({"y": pa.array(values, kind), "x": [0.5, 0.5, 0.5]})
+    assert fl.evaluate(table, label="y", positive=positive, prob="x", metrics="ctr")["ctr"] == pytest.approx(1 / 3)
+
+
+def test_a_value_that_no_label_has_is_told() -> None:
+    found = fl.evaluate(FRAME, label="answer", positive="maybe", prob="p", metrics="ctr")
+    assert "no row has answer = maybe: every label counts as 0" in str(found)
+    assert "no row has" not in str(fl.evaluate(FRAME, label="answer", positive="yes", prob="p", metrics="ctr"))
+
+
+@pytest.mark.parametrize("text", ["k = 2", "k in (1, 2)", "k = 2 and p > 0.5", "k <> 2 and day > '1970-01-02'"])
+def test_texts_are_not_compared_with_numbers(text: str) -> None:
+    frame = FRAME.with_columns(k=pl.col("rating").cast(pl.String))
+    with pytest.raises(SchemaError, match="does not fit the log"):
+        fl.evaluate(frame, label="click", prob="p", where=text)
+    fl.evaluate(frame, label="click", prob="p", where=text.replace("k ", "cast(k as int) "))
 
 
 def test_a_text_label_says_what_to_do() -> None:
@@ -393,7 +422,7 @@ def test_lists_are_split_at_their_own_commas(text: str, expected: list[str]) -> 
 
 
 def test_the_command_line_takes_what_python_takes(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["eval", str(log), "--label", "answer", "--positive", "yes", "--prob", "a=p / 2", "--format", "json"]
+    arguments = ["eval", str(log), "--label", "answer", "--positive", "yes", "--prob", "a = p / 2", "--format", "json"]
     arguments += ["--where", "country = 'DE'", "--where", "s < 1", "--with", "hour = hour(ts)"]
     arguments += ["--by", "hour,coalesce(country, 'x')", "-m", "log_loss"]
     assert main(arguments) == 0

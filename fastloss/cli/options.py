@@ -382,7 +382,7 @@ def _derived(given: Sequence[str]) -> dict[str, str]:
 def _models(space: str, given: Sequence[str]) -> dict[str, str]:
     models: dict[str, str] = {}
     for text in given:
-        name, equals, column = text.partition("=")
+        name, equals, column = (part.strip() for part in text.partition("="))
         if not (name and (column or not equals)):
             raise UsageError(f"--{space} is {text!r}; write COLUMN or NAME=COLUMN.")
         if name in models:

@@ -300,6 +300,8 @@ def bind(given: str | PolarsExpression, schema: pa.Schema) -> Expression:
     else:
         query = _bound(text, lambda: _query(frame, sql))
         expression = _truncation(sql, query, frame) if free is None else _if_same(free, query, frame)
+        if free is not None and expression is None:
+            _refuse_conversions(text, free, frame)
     if not _is_by_row(query, free, frame):
         raise refusal(text, _NEEDS_MORE)
     kind = query.collect_schema()[_OUTPUT]
@@ -319,27 +321,34 @@ def is_positive(label: str, kind: pa.DataType, positive: str | int | float | boo
     import polars as pl
 
     value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
-    value: Any = positive
-    found = "text"
+    column = pl.col(label)
+    value: Any = None
     if pa.types.is_boolean(value_type):
-        found = "booleans: true or false"
-        value = {"true": True, "1": True, "false": False, "0": False}.get(str(positive).lower())
-    elif pa.types.is_integer(value_type) or pa.types.is_floating(value_type) or pa.types.is_decimal(value_type):
-        found = "numbers"
-        try:
-            value = float(positive)
-        except ValueError:
-            value = None
+        allowed = "booleans: true or false"
+        words = {"true": True, "1": True, "false": False, "0": False}
+        value = words.get(str(positive).lower())
+    elif pa.types.is_integer(value_type):
+        # Integers are compared as they are: as floats, neighbours beyond 2^53 would be one.
+        allowed = f"integers of type {value_type}"
+        with contextlib.suppress(ValueError, OverflowError, pa.ArrowException):
+            value = pa.scalar(int(positive), value_type).as_py()
+    elif pa.types.is_floating(value_type) or pa.types.is_decimal(value_type):
+        allowed = "numbers"
+        with contextlib.suppress(ValueError):
+            # What a float32 column holds for 0.1 is the float32 that is nearest to it.
+            kept = value_type if pa.types.is_floating(value_type) else pa.float64()
+            value = pa.scalar(float(positive)).cast(kept).as_py()
+        column = column.cast(pl.Float64)
     elif is_text(value_type):
-        value = str(positive)
+        allowed, value = "texts", str(positive)
     else:
         raise SchemaError(
             f"The label column {label!r} has type {kind}; positive names a value of text, numbers or bool."
         )
     if value is None:
-        raise UsageError(f"positive is {positive!r}, and the label column {label!r} holds {found}.")
-    column = pl.col(label)
-    return PolarsExpression.of((column.cast(pl.Float64) if found == "numbers" else column) == value)
+        raise UsageError(f"positive is {positive!r}, and the label column {label!r} holds {allowed}.")
+    literal = pl.lit(value, dtype=pl.UInt64) if pa.types.is_uint64(value_type) else pl.lit(value)
+    return PolarsExpression.of(column == literal)
 
 
 def bind_condition(given: str | PolarsExpression, schema: pa.Schema) -> Expression:
@@ -410,6 +419,20 @@ def _if_same(free: pl.Expr | None, query: pl.LazyFrame, frame: pl.LazyFrame) -> 
             if frame.select(expression.alias(_OUTPUT)).explain(optimized=False) == meant:
                 return expression
     return None
+
+
+def _refuse_conversions(text: str, free: pl.Expr, frame: pl.LazyFrame) -> None:
+    """Refuse what fits the columns only because SQL turns a number into a text, as in ``key = 2`` over texts."""
+    try:
+        frame.select(_with_typed_texts(free, frame).alias(_OUTPUT)).collect()
+    except Exception as error:
+        # Texts are turned into dates and times, which is what they mean.
+        reason = _first_line(error)
+        if not re.search("date|time", reason, re.IGNORECASE):
+            raise SchemaError(
+                f"Expression {text!r} does not fit the log: {reason}; compare texts with texts in single quotes, or "
+                "cast one side, as in cast(x as int)."
+            ) from error
 
 
 def _truncation(sql: str, query: pl.LazyFrame, frame: pl.LazyFrame) -> pl.Expr | None:

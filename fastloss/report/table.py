@@ -174,6 +174,10 @@ def header(content: Mapping[str, Any]) -> str:
     lines = [f"{count_of(rows['read'], 'row')} read{origin}{filtered}, {shown}"]
     if "pruned" in files:
         lines.append(f"not read, since where rules them out: {pruned_parts(files['pruned'])}")
+    positives = [value["n_positive"] for value in content["total"] if "n_positive" in value]
+    if "positive" in content["plan"] and rows["read"] and positives and not any(positives):
+        label = f"{content['plan']['label']} = {content['plan']['positive']}"
+        lines.append(f"no row has {printable(label)}: every label counts as 0")
     for cause in rows["dropped"]:
         left_out = "left out of some metrics" if "metrics" in cause else "dropped"
         place = f"{printable(cause['column'])}, the first in {printable(cause['first'])}"
