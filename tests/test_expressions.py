@@ -640,3 +640,20 @@ def test_partitions_are_ruled_out_before_they_are_opened(tmp_path: Path) -> None
     assert "not read, since where rules them out: 9 files" in str(found)
     none = fl.evaluate(tmp_path, label="y", prob="p", metrics="log_loss", where="country = 'FR' and day > '2026'")
     assert none.rows["used"] == 1
+
+
+def test_states_of_one_filter_merge_to_the_bits_of_one_evaluation(log: Path, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"label": "answer", "positive": "yes", "prob": "p", "metrics": METRICS, "by": ["hour(ts)"]}
+    asked["with_columns"] = {"low": "s < 0"}
+    parts = sorted(log.glob("*.parquet"))
+    for number, part in enumerate(parts):
+        fl.evaluate(part, **asked, where="low and country = 'DE'", state=tmp_path / f"{number}.arrow")
+    merged = fl.merge([tmp_path / f"{number}.arrow" for number in range(len(parts))])
+    whole = fl.evaluate(log, **asked, where="low and country = 'DE'")
+    assert merged.values == whole.values
+    assert {name: merged.rows[name] for name in ("read", "filtered")} == {
+        name: whole.rows[name] for name in ("read", "filtered")
+    }
+    fl.evaluate(parts[0], **asked, where="low and country = 'FR'", state=tmp_path / "other.arrow")
+    with pytest.raises(UsageError, match="where"):
+        fl.merge([tmp_path / "1.arrow", tmp_path / "other.arrow"])
