@@ -279,6 +279,10 @@ REFUSED: list[tuple[str, type[FastlossError], str]] = [
     ("p > 1) or (1 = 1", UsageError, "do not match"),
     ("country = 'DE", UsageError, "not closed"),
     ("country = e'DE'", UsageError, "prefixed with 'e'"),
+    ("p > 0 and not (2.5 < country)", SchemaError, "compares text with numbers"),
+    ("country > 1.5", SchemaError, "compares text with numbers"),
+    (" or ".join(f"rating = {i}" for i in range(1_000)), UsageError, "nested deeper than 200 levels"),
+    (" and ".join(f"rating <> {i}" for i in range(5_000)), UsageError, "nested deeper than 200 levels"),
 ]
 
 

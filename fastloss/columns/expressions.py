@@ -48,6 +48,8 @@ _EVERY = {
     "quarter": "1q",
     "year": "1y",
 }
+# Python's own recursion ends at 1,000, and each level takes several calls.
+_MOST_DEPTH = 200
 _NEEDS_MORE = (
     "it needs more than its row (an aggregate, a window, a shift, an order), and the log is read in batches; "
     "compute such a column when the log is written, or give a Polars lazy frame as the log"
@@ -287,6 +289,7 @@ def bind(given: str | PolarsExpression, schema: pa.Schema) -> Expression:
         assert sql is not None
         names = [name for name in schema.names if name in possible_columns(sql)]
     else:
+        _check_depth(text, free)
         names = list(dict.fromkeys(free.meta.root_names()))
     for name in names:
         _check_column(text, name, schema)
@@ -304,6 +307,8 @@ def bind(given: str | PolarsExpression, schema: pa.Schema) -> Expression:
             _refuse_conversions(text, free, frame)
     if not _is_by_row(query, free, frame):
         raise refusal(text, _NEEDS_MORE)
+    if free is not None and any(is_text(field.type) for field in fields):
+        _check_comparisons(text, free, frame)
     kind = query.collect_schema()[_OUTPUT]
     output = pl.DataFrame(schema={_OUTPUT: kind}).to_arrow(compat_level=pl.CompatLevel.oldest())
     serialized = None if expression is None else expression.meta.serialize()
@@ -380,6 +385,42 @@ def _check_column(text: str, name: str, schema: pa.Schema) -> None:
     hint = f" A text stands in single quotes: '{name}'." if in_quotes else ""
     near = nearest_names(name, filter(is_name, schema.names))
     raise SchemaError(f"The log has no column {name!r}, which {text!r} reads. {near}{hint}")
+
+
+def _check_depth(text: str, expression: pl.Expr) -> None:
+    level, depth = [expression], 0
+    while level:
+        level = [child for node in level for child in node.meta.pop()]
+        depth += 1
+        if depth > _MOST_DEPTH:
+            raise refusal(
+                f"{text[:60]}…",
+                f"it is nested deeper than {_MOST_DEPTH} levels; write many values as NAME IN (…), and conditions "
+                "that must all hold one by one",
+            )
+
+
+def _check_comparisons(text: str, node: pl.Expr, frame: pl.LazyFrame) -> None:
+    """Refuse to compare text with numbers: Polars compares text with a fraction as texts, silently."""
+    import polars as pl
+
+    children = node.meta.pop()
+    for child in children:
+        _check_comparisons(text, child, frame)
+    if len(children) != 2:
+        return
+    kinds: list[pl.DataType] = []
+    with contextlib.suppress(Exception):
+        kinds = [frame.select(child.alias(_OUTPUT)).collect_schema()[_OUTPUT] for child in children]
+    inner = [kind.inner if isinstance(kind, pl.List) else kind for kind in kinds]
+    if any(kind == pl.String for kind in inner) and any(kind.is_numeric() for kind in inner):
+        with contextlib.suppress(Exception):
+            if frame.select(node.alias(_OUTPUT)).collect_schema()[_OUTPUT] != pl.Boolean:
+                return
+        raise SchemaError(
+            f"Expression {text!r} does not fit the log: it compares text with numbers; compare texts with texts in "
+            "single quotes, or cast one side, as in cast(x as int)."
+        )
 
 
 def _empty_frame(text: str, fields: pa.Schema) -> pl.LazyFrame:
