@@ -7,6 +7,7 @@ split into words, to find its end in a list, the columns that it may name, and w
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ _TOKEN = re.compile(
     r"""(?P<text>'(?:[^']|'')*')|(?P<quoted>"(?:[^"]|"")*"|`[^`]*`)"""
     r"""|(?P<name>[^\W\d]\w*(?:\.[^\W\d]\w*)*)|(?P<other>\S)"""
 )
+# Functions around an expression that put its numbers into buckets.
+BUCKETS = frozenset({"cut", "qcut", "width_bucket", "log_bucket"})
 # Words that begin a query of its own, or join two.
 _QUERIES = frozenset({"select", "union", "intersect", "except", "table", "values", "with"})
 _READS_FILES = re.compile(r"(?:read|scan)_\w+")
@@ -135,6 +138,10 @@ def is_name(text: str) -> bool:
 
 def split_list(text: str) -> list[str]:
     """Split a list at the commas that stand in no quotes and no parentheses; an entry in double quotes loses them."""
+    return [unquoted(entry) for entry in _entries(text)]
+
+
+def _entries(text: str) -> list[str]:
     entries, depth, first = [], 0, 0
     for token in tokens_of(text):
         depth += (token.word in "([") - (token.word in ")]")
@@ -142,13 +149,40 @@ def split_list(text: str) -> list[str]:
             entries.append(text[first : token.first])
             first = token.stop
     entries.append(text[first:])
-    return [unquoted(entry.strip()) for entry in entries]
+    return [entry.strip() for entry in entries]
 
 
 def unquoted(entry: str) -> str:
     """Return an entry without its quotes, if it is a quoted name."""
     tokens = tokens_of(entry)
     return tokens[0].unquoted if len(tokens) == 1 and tokens[0].kind == "quoted" else entry
+
+
+def bucket_call(text: str) -> tuple[str, list[str]] | None:
+    """Return the function and the arguments of a text that is one call of a function of `BUCKETS`; else None."""
+    tokens = tokens_of(text)
+    if len(tokens) < 3 or tokens[0].word.lower() not in BUCKETS or tokens[1].word != "(":
+        return None
+    depth = 0
+    for number, token in enumerate(tokens):
+        depth += (token.word == "(") - (token.word == ")")
+        if number and depth == 0:
+            break
+    if token is not tokens[-1] or token.word != ")":
+        return None
+    return tokens[0].word.lower(), _entries(text[tokens[1].stop : token.first])
+
+
+def refuse_buckets(text: str) -> None:
+    """Refuse functions of `BUCKETS` inside an expression: Polars does not know them."""
+    tokens = tokens_of(text)
+    for token, following in itertools.pairwise(tokens):
+        if token.kind == "name" and token.word.lower() in BUCKETS and following.word == "(":
+            raise refusal(
+                text,
+                f"{token.word} stands inside of it, and buckets are made around a whole expression; name them first, "
+                f"--with 'bucket = {token.word.lower()}(…)', and write the name",
+            )
 
 
 def possible_columns(given: str | PolarsExpression) -> set[str]:

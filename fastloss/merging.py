@@ -127,6 +127,7 @@ def run_merge(plan: MergePlan) -> ScanResult:
         merged.state.ledger.merge(head.ledger)
         merged.state.inputs |= head.inputs
         merged.skipped += head.skipped
+        merged.edges = head.edges
         merged.n_files = None if merged.n_files is None or head.n_files is None else merged.n_files + head.n_files
     merged.state.normalize()
     merged.skipped.sort(key=str)
@@ -171,6 +172,13 @@ def _check_requests(heads: Sequence[StateHead]) -> None:
         raise UsageError(
             f"The states {first.path!r} and {head.path!r} answer different requests; merge states of one request."
         )
+    for head in heads[1:]:
+        for column, edges in head.edges.items():
+            if edges != first.edges.get(column):
+                raise UsageError(
+                    f"The states {first.path!r} and {head.path!r} have different edges of {column}, which are the "
+                    "quantiles of each log; evaluate the logs together, or by edges of your own: cut(score, 0.1, 0.5)."
+                )
 
 
 def _differences(first: StateHead, head: StateHead) -> Iterator[tuple[str, Any, Any]]:

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastloss.budget import Execution, ExecutionOptions, choose_execution, format_bytes, memory_for_room
+from fastloss.columns.buckets import Quantiles
 from fastloss.columns.types import check_columns
 from fastloss.errors import ReadError, UsageError
 from fastloss.expressions import possible_columns
 from fastloss.metrics.resolve import Evaluation, resolve
 from fastloss.request import Request
 from fastloss.sources import Source, SourceSummary, open_source
-from fastloss.sources.base import ReadOptions
-from fastloss.sources.derived import derive
+from fastloss.sources.base import ReadOptions, gives_rows_once
+from fastloss.sources.derived import DerivedSource, derive
 from fastloss.sources.parquet.decoders import DECODERS
 from fastloss.sources.schemas import check_keys
+from fastloss.states.histogram import MOST_HISTOGRAM_BYTES
 
 _OPTIONS = frozenset(field.name for field in dataclasses.fields(ExecutionOptions))
 
@@ -56,6 +58,11 @@ class Plan:
     def columns(self) -> tuple[str, ...]:
         """The columns that are read, each once."""
         return tuple(dict.fromkeys((*self.request.columns, *self.keep)))
+
+    @property
+    def quantiles(self) -> dict[str, Quantiles]:
+        """The columns of quantiles, which a pass over the log finds before the one that evaluates."""
+        return self.source.quantiles(self.columns) if isinstance(self.source, DerivedSource) else {}
 
     @property
     def read_options(self) -> ReadOptions:
@@ -140,7 +147,14 @@ def plan_request(log: object, request: Request, options: ExecutionOptions, *, ke
         source = derive(opened, request, keep, _read_options(execution), list(possible))
     types = check_columns(source.schema, request, keep)
     evaluation = resolve(request, types)
-    execution = dataclasses.replace(execution, bounded_bytes=evaluation.bounded_bytes)
+    quantiles = source.quantiles(columns) if isinstance(source, DerivedSource) else {}
+    if quantiles and gives_rows_once(source):
+        raise UsageError(
+            f"{next(iter(quantiles))} needs a pass over the log before the one that evaluates, and this log gives its "
+            "rows once; give a table, a list of batches or files, or edges of your own: cut(score, 0.1, 0.5)."
+        )
+    bounded = max(evaluation.bounded_bytes, len(quantiles) * MOST_HISTOGRAM_BYTES)
+    execution = dataclasses.replace(execution, bounded_bytes=bounded)
     with suggesting_to_skip(execution.on_bad_file):
         summary = source.summary(columns, _read_options(execution))
     check_keys(summary.differences, request.keys)

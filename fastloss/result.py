@@ -139,7 +139,7 @@ class Result:
 
     ``result["log_loss"]`` is the total's value: a float for a single model, else a dict by model.
     ``result["log_loss", {"country": "DE"}]`` is that of a slice. `values` lists everything: first the total, then the
-    slices of each grouping in the order they were asked for.
+    slices of each grouping in the order they were asked for. `edges` has the edges of each column of quantiles.
     """
 
     def __init__(
@@ -151,6 +151,7 @@ class Result:
         n_files: int | None,
         unchecked_streams: int = 0,
         pruned: Pruned | None = None,
+        edges: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         self.asked = evaluation.asked()
         self.fingerprint = evaluation.fingerprint
@@ -158,6 +159,7 @@ class Result:
         self.key_types = {key: evaluation.types[key].name for key in evaluation.request.keys}
         self.groupings = list(groupings)
         self.values = Values(self.groupings)
+        self.edges = {column: list(found) for column, found in (edges or {}).items()}
         self._ledger = ledger
         self._models = [model.name for model in evaluation.models]
         # Metrics of lists each use the lists that they can.
@@ -241,6 +243,7 @@ class Result:
             "plan": {"fingerprint": self.fingerprint, **self.asked},
             "rows": self.rows,
             "files": self.files,
+            **({"edges": self.edges} if self.edges else {}),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -362,7 +365,16 @@ def result_of(evaluation: Evaluation, scanned: ScanResult) -> Result:
     # One alone has nothing to overlap with.
     unchecked = sum(found == STREAM for found in inputs.values()) if len(inputs) > 1 else 0
     skipped = skipped_parts(scanned.skipped)
-    return Result(evaluation, groupings, scanned.state.ledger, skipped, scanned.n_files, unchecked, scanned.pruned)
+    return Result(
+        evaluation,
+        groupings,
+        scanned.state.ledger,
+        skipped,
+        scanned.n_files,
+        unchecked,
+        scanned.pruned,
+        scanned.edges,
+    )
 
 
 def sorting_metric(given: str | None, computed: Sequence[str]) -> str | None:

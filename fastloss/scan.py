@@ -6,6 +6,7 @@ reported for the first task that has one, independent of timing.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,14 +20,19 @@ from fastloss.executors import EXECUTORS
 from fastloss.metrics.evaluate import refining_specs
 from fastloss.metrics.resolve import Evaluation, resolve
 from fastloss.plan import Plan, suggesting_to_skip
+from fastloss.quantiles import find_quantiles
 from fastloss.request import ColumnType, Request
 from fastloss.sources.base import Task
+from fastloss.sources.derived import DerivedSource
 from fastloss.states.base import StateSpec
 from fastloss.states.evaluation import EvaluationState
 from fastloss.states.ledger import Parts, Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+_CHANGED = "the log changed between two passes over it; evaluate it when it is complete."
 
 
 class SkippedTask(NamedTuple):
@@ -56,13 +62,14 @@ class Pruned(NamedTuple):
 
 @dataclass
 class ScanResult:
-    """The merged state of a log, which statistics are in it, what was skipped, and what a filter ruled out."""
+    """The merged state of a log, which statistics are in it, what was skipped, what a filter ruled out, quantiles."""
 
     state: EvaluationState
     specs: tuple[StateSpec, ...]
     skipped: list[SkippedTask] = field(default_factory=list)
     n_files: int | None = None
     pruned: Pruned | None = None
+    edges: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def evaluate_task(engine: Engine, task: Task) -> EvaluationState:
@@ -175,20 +182,39 @@ class TaskWork:
 
 
 def run_scan(plan: Plan, report: Callable[[Progress], None] | None = None) -> ScanResult:
-    """Evaluate every task of the plan's source, and once more where a metric wants a second pass.
+    """Evaluate every task of the plan's source, once more where a metric wants it, and after a pass for quantiles.
 
     Parameters
     ----------
     plan : Plan
         The checked request.
     report : callable, optional
-        Called with a `Progress` after each task, never twice at once; a second pass begins from 0.
+        Called with a `Progress` after each task, never twice at once; each pass begins from 0.
 
     Raises
     ------
     FastlossError
         The error of the first task that has one.
     """
+    found = find_quantiles(plan, _reporting(plan, report))
+    if found is None:
+        return _run_passes(plan, report)
+    assert isinstance(plan.source, DerivedSource)
+    result = _run_passes(dataclasses.replace(plan, source=plan.source.with_edges(found.edges)), report)
+    if found.n_read != result.state.ledger.n_read:
+        raise ReadError(_CHANGED)
+    result.edges = found.edges
+    return result
+
+
+def _reporting(plan: Plan, report: Callable[[Progress], None] | None) -> Callable[[int, int], None] | None:
+    summary = plan.summary
+    if report is None:
+        return None
+    return lambda rows, stored: report(Progress(rows, summary.rows, stored, summary.stored_bytes))
+
+
+def _run_passes(plan: Plan, report: Callable[[Progress], None] | None) -> ScanResult:
     first = _run_pass(plan, report)
     further = _refining_specs(plan.evaluation, first)
     if not further:
@@ -199,7 +225,7 @@ def run_scan(plan: Plan, report: Callable[[Progress], None] | None = None) -> Sc
     except UsageError as error:
         raise UsageError(f"second pass over the log, for an exact value: {error}") from error
     if _refining_specs(plan.evaluation, second) != further:
-        raise ReadError("the log changed between two passes over it; evaluate it when it is complete.")
+        raise ReadError(_CHANGED)
     return second
 
 

@@ -79,6 +79,8 @@ class StateHead:
         What could not be read and was left out.
     kinds : list of list of str
         The kind of each key column's values, for each grouping.
+    edges : dict of str to tuple of float
+        The edges of each column of quantiles.
     """
 
     path: str
@@ -95,6 +97,7 @@ class StateHead:
     n_files: int | None
     skipped: list[SkippedTask]
     kinds: list[list[str]]
+    edges: dict[str, tuple[float, ...]]
 
 
 def inputs_of(stamps: Sequence[Stamp] | None) -> dict[str, Input]:
@@ -189,6 +192,11 @@ def write_state(path: str | os.PathLike[str], evaluation: Evaluation, scanned: S
         "files": scanned.n_files,
         "skipped": [list(part) for part in scanned.skipped],
         "groupings": kinds,
+        **(
+            {"edges": {column: [edge.hex() for edge in edges] for column, edges in scanned.edges.items()}}
+            if scanned.edges
+            else {}
+        ),
     }
     lists = [pa.LargeListArray.from_arrays(pa.array([0, len(array)], pa.int64()), array) for array in arrays.values()]
     schema = pa.schema(
@@ -372,6 +380,7 @@ def _head(name: str, checksum: bytes, metadata: Mapping[str, Any]) -> StateHead:
         n_files=metadata["files"],
         skipped=[SkippedTask(*part) for part in metadata["skipped"]],
         kinds=metadata["groupings"],
+        edges={column: tuple(map(float.fromhex, edges)) for column, edges in metadata.get("edges", {}).items()},
     )
 
 

@@ -159,7 +159,7 @@ def check_key_type(name: str, data_type: pa.DataType) -> None:
     if pa.types.is_floating(value_type):
         raise SchemaError(
             f"column {name!r} has type {data_type}, and a key must not be floating point: equal keys would depend on "
-            "the last bit. Cast it to an integer or a string, or put it into buckets, when the log is written."
+            "the last bit. Put it into buckets (width_bucket, cut, qcut), or cast it to an integer or a string."
         )
     if not (
         is_text(value_type)

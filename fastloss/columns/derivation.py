@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from fastloss.columns.arrow import ArrowBatch
 from fastloss.columns.base import Batch
+from fastloss.columns.buckets import Bucketed, Quantiles, bind_buckets
 from fastloss.columns.expressions import Expression, bind, bind_condition, is_positive
 from fastloss.errors import SchemaError, UsageError, nearest_names
-from fastloss.expressions import PolarsExpression, is_name
+from fastloss.expressions import PolarsExpression, is_name, refusal
 from fastloss.request import Request
 
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ class Derivation:
     ----------
     schema : pyarrow.Schema
         The log's columns, then the derived ones.
-    derived : mapping of str to Expression
+    derived : mapping of str to Expression or Bucketed
         Each derived column; it may read those before it.
     where : tuple of Expression
         The conditions that a row must meet.
     """
 
     schema: pa.Schema
-    derived: Mapping[str, Expression]
+    derived: Mapping[str, Expression | Bucketed]
     where: tuple[Expression, ...]
 
     @classmethod
@@ -46,15 +47,16 @@ class Derivation:
         Raises
         ------
         UsageError
-            If an expression is none, or a derived column has the name of another.
+            If an expression is none, a derived column has the name of another, or quantiles would have to be known
+            before the rows that they are of.
         SchemaError
             If an expression does not fit the log.
         """
-        derived: dict[str, Expression] = {}
+        derived: dict[str, Expression | Bucketed] = {}
 
         def derive(name: str, given: str | PolarsExpression) -> None:
             nonlocal schema
-            derived[name] = bind(given, schema)
+            derived[name] = bind_buckets(given, schema) or bind(given, schema)
             schema = schema.append(pa.field(name, derived[name].type))
 
         for name, given in request.with_columns or ():
@@ -77,7 +79,21 @@ class Derivation:
                 request.label_column, is_positive(request.label, schema.field(request.label).type, request.positive)
             )
         conditions = [part for given in request.where or () for part in bind_condition(given, schema).conjuncts()]
-        return cls(schema, derived, tuple(conditions))
+        derivation = cls(schema, derived, tuple(conditions))
+        for condition in conditions:
+            if names := derivation.quantiles(condition.columns):
+                raise refusal(
+                    condition.text,
+                    f"it filters by {next(iter(names))!r}, whose quantiles are those of the rows that the filter "
+                    "keeps; allowed: other columns, such as buckets by cut",
+                )
+        for name in derivation.quantiles(derived):
+            if names := derivation.quantiles(derived[name].columns):
+                raise refusal(
+                    derived[name].text,
+                    f"it needs the quantiles {next(iter(names))!r} before its own; allowed: other columns",
+                )
+        return derivation
 
     def __bool__(self) -> bool:
         """Say whether there is anything to do."""
@@ -85,18 +101,51 @@ class Derivation:
 
     def stored(self, columns: Iterable[str]) -> tuple[str, ...]:
         """Return the columns of the log that these columns and the filter take, each once."""
+        wanted = (*columns, *(read for condition in self.where for read in condition.columns))
+        return tuple(name for name in self._read(wanted) if name not in self.derived)
+
+    def quantiles(self, columns: Iterable[str]) -> dict[str, Quantiles]:
+        """Return the columns of quantiles that are to be found before these columns can be read."""
+        found: dict[str, Quantiles] = {}
+        for name in self._read(columns):
+            column = self.derived.get(name)
+            if isinstance(column, Bucketed) and isinstance(column.buckets, Quantiles):
+                found[name] = column.buckets
+        return found
+
+    def _read(self, columns: Iterable[str]) -> Iterable[str]:
+        """Return these columns and all that they are made of, each once."""
         found: dict[str, None] = {}
 
         def visit(name: str) -> None:
-            if name in self.derived:
-                for read in self.derived[name].columns:
-                    visit(read)
-            else:
+            if name not in found:
                 found[name] = None
+                for read in self.derived[name].columns if name in self.derived else ():
+                    visit(read)
 
-        for name in (*columns, *(read for condition in self.where for read in condition.columns)):
+        for name in columns:
             visit(name)
-        return tuple(found)
+        return found
+
+    def with_numbers(self) -> Derivation:
+        """Return a derivation whose columns of quantiles are the numbers that these are quantiles of."""
+        return self._with({name: column.inner for name, column in self._bucketed(self.quantiles(self.derived))})
+
+    def with_edges(self, edges: Mapping[str, Sequence[float]]) -> Derivation:
+        """Return a derivation with the quantiles that were found, by column."""
+        return self._with({name: column.with_edges(edges[name]) for name, column in self._bucketed(edges)})
+
+    def _bucketed(self, names: Iterable[str]) -> Iterator[tuple[str, Bucketed]]:
+        for name in names:
+            column = self.derived[name]
+            assert isinstance(column, Bucketed)
+            yield name, column
+
+    def _with(self, columns: Mapping[str, Expression | Bucketed]) -> Derivation:
+        schema = self.schema
+        for name, column in columns.items():
+            schema = schema.set(schema.names.index(name), pa.field(name, column.type))
+        return replace(self, schema=schema, derived={**self.derived, **columns})
 
     @property
     def stored_conditions(self) -> tuple[Expression, ...]:
@@ -126,7 +175,7 @@ class Derivation:
 class _Rows:
     """The columns of some rows, derived when they are asked for."""
 
-    def __init__(self, stored: pa.RecordBatch, derived: Mapping[str, Expression]) -> None:
+    def __init__(self, stored: pa.RecordBatch, derived: Mapping[str, Expression | Bucketed]) -> None:
         self._arrays = dict(zip(stored.schema.names, stored.columns, strict=True))
         self._derived = derived
         self._held: pl.Series | None = None

@@ -27,6 +27,7 @@ from fastloss.expressions import (
     possible_columns,
     quote_dotted,
     refusal,
+    refuse_buckets,
     refuse_queries,
     tokens_of,
 )
@@ -283,6 +284,7 @@ def bind(given: str | PolarsExpression, schema: pa.Schema) -> Expression:
         free = expression = pl.Expr.deserialize(given.serialized)
     else:
         refuse_queries(given)
+        refuse_buckets(given)
         text, sql = given, quote_dotted(given, schema.names)
         free, expression = _parse(text, sql), None
     if free is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.cells import cell_len
 
+from fastloss.columns.buckets import number_text
 from fastloss.report.content import count_of
 from fastloss.report.view import Reported, View, shown
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 # Bounds this far from a value leave its fifth digit in doubt.
 _DOUBT = 1e-5
+# So many edges stand on a line.
+_MANY = 20
 # One number with its evidence, as `Value.to_dict` returns it.
 Shown = Mapping[str, Any]
 
@@ -182,6 +185,8 @@ def header(content: Mapping[str, Any]) -> str:
         left_out = "left out of some metrics" if "metrics" in cause else "dropped"
         place = f"{printable(cause['column'])}, the first in {printable(cause['first'])}"
         lines.append(f"{left_out} {cause['rows']:,}: {cause['cause']} in {place}")
+    for column, edges in content.get("edges", {}).items():
+        lines.append(f"quantiles of {printable(column)}: {_listed([number_text(edge) for edge in edges])}")
     if "unchecked_streams" in files:
         streams = count_of(files["unchecked_streams"], "stream")
         lines.append(f"{streams} or frames among what was merged: whether rows count twice cannot be checked")
@@ -190,6 +195,13 @@ def header(content: Mapping[str, Any]) -> str:
         lost = "" if skipped["rows"] is None else f" ({count_of(skipped['rows'], 'row')})"
         lines.append(f"skipped {printable(skipped['file'])}{part}{lost}: {printable(skipped['cause'])}")
     return "\n".join([*lines, *_conventions(content)])
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """List a few texts, and the ends of many."""
+    if len(texts) > _MANY:
+        texts = [*texts[: _MANY // 2], "…", *texts[-_MANY // 2 :]]
+    return ", ".join(texts) or "none, since no two numbers differ"
 
 
 def pruned_parts(pruned: Mapping[str, int]) -> str:

@@ -72,6 +72,11 @@ def make_score_plan(log: object, out: str | os.PathLike[str], *, overwrite: bool
     if entries is not None:
         refuse_target_in_log(target, entries)
     plan = plan_request(log, request.request, execution, keep=request.keep)
+    if plan.quantiles:
+        raise UsageError(
+            f"{next(iter(plan.quantiles))} needs a pass over the log before it is scored, which score does not make; "
+            "evaluate it, and give score the edges that the result has: cut(score, 0.1, 0.5)."
+        )
     top = request.top
     if top is not None and expected_bytes(top, request.keep) > plan.execution.memory_bytes // 4:
         raise UsageError(f"top is {top:,}, too many rows to hold in the memory; ask for fewer, or raise memory.")

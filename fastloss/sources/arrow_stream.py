@@ -62,6 +62,11 @@ class ArrowStreamSource:
         """
         return self._schema
 
+    @property
+    def gives_rows_once(self) -> bool:
+        """Whether this is a stream, and no table or frame."""
+        return not hasattr(self._log, "__len__")
+
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
         """Check the columns, then return the batches as tasks; a batch is taken from the stream when its turn comes.
 
@@ -86,7 +91,7 @@ class ArrowStreamSource:
             While iterating: if the stream fails.
         """
         column_positions(self._schema, columns)
-        if self._spent and not hasattr(self._log, "__len__"):
+        if self._spent and self.gives_rows_once:
             raise UsageError(
                 f"this {type(self._log).__name__} was already read, and a stream gives its rows once; "
                 "make a new one, or pass a table."

@@ -196,6 +196,11 @@ def survey(source: Source, columns: Sequence[str], options: ReadOptions) -> None
         look(columns, options)
 
 
+def gives_rows_once(source: Source) -> bool:
+    """Tell whether a source is a stream whose rows cannot be read a second time; it says so by an attribute."""
+    return bool(getattr(source, "gives_rows_once", False))
+
+
 class Source(Protocol):
     """Rows under a schema, cut into tasks."""
 

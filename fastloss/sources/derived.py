@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
 from fastloss.columns.base import Batch
+from fastloss.columns.buckets import Quantiles
 from fastloss.columns.derivation import Derivation
 from fastloss.columns.pruning import Pruning
 from fastloss.errors import DataError, SchemaError
 from fastloss.expressions import is_name
 from fastloss.files import Stamp
 from fastloss.request import Request
-from fastloss.sources.base import ReadOptions, Source, SourceSummary, Task, survey
+from fastloss.sources.base import ReadOptions, Source, SourceSummary, Task, gives_rows_once, survey
 
 
 class DerivedSource:
@@ -37,6 +38,27 @@ class DerivedSource:
     def schema(self) -> pa.Schema:
         """The log's columns, then the derived ones."""
         return self._derivation.schema
+
+    def quantiles(self, columns: Sequence[str]) -> dict[str, Quantiles]:
+        """Return the columns of quantiles that are to be found before these columns can be read."""
+        return self._derivation.quantiles(columns)
+
+    def with_numbers(self) -> DerivedSource:
+        """Return the log with the numbers that quantiles are of in their columns."""
+        return DerivedSource(self._source, self._derivation.with_numbers())
+
+    def with_edges(self, edges: Mapping[str, Sequence[float]]) -> DerivedSource:
+        """Return the log with the quantiles that were found, by column."""
+        return DerivedSource(self._source, self._derivation.with_edges(edges))
+
+    def stored(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Return the columns of the log that these columns and the filter take."""
+        return self._derivation.stored(columns)
+
+    @property
+    def gives_rows_once(self) -> bool:
+        """Whether the log is a stream that cannot be read a second time."""
+        return gives_rows_once(self._source)
 
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
         """Return the log's tasks; a batch has the rows that the filter keeps. Raises as the log's own source does."""

@@ -47,6 +47,11 @@ class IterableSource:
     missing_as_null : bool
         Whether a column that the first item has and a later one lacks is null there.
 
+    Attributes
+    ----------
+    gives_rows_once : bool
+        Whether the rows cannot be read a second time.
+
     Raises
     ------
     SchemaError
@@ -62,7 +67,7 @@ class IterableSource:
         self._missing_as_null = missing_as_null
         self._name = type(log).__name__
         items = self._begin()
-        self._gives_rows_once = items is log
+        self.gives_rows_once = items is log
         try:
             first = next(items)
         except StopIteration:
@@ -114,7 +119,7 @@ class IterableSource:
         column_positions(self._schema, columns)
         items, self._items = self._items, None
         if items is None:
-            if self._gives_rows_once:
+            if self.gives_rows_once:
                 raise UsageError(
                     f"this {self._name} was already read, and it gives its batches once; "
                     "make a new one, or give a list of batches or a table."

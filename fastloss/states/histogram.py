@@ -33,6 +33,8 @@ FIRST_DROPPED_BITS = 37
 # Of different scores (131,072 of unweighted rows), and of buckets (262,144).
 SCORE_BYTES = 4 << 20
 BUCKET_BYTES = 8 << 20
+# What they take with their index.
+MOST_HISTOGRAM_BYTES = BUCKET_BYTES * 3 // 2
 # Many slices of few rows each keep their scores apart.
 SLICE_BUCKETS = 64
 # Buckets in a page, and pages at first.

@@ -14,6 +14,7 @@ integer key, whose number is paired with that of the third column's, and so on.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -30,6 +31,9 @@ _LOW_HALF = 0xFFFF_FFFF
 # So many texts Python sorts at once; NumPy sorts longer ones only as Python objects too.
 _FEW_TEXTS = 4096
 _LONG_TEXT_WORDS = 8
+# Intervals as buckets of numbers are called, here and by pandas and Polars; what is no number has a bucket, too.
+_INTERVAL = re.compile(r"([\[(])(-?(?:inf|[\d.]+(?:e[+-]?\d+)?)), ?(-?(?:inf|[\d.]+(?:e[+-]?\d+)?))[\])]", re.ASCII)
+_NO_NUMBER = "NaN"
 # Keys looked up at a time, each of which may be new: there is never room for many more than there are.
 _MOST_NEW = 1 << 16
 
@@ -272,7 +276,30 @@ class _Texts:
         return KeyColumn(self.values.take(numbers), None if self.null < 0 else numbers == self.null)
 
     def order(self) -> Integers:
-        return _null_last(_text_order(self.values), self.null)
+        intervals = _interval_order(self.values, self.null)
+        return _null_last(_text_order(self.values) if intervals is None else intervals, self.null)
+
+
+def _interval_order(texts: Texts, null: int) -> Integers | None:
+    """Return the positions of intervals in the order of their bounds, NaN last; None unless all texts are intervals.
+
+    The position `null` is left out.
+    """
+    keys: dict[int, tuple[float, float, float, str]] = {}
+    for position in range(len(texts)):
+        if position == null:
+            continue
+        text = texts.data[texts.offsets[position] : texts.offsets[position + 1]].tobytes().decode(errors="replace")
+        found = _INTERVAL.fullmatch(text)
+        # Texts that are no intervals are seen to be none by the first of them.
+        if found is None and text != _NO_NUMBER:
+            return None
+        try:
+            low, is_open, high = (found[2], found[1] == "(", found[3]) if found else ("inf", True, "inf")
+            keys[position] = float(low), float(is_open), float(high), text
+        except ValueError:
+            return None
+    return np.array(sorted(keys, key=keys.__getitem__), dtype=np.int64)
 
 
 def _text_order(texts: Texts) -> Integers:
