@@ -189,6 +189,12 @@ def evaluate(
     texts in single ones. NaN is above every number, as Polars has it, and categories are compared as texts. Each row
     is evaluated by itself: an aggregate, a window or a shift is refused.
 
+    Around an expression of numbers, four functions give the bucket that a number is in, as a text such as
+    ``"[0.1, 0.2)"``, which holds its lower edge: ``width_bucket(x, 0.1)`` of equal width, ``cut(x, 0, 10, 100)``
+    between edges, ``log_bucket(x, 10)`` between powers, ``qcut(x, 10)`` between quantiles. Quantiles are those of all
+    rows that `where` keeps, each counted once; they take a pass of their own, and `Result.edges` has them. NaN is a
+    bucket of its own, and null stays null.
+
     Every sum is exact and rounded once, so that the result is the same to the last bit for any number of threads,
     batch size, order of files and layout of row groups.
 

@@ -61,7 +61,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "state_file": {"_version", "errors", "files", "request", "states", "metrics", "scan"},
     "merging": {"errors", "request", "states", "metrics", "scan", "state_file"},
-    "report": {"_version", "errors", "states", "metrics", "plan", "scan"},
+    "report": {"_version", "errors", "columns", "states", "metrics", "plan", "scan"},
     "result": {"_version", "errors", "states", "metrics", "scan", "report"},
     "losses": {"columns"},
     "objectives": {"errors", "metrics"},

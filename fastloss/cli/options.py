@@ -134,7 +134,8 @@ class RequestOptions(LossOptions):
         "fastloss losses" lists them. Left out: the usual ones for the predictions.
     by
         Slice by a column, or by the cross of several: country,device. Repeat it for more groupings. A name that holds
-        a comma stands in double quotes: '"a,b",device'.
+        a comma stands in double quotes: '"a,b",device'. Buckets of a number: "width_bucket(score, 0.1)",
+        "cut(price, 0, 10, 100)", "log_bucket(price)" by powers of ten, "qcut(score, 10)" by quantiles.
     reduction
         How losses are summed up: the weighted mean (left out: this), the weighted sum, or that sum by the number of
         rows, of all or of those whose weight is not 0. The value of each row is what "fastloss score" writes.
