@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import datetime
+import decimal
 import importlib.util
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -189,7 +193,11 @@ class Result:
         if grouping is None:
             known = ", ".join(repr(g.keys) for g in self.groupings[1:]) or "none"
             raise UsageError(f"The result has no slices by {tuple(keys)!r}; it has slices by: {known}.")
-        position = 0 if not keys else next((p for p in grouping.order.tolist() if grouping.key_at(p) == keys), None)
+
+        def is_asked(position: int) -> bool:
+            return all(_is_key(found, keys[name]) for name, found in grouping.key_at(position).items())
+
+        position = 0 if not keys else next(filter(is_asked, grouping.order.tolist()), None)
         if position is None:
             raise UsageError(f"The result has no slice {dict(keys)!r}; `values` lists those that it has.")
         return grouping, position
@@ -325,7 +333,14 @@ class Result:
         """Return the values as a pandas frame, with the columns of `to_arrow`."""
         if importlib.util.find_spec("pandas") is None:
             raise UsageError("pandas is not installed, and to_pandas needs it; to_polars and to_arrow do without it.")
-        return self.to_arrow(wide=wide).to_pandas()
+        pandas = importlib.import_module("pandas")
+
+        def mapped(kind: pa.DataType) -> Any:
+            # Integers beside nulls would become floats, which hold none beyond 2**53.
+            nullable = re.fullmatch(r"(u?)(int\d+)", str(kind))
+            return nullable and pandas.api.types.pandas_dtype(nullable[1].upper() + nullable[2].capitalize())
+
+        return self.to_arrow(wide=wide).to_pandas(types_mapper=mapped)
 
     def to_csv(self) -> str:
         """Return the values as CSV, with the columns of `to_arrow`."""
@@ -353,6 +368,17 @@ class Result:
     def __repr__(self) -> str:
         """Return a one-line summary."""
         return f"<fastloss.Result of {self._ledger.n_read:,} rows: {len(self.values)} values>"
+
+
+def _is_key(found: Any, asked: Any) -> bool:
+    """Tell whether a slice's key is the one asked for: as the result writes it, or as a value of its own type."""
+    if isinstance(found, str) and isinstance(asked, datetime.date | decimal.Decimal):
+        with contextlib.suppress(ValueError, decimal.InvalidOperation):
+            if isinstance(asked, decimal.Decimal):
+                return decimal.Decimal(found) == asked
+            return type(asked).fromisoformat(found) == asked
+        return False
+    return bool(found == asked)
 
 
 def result_of(evaluation: Evaluation, scanned: ScanResult) -> Result:

@@ -201,6 +201,36 @@ def test_pandas_has_the_columns_of_arrow() -> None:
     assert frame["value"].tolist()[0] == evaluate()["log_loss"]["a"]
 
 
+def test_pandas_keeps_integer_keys_as_they_are() -> None:
+    pytest.importorskip("pandas")
+    keys = [2**53, 2**53 + 1]
+    table = pa.table({"y": [0, 1], "p": [0.25, 0.5], "k": keys})
+    frame = fl.evaluate(table, label="y", prob="p", metrics="log_loss", by="k").to_pandas()
+    assert frame["slice.k"].isna().tolist() == [True, False, False]
+    assert [int(key) for key in frame["slice.k"][1:]] == keys
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        (pa.date32(), dt.date(2026, 3, 1)),
+        (pa.timestamp("us"), dt.datetime(2026, 3, 1, 12)),
+        (pa.timestamp("ns"), dt.datetime(2026, 3, 1, 12)),
+        (pa.timestamp("us", "Europe/Berlin"), dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)),
+        (pa.decimal128(9, 2), decimal.Decimal("1.50")),
+        (pa.int64(), 3),
+        (pa.string(), "DE"),
+    ],
+)
+def test_a_slice_is_found_by_a_key_of_its_own_type(kind: pa.DataType, key: Any) -> None:
+    table = pa.table({"y": [0, 1], "p": [0.25, 0.5], "k": pa.array([None, key], kind)})
+    result = fl.evaluate(table, label="y", prob="p", metrics="log_loss", by="k")
+    assert result["log_loss", {"k": key}] == pytest.approx(math.log(2))
+    assert result["log_loss", result.values[2].slice] == result.values[2].value
+    with pytest.raises(fl.UsageError, match="has no slice"):
+        result["log_loss", {"k": dt.date(1999, 1, 1)}]
+
+
 def test_without_pandas_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(fl.UsageError, match="pandas is not installed"):
