@@ -239,7 +239,8 @@ def refuse_queries(text: str) -> None:
             or (word == "from" and previous.word == "(")
             or (following == "(" and _READS_FILES.fullmatch(word))
         ):
-            raise refusal(text, f"{token.word!r} belongs to a query; allowed: an expression over the columns of a row")
+            hint = f'; a column of that name stands in double quotes: "{token.word}"' if word in _QUERIES else ""
+            raise refusal(text, f"{token.word!r} belongs to a query; allowed: columns of the row{hint}")
         if token.word in ("'", '"', "`"):
             raise refusal(text, f"a quote {token.word} is not closed")
         if token.word in (";", "$", "\\", "#") or (adjoining and previous.word + token.word in ("--", "/*")):

@@ -367,6 +367,27 @@ def test_one_value_alone_is_positive(kind: pa.DataType, values: list[Any], posit
     assert fl.evaluate(table, label="y", positive=positive, prob="x", metrics="ctr")["ctr"] == pytest.approx(1 / 3)
 
 
+def test_whether_a_writer_used_a_dictionary_is_no_difference(tmp_path: Path) -> None:
+    plain = pa.table({"y": [1.0, 0.0], "x": [0.5, 0.25], "k": ["a", "b"]})
+    coded = plain.set_column(2, "k", plain["k"].dictionary_encode())
+    for number, table in enumerate(
+        (plain, coded, plain.cast(pa.schema([*list(plain.schema)[:2], ("k", pa.large_string())])))
+    ):
+        fl.evaluate(table, label="y", prob="x", metrics="log_loss", by="k", state=tmp_path / f"{number}.arrow")
+    merged = fl.merge([tmp_path / f"{number}.arrow" for number in range(3)])
+    assert (
+        merged.values
+        == fl.evaluate(pa.concat_tables([plain] * 3), label="y", prob="x", metrics="log_loss", by="k").values
+    )
+
+
+def test_a_column_whose_name_begins_a_query_stands_in_quotes() -> None:
+    frame = FRAME.rename({"s": "values"})
+    with pytest.raises(UsageError, match='stands in double quotes: "values"'):
+        fl.evaluate(frame, label="click", prob="p", where="values > 0")
+    assert fl.evaluate(frame, label="click", prob="p", where='"values" > 0').rows["used"]
+
+
 def test_a_value_that_no_label_has_is_told() -> None:
     found = fl.evaluate(FRAME, label="answer", positive="maybe", prob="p", metrics="ctr")
     assert "no row has answer = maybe: every label counts as 0" in str(found)

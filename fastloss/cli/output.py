@@ -35,11 +35,13 @@ def complain_of(error: FastlossError) -> None:
 def _with_options(message: str) -> str:
     """Replace arguments of the API, as its messages name them, by the options that stand for them here."""
     message = re.sub(
-        r"(?<![(\w])(label_domain|saturation|on_bad_row|on_bad_file|reader)='(\w+)'",
+        r"(?<![(\w])(label_domain|saturation|on_bad_row|on_bad_file|missing_columns|reader)='(\w+)'",
         lambda found: f"--{found[1].replace('_', '-')} {found[2]}",
         message,
     )
     message = message.replace("overwrite=True", "--overwrite").replace("that state= has", "that --state has")
+    message = re.sub(r"\bwith_columns(?= )", "--with", message).replace("by positive=", "by --positive")
+    message = re.sub(r"^positive is ", "--positive is ", message)
     message = re.sub(r"^(?:output_)?state (?=is|')", "--state ", message)
     message = message.replace("storage_options", "--storage-option").replace("retry_seconds", "--retry-seconds")
     return re.sub(r"\b(logit|prob|logprob|margin|value)=(?=[\s.,;]|$)", r"--\1", message)

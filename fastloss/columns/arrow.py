@@ -136,7 +136,7 @@ def check_numeric_type(name: str, data_type: pa.DataType) -> None:
     if not (_is_fixed_number(value_type) or pa.types.is_decimal(value_type) or pa.types.is_null(value_type)):
         raise SchemaError(
             f"column {name!r} has type {data_type}; numbers are needed (float, integer, bool or decimal). "
-            "Name another column, or cast this one when the log is written."
+            "Name another column, or an expression such as cast(x as double)."
         )
 
 
@@ -172,7 +172,7 @@ def check_key_type(name: str, data_type: pa.DataType) -> None:
     ):
         raise SchemaError(
             f"column {name!r} has type {data_type}; a key must be string, integer, bool, date, timestamp or decimal. "
-            "Name another column, or cast this one when the log is written."
+            "Name another column, or an expression such as cast(x as text)."
         )
 
 

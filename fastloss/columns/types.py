@@ -56,7 +56,10 @@ def _check(check: Callable[[str, pa.DataType], None], field: pa.Field) -> None:
 
 
 def _column_type(kind: pa.DataType) -> ColumnType:
-    return ColumnType(str(kind), is_list_type(kind), _machine_epsilon(kind))
+    # Whether a writer used a dictionary, and which of Arrow's texts it is, changes no number.
+    value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
+    name = "string" if is_text(value_type) else str(value_type)
+    return ColumnType(name, is_list_type(kind), _machine_epsilon(kind))
 
 
 def _machine_epsilon(kind: pa.DataType) -> float:
