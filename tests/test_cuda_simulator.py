@@ -170,7 +170,7 @@ def bits(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), np.nan, values).view(np.int64)
 
 
-def run_in_own_process(module: str, output: Path, names: Sequence[str], **environment: str) -> None:
+def run_in_own_process(module: str, output: Path, names: Sequence[str] = (), **environment: str) -> None:
     """Run a test module as a program that writes the results of some cases to a file."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
     found = subprocess.run(

@@ -87,7 +87,7 @@ def entries_of(cache: Path) -> list[Path]:
     return sorted(path for path in cache.rglob("*") if path.suffix in (".nbi", ".nbc"))
 
 
-@pytest.mark.parametrize("place", [0.3, 0.6, 1.0])
+@pytest.mark.parametrize("place", [0.3, *(pytest.param(place, marks=pytest.mark.slow) for place in (0.6, 1.0))])
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
 def test_a_flipped_bit_is_found_before_anything_is_loaded(
     package: Path, tmp_path: Path, suffix: str, place: float

@@ -76,6 +76,17 @@ FORMULAS = [
 ]
 
 
+def first_of_each_loss(cases: list[Any]) -> list[Any]:
+    """The same cases, all but the first of each loss marked slow."""
+    seen: set[str] = set()
+    marked = []
+    for case in cases:
+        name = case.values[0].name
+        marked.append(pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] if name in seen else []))
+        seen.add(name)
+    return marked
+
+
 class Case(NamedTuple):
     """One list, and what kind of labels it has."""
 
@@ -435,7 +446,7 @@ def test_places_where_roundings_add_up(loss: ListwiseLoss, space: str, score: li
         assert_near_the_oracle(loss, space, [Case(kind, score, list(map(float, label))), *near])
 
 
-@pytest.mark.parametrize(("loss", "space"), FORMULAS)
+@pytest.mark.parametrize(("loss", "space"), first_of_each_loss(FORMULAS))
 def test_long_lists_against_the_oracle(loss: ListwiseLoss, space: str) -> None:
     random = np.random.default_rng(12)
     cases = with_labels(loss, [random_scores(space, declared(loss).longest, random)], random)
@@ -705,7 +716,7 @@ def test_arrays_and_columns_share_one_compiled_kernel() -> None:
     assert len(cpu_lists.make_list_value(loss.formulas["logit"]).signatures) == 1
 
 
-@pytest.mark.parametrize(("loss", "space"), CASES)
+@pytest.mark.parametrize(("loss", "space"), first_of_each_loss(CASES))
 def test_float32_columns_equal_float64_columns_of_the_same_numbers(loss: ListwiseLoss, space: str) -> None:
     random = np.random.default_rng(17)
     cases = usable(loss, space, with_labels(loss, [random_scores(space, 6, random) for _ in range(4)], random))
