@@ -441,7 +441,7 @@ def test_a_plan_shows_where_files_differ(write, capsys):
     assert [found["column"] for found in described["differences"]] == ["p", "new"]
     assert described["differences"][0]["types"][1] == {"type": "float", "files": 2, "first": "log/1.parquet"}
     assert main([*command[:-2], "--missing-columns", "error"]) == 2
-    assert "missing_columns='null'" in capsys.readouterr().err
+    assert "--missing-columns null" in capsys.readouterr().err
     assert main(["plan", "log", "--label", "click", "--prob", "p"]) == 0
     assert "differs      p: double in 3 files" in capsys.readouterr().out
 

@@ -514,3 +514,33 @@ def test_a_script_without_its_guard_is_told_so(tmp_path: Path) -> None:
 
 def test_errors_of_workers_are_expected() -> None:
     assert issubclass(WorkerError, FastlossError)
+
+
+STARTING = """
+import os, signal, time
+# Importing this script is part of a worker's start.
+if __name__ == "__mp_main__":
+    os.kill(os.getpid(), signal.SIGINT)
+class Task:
+    origin = "x"
+def work(task):
+    return 1
+if __name__ == "__main__":
+    from fastloss.executors import EXECUTORS
+    found = []
+    EXECUTORS["processes"](2).fold([Task() for _ in range(4)], work, lambda task, result: found.append(result))
+    print(found)
+"""
+
+
+def test_a_worker_that_is_interrupted_as_it_starts_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(STARTING)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[1, 1, 1, 1]\n", "")

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +129,8 @@ class _Worker:
         self.is_alive = True
         self._has_worked = False
         try:
-            self.process.start()
+            with _interrupts_held():
+                self.process.start()
         except BaseException:
             self.connection.close()
             raise
@@ -168,6 +169,20 @@ class _Worker:
         return WorkerError(f"A worker process {how} while it worked on {task.origin!r}; {advice}.")
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold interrupts back from this thread, and from a process that it starts: it has nothing to say of them."""
+    from multiprocessing import resource_tracker
+
+    # Started within, it would let interrupts through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end(crew: Sequence[_Worker]) -> None:
     """End every process: first the gentle way, so that it removes unfinished files, then the sure one."""
     for worker in crew:
@@ -197,6 +212,7 @@ def _pack(content: object) -> bytes:
 
 def _serve(connection: Connection, packed_work: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # Leaving by an exception closes and removes what is being written.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     work: Callable[[Any], Any] | None = None
