@@ -33,33 +33,6 @@ BASE = ("--label", "click", "--logit", "score")
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line in this process; return its status, stdout and stderr."""
-
-    def run_words(*words: object) -> tuple[int, str, str]:
-        status = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run_words
-
-
-@pytest.fixture
-def fails(run: Run) -> Callable[..., str]:
-    """Run a command line that must fail: status 2, nothing on stdout, one line on stderr, which is returned."""
-
-    def run_words(*words: object) -> str:
-        status, out, err = run(*words)
-        assert (status, out) == (2, "")
-        assert err.startswith("fastloss: ")
-        assert err.count("\n") == 1
-        assert "Traceback" not in err
-        return err
-
-    return run_words
-
-
 def log_columns() -> dict[str, Any]:
     return {
         "click": pa.array([1, 0, 1, 0, None, 0, 0, 1], pa.int8()),

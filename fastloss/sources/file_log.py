@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
@@ -25,9 +24,10 @@ from fastloss.sources.file_formats import Format
 from fastloss.sources.joining import joined
 from fastloss.sources.listing import LogFile
 from fastloss.sources.parquet.footers import Content, changed, content_of, reading, stamp_of
-from fastloss.sources.parquet.partitions import key_column, key_types
+from fastloss.sources.parquet.partitions import key_column
 from fastloss.sources.parquet.pruning import files_that_may_hold
-from fastloss.sources.survey import Survey, check_partition_keys
+from fastloss.sources.planned_files import PlannedFiles
+from fastloss.sources.survey import Survey
 
 if TYPE_CHECKING:
     from fastloss.columns.base import Batch
@@ -120,7 +120,7 @@ class _Selection(NamedTuple):
         return pa.RecordBatch.from_arrays([found[name] for name in self.columns], names=list(self.columns))
 
 
-class FileLog:
+class FileLog(PlannedFiles[_Plan]):
     """Files of one format as a sequence of parts.
 
     Parameters
@@ -141,48 +141,18 @@ class FileLog:
     """
 
     def __init__(self, files: Sequence[LogFile], format: Format, options: ReadOptions) -> None:
-        self._files = list(files)
+        super().__init__(files, options)
         self._module = format.module
-        self._options = options
         reader = reader_of(format.module)
         if options.verify_checksums:
             raise UsageError(f"{format.name} files have no checksums that could be verified; read them without.")
-        if not reader.READS_STORES and not all(file.is_local for file in files):
+        if not reader.READS_STORES and not self._is_local:
             raise UsageError(
                 f"{format.name} files are read from this machine only; copy them, or write the log to Parquet."
             )
-        self._skipped: dict[str, str] = {}
-        self._planned: tuple[tuple[frozenset[str], Pruning | None], _Plan] | None = None
-        self._planning = threading.Lock()
-        self._key_types = key_types(self._files)
-        self._first, self._file_schema = self._first_schema()
+        self._first, self._file_schema = self._first_of(self._with_schema)
         fields = [field for field in with_fields(self._file_schema) if field.name not in self._key_types]
         self._schema = pa.schema(fields + [pa.field(key, kind) for key, kind in self._key_types.items()])
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Columns of the first file that can be read, fields of structs among them, then the partition keys.
-
-        After `survey`, its columns have their types over all files, and are there if any file has them.
-        """
-        return self._schema
-
-    def survey(self, columns: Sequence[str], options: ReadOptions) -> None:
-        """Look at these columns in every file that the filter does not rule out; a name may be no column at all.
-
-        Raises
-        ------
-        ReadError
-            If a file cannot be opened, and bad files are not skipped.
-        """
-        names = list(dict.fromkeys(columns))
-        if set(names) <= self._key_types.keys():
-            return
-        with self._planning:
-            plan = self._plan_files(names, options.pruning)
-            keys = [name for name in names if name in self._key_types]
-            self._planned = (frozenset([*plan.survey.found, *keys]), options.pruning), plan
-            self._schema = plan.survey.in_schema(self._schema)
 
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
         """Check the columns against every file, then return the tasks: files as listed, parts in file order.
@@ -196,7 +166,7 @@ class FileLog:
         """
         names = tuple(columns)
         tasks = self._tasks(self._plan(names, options.pruning), names, options)
-        return joined(tasks, options) if all(file.is_local for file in self._files) else tasks
+        return joined(tasks, options) if self._is_local else tasks
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what the files tell of these columns; raises as ``tasks`` does."""
@@ -219,39 +189,17 @@ class FileLog:
         """Return the files whose rows the tasks of these columns give, as they were planned; raises as ``tasks``."""
         return [stamp_of(entry.file, entry.content) for entry in self._plan(tuple(columns), None).files]
 
-    def _first_schema(self) -> tuple[LogFile, pa.Schema]:
-        for file in self._files:
-            try:
-                with reading(file):
-                    return file, reader_of(self._module).schema(file)
-            except ReadError as error:
-                self._skip_or_raise(file, error)
-        causes = list(self._skipped.values())
-        raise ReadError(f"no file of {len(causes)} can be read; the first: {causes[0]}")
-
-    def _skip_or_raise(self, file: LogFile, error: ReadError) -> None:
-        if not self._options.skip_bad_files:
-            raise error
-        self._skipped[file.origin] = str(error)
+    def _with_schema(self, file: LogFile) -> tuple[LogFile, pa.Schema]:
+        with reading(file):
+            return file, reader_of(self._module).schema(file)
 
     def _plan(self, columns: tuple[str, ...], pruning: Pruning | None) -> _Plan:
         if not columns:
             raise UsageError("no column is selected; select at least one.")
-        if all(name in self._key_types for name in columns):
-            raise UsageError("no column of the files is selected; select at least one beside the partition keys.")
-        asked = frozenset(columns), pruning
-        with self._planning:
-            if self._planned is None or self._planned[0] != asked:
-                self._planned = asked, self._plan_files(columns, pruning)
-            _, plan = self._planned
-        if not self._options.missing_as_null:
-            files = [file for file in self._files if file.origin not in self._skipped]
-            check_partition_keys(files, [name for name in columns if name in self._key_types])
-        plan.survey.check(columns, missing_as_null=self._options.missing_as_null)
-        return plan
+        return super()._plan(columns, pruning)
 
     def _plan_files(self, columns: Sequence[str], pruning: Pruning | None) -> _Plan:
-        files = [file for file in self._files if file.origin not in self._skipped]
+        files = self._readable()
         n_files = len(files)
         keys = {name: kind for name, kind in self._key_types.items() if name in columns}
         if pruning is not None and keys:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from fastloss.columns.nested import with_fields
 from fastloss.errors import ReadError, SchemaError
-from fastloss.sources.arrow_stream import batch_tasks, column_positions, narrowed
-from fastloss.sources.base import ReadOptions, SourceSummary, Task
+from fastloss.sources.base import ReadOptions
 from fastloss.sources.listing import one_line
+from fastloss.sources.scans import ScanSource
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,7 +23,7 @@ def open_log(log: object, options: ReadOptions, columns: Sequence[str] | None) -
     return PolarsLazySource(log)
 
 
-class PolarsLazySource:
+class PolarsLazySource(ScanSource):
     """A Polars lazy frame as a sequence of batches; each reading runs the query anew.
 
     Parameters
@@ -41,50 +40,12 @@ class PolarsLazySource:
     def __init__(self, frame: Any) -> None:
         import polars as pl
 
-        self._frame: pl.LazyFrame = frame
         try:
             schema = frame.collect_schema()
         except Exception as error:
             raise SchemaError(f"the lazy frame gives no schema: {one_line(error)}") from error
-        self._columns = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
-        self._schema = with_fields(self._columns)
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The query's schema, as Arrow has it, fields of structs among the columns."""
-        return self._schema
-
-    def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
-        """Check the columns, then run the query and return its batches as tasks.
-
-        Parameters
-        ----------
-        columns : sequence of str
-            Columns to read; the query is narrowed to them.
-        options : ReadOptions
-            Only ``batch_rows`` matters here.
-
-        Returns
-        -------
-        iterator of Task
-
-        Raises
-        ------
-        SchemaError
-            If a column is missing.
-        ReadError
-            While iterating: if the query fails.
-        """
-        stored, positions = narrowed(self._columns, columns)
-        return batch_tasks(collect(self._frame, stored), list(columns), positions, options)
-
-    def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
-        """Return what is known before the query runs, which is nothing; raises as ``tasks`` does."""
-        column_positions(self._schema, columns)
-        return SourceSummary(files=0, row_groups=0, rows=None, stored_bytes=None, largest_task_bytes=None)
-
-    def inputs(self, columns: Sequence[str]) -> None:
-        """Return None: nothing tells what a query has read."""
+        columns = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+        super().__init__(columns, lambda names, options: collect(frame, names))
 
 
 def collect(frame: pl.LazyFrame, columns: list[str]) -> Iterator[pa.RecordBatch]:

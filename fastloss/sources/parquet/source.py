@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -33,9 +32,10 @@ from fastloss.sources.parquet.footers import (
     reading,
     stamp_of,
 )
-from fastloss.sources.parquet.partitions import Selection, key_types
+from fastloss.sources.parquet.partitions import Selection
 from fastloss.sources.parquet.pruning import Bounds, files_that_may_hold
-from fastloss.sources.survey import FoundColumns, Survey, check_partition_keys
+from fastloss.sources.planned_files import PlannedFiles
+from fastloss.sources.survey import FoundColumns, Survey
 
 _STORE_CONNECTIONS = 16
 _FOOTERS_AT_ONCE = 64
@@ -54,7 +54,7 @@ class _Plan(NamedTuple):
     pruned_row_groups: int = 0
 
 
-class ParquetSource:
+class ParquetSource(PlannedFiles[_Plan]):
     """A Parquet log: files as one sequence of row groups.
 
     Files may store a selected column under different types of one kind, such as numbers of any width; the log's type
@@ -81,46 +81,13 @@ class ParquetSource:
     def __init__(
         self, files: Sequence[LogFile], options: ReadOptions, keys: Mapping[str, pa.DataType] | None = None
     ) -> None:
-        self._options = options
-        self._files = list(files)
-        self._is_local = all(file.is_local for file in self._files)
+        super().__init__(files, options, keys)
         self._check_reader(options)
         self._name = uuid.uuid4().hex
-        self._skipped: dict[str, str] = {}
-        self._planned: tuple[tuple[frozenset[str], Pruning | None], _Plan] | None = None
-        self._planning = threading.Lock()
-        self._key_types = key_types(self._files) if keys is None else dict(keys)
-        fields = [field for field in self._first_schema() if field.name not in self._key_types]
+        fields = [field for field in self._first_of(self._schema_of) if field.name not in self._key_types]
         key_fields = [pa.field(key, kind) for key, kind in self._key_types.items()]
         stored = [field for field in with_fields(pa.schema(fields)) if field.name not in self._key_types]
         self._schema = pa.schema([*stored, *key_fields])
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Columns of the first file that can be read, fields of structs among them, then the partition keys.
-
-        After `survey`, its columns have their types over all files, and are there if any file has them.
-        """
-        return self._schema
-
-    def survey(self, columns: Sequence[str], options: ReadOptions) -> None:
-        """Look at these columns in every file that the filter does not rule out by its path.
-
-        What is asked of them afterwards is then known. A name may be no column at all.
-
-        Raises
-        ------
-        ReadError
-            If a footer cannot be read or contradicts itself, and bad files are not skipped.
-        """
-        names = list(dict.fromkeys(columns))
-        if set(names) <= self._key_types.keys():
-            return
-        with self._planning:
-            plan = self._plan_files(names, options.pruning)
-            keys = [name for name in names if name in self._key_types]
-            self._planned = (frozenset([*plan.survey.found, *keys]), options.pruning), plan
-            self._schema = plan.survey.in_schema(self._schema)
 
     def tasks(self, columns: Sequence[str], options: ReadOptions) -> Iterator[Task]:
         """Check the columns against every file, then return the tasks: files as listed, row groups in file order.
@@ -178,40 +145,14 @@ class ParquetSource:
         if not decoder.READS_STORES and not self._is_local:
             raise UsageError(f"reader={options.reader!r} reads local files only; use reader='pyarrow' for URLs.")
 
-    def _first_schema(self) -> pa.Schema:
-        for file in self._files:
-            try:
-                with reading(file), opened(file, self._name) as (parquet, _):
-                    return parquet.schema_arrow
-            except ReadError as error:
-                self._skip_or_raise(file, error)
-        causes = list(self._skipped.values())
-        raise ReadError(f"no file of {len(causes)} can be read; the first: {causes[0]}")
-
-    def _skip_or_raise(self, file: LogFile, error: ReadError) -> None:
-        if not self._options.skip_bad_files:
-            raise error
-        self._skipped[file.origin] = str(error)
+    def _schema_of(self, file: LogFile) -> pa.Schema:
+        with reading(file), opened(file, self._name) as (parquet, _):
+            return parquet.schema_arrow
 
     # Planning: from footers to a few numbers
 
-    def _plan(self, columns: tuple[str, ...], pruning: Pruning | None) -> _Plan:
-        """Return what reading these columns takes; raises as `tasks` does."""
-        if all(name in self._key_types for name in columns):
-            raise UsageError("no column of the files is selected; select at least one beside the partition keys.")
-        asked = frozenset(columns), pruning
-        with self._planning:
-            if self._planned is None or self._planned[0] != asked:
-                self._planned = asked, self._plan_files(columns, pruning)
-            _, plan = self._planned
-        if not self._options.missing_as_null:
-            files = [file for file in self._files if file.origin not in self._skipped]
-            check_partition_keys(files, [name for name in columns if name in self._key_types])
-        plan.survey.check(columns, missing_as_null=self._options.missing_as_null)
-        return plan
-
     def _plan_files(self, columns: Sequence[str], pruning: Pruning | None) -> _Plan:
-        files = [file for file in self._files if file.origin not in self._skipped]
+        files = self._readable()
         selected_keys = [name for name in columns if name in self._key_types]
         n_files = len(files)
         if pruning is not None and selected_keys:
