@@ -305,8 +305,6 @@ def bind(given: str | PolarsExpression, schema: pa.Schema) -> Expression:
     else:
         query = _bound(text, lambda: _query(frame, sql))
         expression = _truncation(sql, query, frame) if free is None else _if_same(free, query, frame)
-        if free is not None and expression is None:
-            _refuse_conversions(text, free, frame)
     if not _is_by_row(query, free, frame):
         raise refusal(text, _NEEDS_MORE)
     if free is not None and any(is_text(field.type) for field in fields):
@@ -403,7 +401,7 @@ def _check_depth(text: str, expression: pl.Expr) -> None:
 
 
 def _check_comparisons(text: str, node: pl.Expr, frame: pl.LazyFrame) -> None:
-    """Refuse to compare text with numbers: Polars compares text with a fraction as texts, silently."""
+    """Refuse to compare text with numbers: SQL, and Polars with a fraction, compares both as texts, silently."""
     import polars as pl
 
     children = node.meta.pop()
@@ -462,20 +460,6 @@ def _if_same(free: pl.Expr | None, query: pl.LazyFrame, frame: pl.LazyFrame) -> 
             if frame.select(expression.alias(_OUTPUT)).explain(optimized=False) == meant:
                 return expression
     return None
-
-
-def _refuse_conversions(text: str, free: pl.Expr, frame: pl.LazyFrame) -> None:
-    """Refuse what fits the columns only because SQL turns a number into a text, as in ``key = 2`` over texts."""
-    try:
-        frame.select(_with_typed_texts(free, frame).alias(_OUTPUT)).collect()
-    except Exception as error:
-        # Texts are turned into dates and times, which is what they mean.
-        reason = _first_line(error)
-        if not re.search("date|time", reason, re.IGNORECASE):
-            raise SchemaError(
-                f"Expression {text!r} does not fit the log: {reason}; compare texts with texts in single quotes, or "
-                "cast one side, as in cast(x as int)."
-            ) from error
 
 
 def _truncation(sql: str, query: pl.LazyFrame, frame: pl.LazyFrame) -> pl.Expr | None:
