@@ -26,10 +26,17 @@ from fastloss.plan import Plan, suggesting_to_skip
 from fastloss.sources.base import Task
 from fastloss.sources.derived import DerivedSource
 from fastloss.states.base import SliceRuns
-from fastloss.states.histogram import BUCKET_BYTES, SCORE_BYTES, SLICE_BUCKETS, ScoreHistogramColumn, ScoreHistograms
+from fastloss.states.histogram import (
+    BUCKET_BYTES,
+    SCORE_BYTES,
+    SLICE_BUCKETS,
+    ScoreHistogramColumn,
+    ScoreHistograms,
+    ordered_bits_of,
+    scores_of,
+)
 from fastloss_kernels.exact_sum import LOWEST_EXPONENT
 
-_MAGNITUDE_MASK = 0x7FFF_FFFF_FFFF_FFFF
 # A row is this bit of the digit that counts are in.
 _UNIT_BITS = np.uint64(-LOWEST_EXPONENT & 63)
 _MOST_DIGITS = 17
@@ -191,13 +198,11 @@ def _range_of(found: ScoreHistograms, number: int, most: float) -> tuple[float, 
 
 def _number_of(ordered: int) -> float:
     """Return the number that has these ordered bits."""
-    bits = np.array([ordered], dtype=np.int64)
-    return float((bits ^ ((bits >> 63) & _MAGNITUDE_MASK)).view(np.float64)[0])
+    return float(scores_of(np.array([ordered], dtype=np.int64))[0])
 
 
 def _ordered_bits(number: float) -> int:
-    bits = np.array([number]).view(np.int64)
-    return int((bits ^ ((bits >> 63) & _MAGNITUDE_MASK))[0])
+    return int(ordered_bits_of(np.array([number]))[0])
 
 
 def _shortest(above: float, most: float, kind: str) -> float:

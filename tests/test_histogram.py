@@ -214,3 +214,20 @@ def test_no_rows_are_no_buckets() -> None:
     assert (found.starts.tolist(), found.buckets.tolist(), column.n_slices) == ([0], [], 0)
     column.resize(2)
     assert [(pairs.positive, pairs.negative) for pairs in column.evaluate().count_pairs()] == [(0, 0), (0, 0)]
+
+
+@given(weighted_rows, specs)
+def test_bounds_and_masses_of_buckets_are_those_of_the_rows(rows: list[Row], spec: ScoreHistogram) -> None:
+    found = add(spec.identity(), rows, True).evaluate()
+    lowest, highest = found.score_bounds()
+    positive, weight = found.masses_as_float()
+    n_rows = 0
+    for number in range(len(found.buckets)):
+        of_slice = int(np.searchsorted(found.starts, number, side="right")) - 1
+        inside = [row for row in rows if row[3] == of_slice and lowest[number] <= row[1] <= highest[number]]
+        n_rows += len(inside)
+        exact = float(sum(Fraction(w) for _, _, w, _ in inside))
+        assert weight[number] == pytest.approx(exact, rel=2.3e-16, abs=2.0**-1074)
+        exact = float(sum(Fraction(y) * Fraction(w) for y, _, w, _ in inside))
+        assert positive[number] == pytest.approx(exact, rel=2.3e-16, abs=2.0**-1000)
+    assert n_rows == len(rows)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from fastloss.states.base import Integers, RowSet, SliceRuns, grown
 from fastloss_kernels.cpu import histogram as loops
 from fastloss_kernels.cpu.histogram import LOG2_MOST_ROWS, MOST_DROPPED_BITS, UNIT_DIGIT
+from fastloss_kernels.exact_sum import LOWEST_EXPONENT
 
 Floats = NDArray[np.float64]
 Words = NDArray[np.uint64]
@@ -40,6 +41,7 @@ SLICE_BUCKETS = 64
 # Buckets in a page, and pages at first.
 _PAGE_BITS = 6
 _SMALLEST_ROOM = 64
+_MAGNITUDE_MASK = 0x7FFF_FFFF_FFFF_FFFF
 _NO_ROWS: Integers = np.empty(0, dtype=np.int64)
 _NO_WEIGHTS: Floats = np.empty(0)
 _EVERY_BUCKET: Integers = np.frombuffer(b"", dtype=np.int64)
@@ -127,6 +129,8 @@ class ScoreHistograms:
     ----------
     dropped_bits : int
         How many low bits of a score a bucket ignores; at 0 every bucket is one score.
+    low_digit : int
+        The lowest digit of the masses, of a number that begins at 2^`LOWEST_EXPONENT`.
     starts : ndarray of int64, (n_slices + 1,)
         Where each slice's buckets begin.
     buckets : ndarray of int64, (n_buckets,)
@@ -136,9 +140,30 @@ class ScoreHistograms:
     """
 
     dropped_bits: int
+    low_digit: int
     starts: Integers
     buckets: Integers
     masses: Words
+
+    def score_bounds(self) -> tuple[Floats, Floats]:
+        """Return the lowest and the highest score that each bucket may hold, float64 ``(n_buckets,)``."""
+        lowest = self.buckets << self.dropped_bits
+        highest = lowest + ((1 << self.dropped_bits) - 1)
+        # No score is −0, which would be the highest below 0.
+        highest[highest == -1] = -2
+        least, most = ordered_bits_of(np.array([-np.inf, np.inf]))
+        return scores_of(np.clip(lowest, least, most)), scores_of(np.clip(highest, least, most))
+
+    def masses_as_float(self) -> tuple[Floats, Floats]:
+        """Return the positive mass and the weight of each bucket, float64 ``(n_buckets,)``, each to within one ulp."""
+        n_digits = self.masses.shape[1] // 2
+        found = np.zeros((2, len(self.buckets)))
+        # From the highest digit on, so that each addition rounds what the next ones are small beside.
+        for digit in reversed(range(n_digits)):
+            exponent = 64 * (self.low_digit + digit) + LOWEST_EXPONENT
+            found[0] += np.ldexp(self.masses[:, digit].astype(np.float64), exponent)
+            found[1] += np.ldexp(self.masses[:, n_digits + digit].astype(np.float64), exponent)
+        return found[0], found[1]
 
     def count_pairs(self, within: int = 64) -> list[PairCounts]:
         """Return each slice's pairs; with `within`, of those buckets only that share all but their low bits.
@@ -257,7 +282,7 @@ class ScoreHistogramColumn:
         buckets, slices, masses = self._list_cells()
         order = np.argsort(buckets) if self.n_slices < 2 else np.lexsort((buckets, slices))
         starts = np.searchsorted(slices[order], np.arange(self.n_slices + 1)).astype(np.int64, copy=False)
-        return ScoreHistograms(self.dropped_bits, starts, buckets[order], masses[order])
+        return ScoreHistograms(self.dropped_bits, self._low_digit, starts, buckets[order], masses[order])
 
     def fields(self) -> Mapping[str, NDArray[Any]]:
         """Return `starts` ``(n_slices + 1,)``, `buckets` and `masses` as `ScoreHistograms` has them, and `form`.
@@ -392,6 +417,19 @@ class ScoreHistogramColumn:
         self._cells, self._low_digit, self._n_digits = wider, low, n_digits
         if self._counts[1] > self._most_buckets(self.dropped_bits):
             self._drop_bits(self.dropped_bits + 1 if self.dropped_bits else FIRST_DROPPED_BITS)
+
+
+def ordered_bits_of(scores: Floats) -> Integers:
+    """Return the bits of float64 scores as integers that have the order of the scores; −0 is that of 0."""
+    bits = (scores + 0.0).view(np.int64)
+    ordered: Integers = bits ^ ((bits >> 63) & _MAGNITUDE_MASK)
+    return ordered
+
+
+def scores_of(ordered: Integers) -> Floats:
+    """Return the scores that have these ordered bits."""
+    scores: Floats = (ordered ^ ((ordered >> 63) & _MAGNITUDE_MASK)).view(np.float64)
+    return scores
 
 
 def _integers(limbs: Words) -> list[int]:
