@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastloss.errors import DataError, FastlossError, ReadError, SchemaError, StoreError, UsageError
     from fastloss.objectives import objective
     from fastloss.plan import Plan, make_plan
-    from fastloss.request import Prediction, Request, logit, logprob, margin, prob, value
+    from fastloss.request import Prediction, Request, logit, logprob, margin, prob, ranking_score, value
     from fastloss.result import Result, Value
     from fastloss.scan import Progress
     from fastloss.scoring import ScoreResult
@@ -28,7 +28,7 @@ _HOMES = {
     "fastloss.errors": ("DataError", "FastlossError", "ReadError", "SchemaError", "StoreError", "UsageError"),
     "fastloss.objectives": ("objective",),
     "fastloss.plan": ("Plan", "make_plan"),
-    "fastloss.request": ("Prediction", "Request", "logit", "logprob", "margin", "prob", "value"),
+    "fastloss.request": ("Prediction", "Request", "logit", "logprob", "margin", "prob", "ranking_score", "value"),
     "fastloss.result": ("Result", "Value"),
     "fastloss.scan": ("Progress",),
     "fastloss.scoring": ("ScoreResult",),
@@ -59,6 +59,7 @@ __all__ = [
     "merge",
     "objective",
     "prob",
+    "ranking_score",
     "run",
     "score",
     "value",

@@ -42,6 +42,7 @@ def evaluate(
     logprob: str | Mapping[str, str] | None = None,
     margin: str | Mapping[str, str] | None = None,
     value: str | Mapping[str, str] | None = None,
+    score: str | Mapping[str, str] | None = None,
     weight: str | None = None,
     metrics: Sequence[object] | Loss | str | None = None,
     by: Sequence[str | Sequence[str]] | str | None = (),
@@ -84,8 +85,9 @@ def evaluate(
         ``"candidates.list.label"`` that of a list of structs, as a list column.
     predictions : mapping of str to Prediction, optional
         Models by name, each a column with its space: ``{"a": fastloss.logit("score_a")}``.
-    logit, prob, logprob, margin, value : str or mapping of str to str, optional
-        Short forms: a column, which names its model, or columns by model name.
+    logit, prob, logprob, margin, value, score : str or mapping of str to str, optional
+        Short forms: a column, which names its model, or columns by model name. A score is an order and nothing else:
+        metrics of ranking read it, such as ``"roc_auc"``; among `predictions` it is ``fastloss.ranking_score``.
     weight : str, optional
         The column of row weights, finite and at least 0. Rows of weight 0 are skipped.
     metrics : sequence of str or Loss, optional
@@ -210,6 +212,7 @@ def evaluate(
         logprob=logprob,
         margin=margin,
         value=value,
+        score=score,
         weight=weight,
         metrics=metrics,
         by=by,

@@ -10,8 +10,10 @@ from fastloss.errors import UsageError
 from fastloss.expressions import PolarsExpression, expression_from_plain, expression_of, plain_expression
 from fastloss.words import LabelDomain, ListReduction, OnBadRow, PresetName, Reduction, Saturation
 
-Space = Literal["logit", "prob", "logprob", "margin", "value"]
-SPACES: tuple[Space, ...] = ("logit", "prob", "logprob", "margin", "value")
+Space = Literal["logit", "prob", "logprob", "margin", "value", "score"]
+# The spaces that losses read; a score is an order and nothing else.
+LOSS_SPACES: tuple[Space, ...] = ("logit", "prob", "logprob", "margin", "value")
+SPACES: tuple[Space, ...] = (*LOSS_SPACES, "score")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,14 @@ def margin(column: str) -> Prediction:
 def value(column: str) -> Prediction:
     """Declare a column of predictions in the unit of the label."""
     return Prediction("value", column)
+
+
+def ranking_score(column: str) -> Prediction:
+    """Declare a column of scores of which only the order counts: any numbers, infinite ones too.
+
+    It is not called `score`, which is the function that computes the loss of every row.
+    """
+    return Prediction("score", column)
 
 
 @dataclass(frozen=True)
@@ -271,7 +281,12 @@ def _models(
         raise UsageError(f"predictions is {predictions!r}; allowed: predictions by name, such as {{'a': logit('s')}}.")
     for name, prediction in (predictions or {}).items():
         if not isinstance(prediction, Prediction):
-            raise UsageError(f"predictions[{name!r}] is {prediction!r}; allowed: logit('column'), prob('column'), ….")
+            hint = ""
+            if getattr(prediction, "__name__", "") == "score":
+                hint = " fl.score computes losses of rows; a column that is only an order is ranking_score('c')."
+            raise UsageError(
+                f"predictions[{name!r}] is {prediction!r}; allowed: logit('column'), prob('column'), ….{hint}"
+            )
         models.append(Model(name, prediction.space, prediction.column))
     for space in SPACES:
         given = spaces[space]

@@ -17,7 +17,7 @@ from fastloss_kernels.losses import LOSSES
 from fastloss_kernels.rankings import RANKINGS, ReciprocalRank
 from tests.oracles import ranking as oracle
 
-SPACES = ("logit", "prob", "logprob", "margin", "value")
+SPACES = ("logit", "prob", "logprob", "margin", "value", "score")
 
 
 def units(found: float, exact: Fraction) -> float:

@@ -93,7 +93,7 @@ def test_scores_are_ranked_as_they_stand(kind: type) -> None:
     assert total(log).value == 13 / 14
 
 
-@pytest.mark.parametrize("space", ["logit", "prob", "logprob", "margin", "value"])
+@pytest.mark.parametrize("space", ["logit", "prob", "logprob", "margin", "value", "score"])
 def test_every_space_is_ranked(space: str) -> None:
     score = np.array([-0.5, -0.25, -0.125, 0.0]) if space == "logprob" else np.array([0.0, 0.25, 0.25, 1.0])
     log = pa.table({"y": [0.0, 1.0, 0.0, 1.0], "x": score})

@@ -127,6 +127,8 @@ class RequestOptions(LossOptions):
         Decision values.
     value
         Predictions in the unit of the label.
+    score
+        Scores that are only an order, for metrics of ranking; any numbers, infinite ones too.
     weight
         Row weights, at least 0; rows of weight 0 are skipped.
     metric
@@ -148,6 +150,7 @@ class RequestOptions(LossOptions):
     logprob: Annotated[list[str] | None, _Columns, Named] = None
     margin: Annotated[list[str] | None, _Columns, Named] = None
     value: Annotated[list[str] | None, _Columns, Named] = None
+    score: Annotated[list[str] | None, _Columns, Named] = None
     weight: Annotated[str | None, _Columns] = None
     metric: Annotated[list[str] | None, Parameter(name=("--metric", "-m"), group=_QUESTION)] = None
     by: Annotated[list[str] | None, _Question] = None

@@ -44,7 +44,7 @@ def _with_options(message: str) -> str:
     message = re.sub(r"^positive is ", "--positive is ", message)
     message = re.sub(r"^(?:output_)?state (?=is|')", "--state ", message)
     message = message.replace("storage_options", "--storage-option").replace("retry_seconds", "--retry-seconds")
-    return re.sub(r"\b(logit|prob|logprob|margin|value)=(?=[\s.,;]|$)", r"--\1", message)
+    return re.sub(r"\b(logit|prob|logprob|margin|value|score)=(?=[\s.,;]|$)", r"--\1", message)
 
 
 @contextlib.contextmanager

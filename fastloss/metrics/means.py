@@ -288,7 +288,7 @@ class ClickThroughRate(SumQuotient):
 
 _WORDS = {Label: "label", PredictedMean: "prediction", Weight: "weight"}
 
-CTR = ClickThroughRate("ctr", Label(), Weight(), "Σw·y / Σw", (*MEAN_SPACES, "margin"))
+CTR = ClickThroughRate("ctr", Label(), Weight(), "Σw·y / Σw", (*MEAN_SPACES, "margin", "score"))
 MEAN_PREDICTION = SumQuotient("mean_prediction", PredictedMean(), Weight(), "Σw·ŷ / Σw, ŷ = σ(x) for logits")
 CALIBRATION = SumQuotient("calibration", PredictedMean(), Label(), "Σw·ŷ / Σw·y")
 COPC = SumQuotient("copc", Label(), PredictedMean(), "Σw·y / Σw·ŷ: clicks over predicted clicks")

@@ -164,6 +164,8 @@ def default_metrics(spaces: Iterable[str], shape: Literal["row", "list", "index"
         names = ["mean_squared_error", "root_mean_squared_error", "mean_absolute_error", "mean_prediction"]
     elif given == {"margin"}:
         names = ["hinge"]
+    elif "score" in given and "value" not in given:
+        names = ["reciprocal_rank"] if shape == "list" else ["roc_auc"]
     else:
         raise UsageError(f"Models of the kinds {', '.join(sorted(given))} share no default metrics; name the metrics.")
     return [parse_metric(name) for name in names]

@@ -17,7 +17,8 @@ from fastloss_kernels.rankings import RANKINGS
 
 _INTRODUCTION = (
     "As a metric, a loss is its weighted mean over the log, Σw·l / Σw. Predictions are logits x, probabilities p, "
-    "log-probabilities, margins s or values ŷ; y is the label and w the weight. "
+    "log-probabilities, margins s, values ŷ, or scores, of which only the order counts; y is the label and w the "
+    "weight. "
     "Parameters are written log_loss(label_smoothing=0.1). "
     "Listwise losses take list columns: the predictions of the candidates, and a label for each or the index of the "
     "right one. Ranking metrics take lists with a label for each candidate. Pointwise losses take numbers. They also "

@@ -10,7 +10,7 @@ from fastloss.budget import positive
 from fastloss.errors import UsageError
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import loss_of, parse_metric
-from fastloss.request import SPACES, Prediction, Request, Space, one_of
+from fastloss.request import LOSS_SPACES, Prediction, Request, Space, one_of
 from fastloss.words import Compression
 
 LOSS_COLUMNS = ("loss", "gradient", "hessian")
@@ -56,7 +56,7 @@ class ScoreRequest:
         UsageError
             If a value is none of those allowed.
         """
-        prediction = _one_prediction({space: options.pop(space, None) for space in SPACES})
+        prediction = _one_prediction({space: options.pop(space, None) for space in LOSS_SPACES})
         metric = loss if isinstance(loss, MeanLoss) else parse_metric(loss)
         chosen = loss_of(metric)
         if chosen is None:
@@ -75,7 +75,7 @@ def _one_prediction(given: Mapping[Space, Any]) -> dict[str, Prediction]:
     if len(columns) != 1 or not all(isinstance(column, str) for column in columns.values()):
         found = ", ".join(f"{space}={column!r}" for space, column in columns.items()) or "none"
         raise UsageError(
-            f"Scoring takes one prediction column, as {' or '.join(f'{s}=' for s in SPACES)}; got {found}."
+            f"Scoring takes one prediction column, as {' or '.join(f'{s}=' for s in LOSS_SPACES)}; got {found}."
         )
     ((space, column),) = columns.items()
     return {column: Prediction(space, column)}

@@ -24,7 +24,10 @@ SPACES: dict[str, tuple[float, float]] = {
     "logprob": (float("-inf"), 0.0),
     "margin": (float("-inf"), float("inf")),
     "value": (float("-inf"), float("inf")),
+    "score": (float("-inf"), float("inf")),
 }
+# A score is an order and nothing else, so no loss reads one.
+LOSS_SPACES = tuple(space for space in SPACES if space != "score")
 
 # How near to an impossible outcome a probability may come before its loss is clipped (TorchRec's η): float32
 # probabilities are not distorted, since their smallest distance from 1 is 6e-8.

@@ -14,7 +14,7 @@ from typing import Any
 from fastloss_kernels.define.checks import check_loss, derivatives_on_grid
 from fastloss_kernels.define.graph import Graph
 from fastloss_kernels.define.tracing import follow
-from fastloss_kernels.domain import FINITE, SATURATION_EPSILON, SPACES, Interval, Row
+from fastloss_kernels.domain import FINITE, LOSS_SPACES, SATURATION_EPSILON, SPACES, Interval, Row
 from fastloss_kernels.losses import LOSSES
 from fastloss_kernels.losses.base import BinaryLoss, Loss
 from fastloss_kernels.rankings import RANKINGS
@@ -100,10 +100,10 @@ def define(
     _check_name(name)
     spaces = (space,) if isinstance(space, str) else tuple(space)
     for each in spaces:
-        if each not in SPACES:
-            raise ValueError(f"{name}: space is {each!r}; allowed: {', '.join(map(repr, SPACES))}.")
+        if each not in LOSS_SPACES:
+            raise ValueError(f"{name}: space is {each!r}; allowed: {', '.join(map(repr, LOSS_SPACES))}.")
     if not spaces:
-        raise ValueError(f"{name}: space is empty; allowed: {', '.join(map(repr, SPACES))}.")
+        raise ValueError(f"{name}: space is empty; allowed: {', '.join(map(repr, LOSS_SPACES))}.")
     labels = _interval(name, "label_range", label_range)
     if labels is None:
         labels = FINITE if "value" in spaces else Interval(0.0, 1.0)
