@@ -13,29 +13,35 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastloss._version import __version__
+from fastloss.curves.thinning import FEWEST_POINTS
 from fastloss.errors import UsageError, nearest_names
 from fastloss.metrics.evaluate import GroupingValues, ModelValues, evaluate_table
 from fastloss.metrics.names import parse_metric
 from fastloss.metrics.resolve import Evaluation
 from fastloss.report.content import DEFAULT_SLICES, dropped_rows, skipped_parts
+from fastloss.report.curves import curve_table
 from fastloss.report.formats import FORMATS
 from fastloss.report.view import View
 from fastloss.scan import Pruned, ScanResult
 from fastloss.states.causes import OF_SOME_METRICS
 from fastloss.states.inputs import STREAM
 from fastloss.states.ledger import Ledger
+from fastloss.words import CurveName
 
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
 SCHEMA_VERSION = 1
+CURVES = get_args(CurveName)
+# So many points of a curve are printed; of more, the first and the last.
+_SHOWN = 30
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,64 @@ def value_at(grouping: GroupingValues, position: int, column: ModelValues) -> Va
     )
 
 
+@dataclass(frozen=True, repr=False)
+class Curve:
+    """The points of a kind of curve, for models and slices: a table.
+
+    Attributes
+    ----------
+    kind : str
+        ``"roc"``, ``"precision_recall"`` or ``"gain"``.
+    table : pyarrow.Table
+        A row for each point.
+    """
+
+    kind: str
+    table: pa.Table
+
+    def to_arrow(self) -> pa.Table:
+        """Return the points as an Arrow table."""
+        return self.table
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return the points as a Polars frame."""
+        import polars as pl
+
+        frame = pl.from_arrow(self.table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def to_pandas(self) -> Any:
+        """Return the points as a pandas frame."""
+        _pandas()
+        return self.table.to_pandas()
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return the points as other libraries take them."""
+        return self.table.__arrow_c_stream__(requested_schema)
+
+    def __len__(self) -> int:
+        """Return how many points there are."""
+        return int(self.table.num_rows)
+
+    def __str__(self) -> str:
+        """Return the points as a text table, of many the first and the last."""
+        from fastloss.report.table import render_rows
+
+        rows = self.table
+        if rows["reason"].null_count == len(self):
+            rows = rows.drop_columns("reason")
+        if len(self) <= _SHOWN:
+            return render_rows(rows)
+        ends = np.concatenate((np.arange(10), np.arange(len(self) - 10, len(self))))
+        lines = render_rows(rows.take(ends)).splitlines()
+        return "\n".join([*lines[:11], f"… {len(self) - 20:,} points …", *lines[11:]])
+
+    def __repr__(self) -> str:
+        """Return a one-line summary."""
+        return f"<fastloss.Curve {self.kind} of {len(self):,} points>"
+
+
 class Result:
     """The result of `fastloss.evaluate`.
 
@@ -187,12 +251,17 @@ class Result:
             raise UsageError(f"The result has no metric {metric!r}. {nearest_names(metric, self.metrics)}")
         return found if len(self._models) > 1 else found[self._models[0]]
 
-    def _find(self, keys: Mapping[str, Any]) -> tuple[GroupingValues, int]:
-        """Return the grouping that has these keys, and the position of the slice in it."""
+    def _grouping(self, keys: Sequence[str]) -> GroupingValues:
+        """Return the grouping that has these keys, in any order."""
         grouping = next((g for g in self.groupings if set(g.keys) == set(keys)), None)
         if grouping is None:
             known = ", ".join(repr(g.keys) for g in self.groupings[1:]) or "none"
             raise UsageError(f"The result has no slices by {tuple(keys)!r}; it has slices by: {known}.")
+        return grouping
+
+    def _find(self, keys: Mapping[str, Any]) -> tuple[GroupingValues, int]:
+        """Return the grouping that has these keys, and the position of the slice in it."""
+        grouping = self._grouping(tuple(keys))
 
         def is_asked(position: int) -> bool:
             return all(_is_key(found, keys[name]) for name, found in grouping.key_at(position).items())
@@ -331,9 +400,7 @@ class Result:
 
     def to_pandas(self, *, wide: bool = False) -> Any:
         """Return the values as a pandas frame, with the columns of `to_arrow`."""
-        if importlib.util.find_spec("pandas") is None:
-            raise UsageError("pandas is not installed, and to_pandas needs it; to_polars and to_arrow do without it.")
-        pandas = importlib.import_module("pandas")
+        pandas = _pandas()
 
         def mapped(kind: pa.DataType) -> Any:
             # Integers beside nulls would become floats, which hold none beyond 2**53.
@@ -341,6 +408,71 @@ class Result:
             return nullable and pandas.api.types.pandas_dtype(nullable[1].upper() + nullable[2].capitalize())
 
         return self.to_arrow(wide=wide).to_pandas(types_mapper=mapped)
+
+    def curve(
+        self,
+        kind: CurveName,
+        *,
+        model: str | None = None,
+        slice: Mapping[str, Any] | None = None,
+        by: str | Sequence[str] | None = None,
+        points: int | None = 200,
+    ) -> Curve:
+        """Return a curve of every model as a table: of the total, of one slice, or of all slices of a grouping.
+
+        Parameters
+        ----------
+        kind : {"roc", "precision_recall", "gain"}
+            What is drawn, with the rows taken whose score is the threshold or above it.
+
+            - ``"roc"``: false_positive_rate and true_positive_rate, from (0, 0), where no row is taken, to (1, 1);
+            - ``"precision_recall"``: recall and precision, from the highest score on; the area below is one of steps,
+              each as wide as the recall that its point adds;
+            - ``"gain"``: weight_share, of all rows, and positive_share, with lift, which is their quotient.
+        model : str, optional
+            This model alone.
+        slice : mapping of str to object, optional
+            The keys of one slice: ``{"country": "DE"}``.
+        by : str or sequence of str, optional
+            The keys of a grouping, for all of its slices.
+        points : int or None
+            The most points of each curve, at least 3; None for all of them, one for each bucket of scores.
+
+        Returns
+        -------
+        Curve
+            A table in order of slice, model and falling threshold, which is a score as the column holds it. A slice's
+            keys are columns before the coordinates. `area_error` is the most area that lies between the curve drawn
+            through the points (straight; steps for precision and recall) and that of all rows: what thinning leaves
+            out, and what may be hidden inside a bucket of several scores. A curve that is not defined is one row of
+            nulls with its reason.
+
+        Raises
+        ------
+        UsageError
+            If no metric of the result keeps the scores, or there is no such curve, model or slice.
+        """
+        if kind not in CURVES:
+            raise UsageError(f"A curve is {kind!r}; allowed: {' or '.join(map(repr, CURVES))}.")
+        if model is not None and model not in self._models:
+            raise UsageError(f"The result has no model {model!r}. {nearest_names(str(model), self._models)}")
+        if points is not None and (isinstance(points, bool) or not isinstance(points, int) or points < FEWEST_POINTS):
+            raise UsageError(f"points is {points!r}; allowed: a whole number from {FEWEST_POINTS}, or None for all.")
+        grouping = self.groupings[0]
+        if slice is not None:
+            if by is not None:
+                raise UsageError("A curve is asked for slice= and by=; give one of them.")
+            grouping, position = self._find(slice)
+            grouping = replace(grouping, order=np.array([position]))
+        elif by is not None:
+            grouping = self._grouping((by,) if isinstance(by, str) else by)
+        models = self._models if model is None else [model]
+        if not all(name in grouping.histograms for name in models):
+            raise UsageError(
+                f"A curve {kind!r} is drawn from scores, and no metric here keeps them; ask for one that does, such "
+                f"as 'roc_auc', or for curves={kind!r}."
+            )
+        return Curve(kind, curve_table(kind, [grouping], models, self.key_types, points))
 
     def to_csv(self) -> str:
         """Return the values as CSV, with the columns of `to_arrow`."""
@@ -368,6 +500,12 @@ class Result:
     def __repr__(self) -> str:
         """Return a one-line summary."""
         return f"<fastloss.Result of {self._ledger.n_read:,} rows: {len(self.values)} values>"
+
+
+def _pandas() -> Any:
+    if importlib.util.find_spec("pandas") is None:
+        raise UsageError("pandas is not installed, and to_pandas needs it; to_polars and to_arrow do without it.")
+    return importlib.import_module("pandas")
 
 
 def _is_key(found: Any, asked: Any) -> bool:

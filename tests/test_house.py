@@ -32,6 +32,7 @@ LAYERS: dict[str, set[str]] = {
     "sources": {"errors", "files", "executors", "expressions", "request", "columns"},
     "states": set(),
     "metrics": {"words", "errors", "expressions", "request", "states"},
+    "curves": {"states"},
     "engine": {"errors", "budget", "columns", "states", "metrics"},
     "plan": {
         "errors",
@@ -61,8 +62,8 @@ LAYERS: dict[str, set[str]] = {
     },
     "state_file": {"_version", "errors", "files", "request", "states", "metrics", "scan"},
     "merging": {"errors", "request", "states", "metrics", "scan", "state_file"},
-    "report": {"_version", "errors", "columns", "states", "metrics", "plan", "scan"},
-    "result": {"_version", "errors", "states", "metrics", "scan", "report"},
+    "report": {"_version", "errors", "columns", "states", "metrics", "curves", "plan", "scan"},
+    "result": {"_version", "words", "errors", "states", "metrics", "curves", "scan", "report"},
     "losses": {"columns"},
     "objectives": {"errors", "metrics"},
     "scoring": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from fastloss.metrics.quantities import Rows
 from fastloss.metrics.resolve import Evaluation
 from fastloss.states.base import StateColumn, StateSpec
 from fastloss.states.counts import Count
+from fastloss.states.histogram import ScoreHistogram, ScoreHistograms
 from fastloss.states.slices import KeyColumn, SliceTable
 
 
@@ -55,12 +56,15 @@ class GroupingValues:
         The slices that have rows, sorted by their keys.
     columns : list of ModelValues
         Metrics in the order asked for, and for each the models.
+    histograms : mapping of str to ScoreHistograms
+        The scores of each model, where a metric keeps them.
     """
 
     keys: tuple[str, ...]
     key_columns: list[KeyColumn]
     order: NDArray[np.int64]
     columns: list[ModelValues]
+    histograms: Mapping[str, ScoreHistograms] = field(default_factory=dict)
 
     @property
     def n_slices(self) -> int:
@@ -138,4 +142,6 @@ def evaluate_table(evaluation: Evaluation, table: SliceTable, specs: Sequence[St
             if isinstance(spec, Count) and isinstance(spec.counted, Rows) and spec.rows.needs != ("zero_weight",):
                 used |= column.evaluate() > 0
         order = order[used[order]]
-    return GroupingValues(table.keys, table.key_columns(), order, columns)
+    kept = {state.model.name: (state, ScoreHistogram(state.model.rows())) for state in states}
+    histograms = {name: state[spec] for name, (state, spec) in kept.items() if spec in state}
+    return GroupingValues(table.keys, table.key_columns(), order, columns, histograms)

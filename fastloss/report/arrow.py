@@ -52,10 +52,10 @@ def to_arrow(
                 if key in grouping.keys:
                     column_of = grouping.key_columns[grouping.keys.index(key)]
                     positions = np.repeat(grouping.order, n_rows // max(1, grouping.n_slices))
-                    add(f"slice.{key}", _typed(_keys(column_of, positions), (key_types or {}).get(key, "")))
+                    add(f"slice.{key}", key_array(column_of, positions, (key_types or {}).get(key, "")))
                 else:
                     add(f"slice.{key}", pa.nulls(n_rows))
-    return pa.table({name: _joined(arrays) for name, arrays in parts.items()})
+    return pa.table({name: joined(arrays) for name, arrays in parts.items()})
 
 
 def table_of(result: Reported, view: View) -> pa.Table:
@@ -107,6 +107,11 @@ def _values(grouping: GroupingValues, columns: Sequence[ModelValues]) -> pa.Arra
     value = _interleaved(grouping, [column.values.value for column in columns])
     undefined = _interleaved(grouping, [column.values.undefined for column in columns])
     return pa.array(value, pa.float64(), mask=undefined, from_pandas=False)
+
+
+def key_array(column: KeyColumn, positions: NDArray[np.int64], kind: str = "") -> pa.Array:
+    """Return the slice keys at these positions, in the Arrow type of this name where they have it."""
+    return _typed(_keys(column, positions), kind)
 
 
 def _typed(keys: pa.Array, name: str) -> pa.Array:
@@ -203,7 +208,8 @@ def _evidence(grouping: GroupingValues, name: str, kind: pa.DataType) -> pa.Arra
     return pa.array(_interleaved(grouping, columns), kind, mask=mask, from_pandas=False)
 
 
-def _joined(arrays: Sequence[pa.Array]) -> pa.ChunkedArray:
+def joined(arrays: Sequence[pa.Array]) -> pa.ChunkedArray:
+    """Return the parts of a column as one, of the type that all of them have."""
     kinds = list(dict.fromkeys(array.type for array in arrays if not pa.types.is_null(array.type)))
     if len(kinds) > 1:
         # Keys of mixed files may be numbers in one grouping and text in another.

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pyarrow as pa
 from rich.cells import cell_len
 
 from fastloss.columns.buckets import number_text
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _DOUBT = 1e-5
 # So many edges stand on a line.
 _MANY = 20
+_NUMBERS = (pa.float64(), pa.int64())
 # One number with its evidence, as `Value.to_dict` returns it.
 Shown = Mapping[str, Any]
 
@@ -79,6 +81,23 @@ def sections(content: Mapping[str, Any]) -> list[Section]:
     weighted = content["plan"]["weight"] is not None
     of_groupings = [_slices(grouping, weighted) for grouping in content["groupings"] if grouping["n_slices"]]
     return [_total(content["total"], weighted), *of_groupings]
+
+
+def render_rows(table: pa.Table) -> str:
+    """Return a table of data as text: its names, and a line for each row; a null is ``null``."""
+    columns, sides = [], ""
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        values = column.to_pylist()
+        is_number = column.type in _NUMBERS
+        sides += "r" if is_number else "l"
+        columns.append([name, *(_cell(value) if is_number else _key(value) for value in values)])
+    return _aligned(list(zip(*columns, strict=True)), sides)
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "null"
+    return f"{value:,}" if isinstance(value, int) else _six_digits(value)
 
 
 def render_plan(description: Mapping[str, Any]) -> str:

@@ -1,0 +1,1 @@
+"""Curves of models, as points, from what metrics keep of every slice."""

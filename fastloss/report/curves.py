@@ -1,0 +1,73 @@
+"""Curves of a result as tables: the keys and the model of each point, its coordinates, and how much is left open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fastloss.curves.points import REASONS
+from fastloss.curves.ranked import ranked_curves
+from fastloss.metrics.evaluate import GroupingValues
+from fastloss.report.arrow import joined, key_array
+
+
+def curve_table(
+    kind: str,
+    groupings: Sequence[GroupingValues],
+    models: Sequence[str],
+    key_types: Mapping[str, str],
+    points: int | None,
+) -> pa.Table:
+    """Return the curves of all slices of some groupings, in their order.
+
+    Parameters
+    ----------
+    kind : str
+        The kind of curve.
+    groupings : sequence of GroupingValues
+        The slices.
+    models : sequence of str
+        The models.
+    key_types : mapping of str to str
+        The Arrow type of each slice key's column in the log.
+    points : int or None
+        The most points of each curve; None for all.
+    """
+    keys = list(dict.fromkeys(key for grouping in groupings for key in grouping.keys))
+    parts: dict[str, list[pa.Array]] = {}
+
+    def add(name: str, array: pa.Array) -> None:
+        parts.setdefault(name, []).append(array)
+
+    for grouping in groupings:
+        found = [ranked_curves(kind, grouping.histograms[model], grouping.order, points) for model in models]
+        model_of = np.repeat(np.arange(len(models)), [len(curves.slices) for curves in found])
+        slices = np.concatenate([curves.slices for curves in found])
+        # By slice and model; the points of a curve stay in order.
+        order = np.lexsort((model_of, slices))
+        add("model", pa.array(models, pa.string()).take(pa.array(model_of[order])))
+        if len(groupings) > 1:
+            add("slice", pa.repeat(" × ".join(grouping.keys), len(order)))
+        for key in keys:
+            if key in grouping.keys:
+                column = grouping.key_columns[grouping.keys.index(key)]
+                add(f"slice.{key}", key_array(column, grouping.order[slices[order]], key_types.get(key, "")))
+            else:
+                add(f"slice.{key}", pa.nulls(len(order)))
+        for name in found[0].columns:
+            add(name, _numbers(np.concatenate([curves.columns[name] for curves in found])[order]))
+        errors = [curves.area_error[curves.slices] for curves in found if curves.area_error is not None]
+        if errors:
+            add("area_error", _numbers(np.concatenate(errors)[order]))
+        reasons = np.concatenate([curves.reasons[curves.slices] for curves in found])[order]
+        add("reason", pa.array(REASONS, pa.string()).take(pa.array(reasons, mask=reasons == 0)))
+    return pa.table({name: joined(arrays) for name, arrays in parts.items()})
+
+
+def _numbers(values: np.ndarray[Any, Any]) -> pa.Array:
+    """Return numbers, null where they are NaN."""
+    missing = np.isnan(values) if values.dtype.kind == "f" else None
+    return pa.array(values, mask=missing)
