@@ -46,6 +46,7 @@ def evaluate(
     weight: str | None = None,
     metrics: Sequence[object] | Loss | str | None = None,
     by: Sequence[str | Sequence[str]] | str | None = (),
+    curves: Sequence[str] | str = (),
     where: object = None,
     with_columns: Mapping[str, object] | None = None,
     positive: str | int | float | bool | None = None,
@@ -95,6 +96,8 @@ def evaluate(
         the usual ones for the predictions' spaces.
     by : sequence of str or of sequences of str
         Slices: a column, or several columns for their cross. A null key is a slice of its own.
+    curves : sequence of {"roc", "precision_recall", "gain"}, or one of them
+        Keep what these are drawn from, where no metric does, for `Result.curve`.
     where : str, polars.Expr, or list of them, optional
         Evaluate the rows alone for which this condition holds, or each of these: ``"country = 'DE'"``. Null is no.
         Partitions and row groups that cannot hold such a row are not read. See Notes.
@@ -216,6 +219,7 @@ def evaluate(
         weight=weight,
         metrics=metrics,
         by=by,
+        curves=curves,
         where=where,
         with_columns=with_columns,
         positive=positive,

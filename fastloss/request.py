@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from fastloss.errors import UsageError
 from fastloss.expressions import PolarsExpression, expression_from_plain, expression_of, plain_expression
-from fastloss.words import LabelDomain, ListReduction, OnBadRow, PresetName, Reduction, Saturation
+from fastloss.words import CurveName, LabelDomain, ListReduction, OnBadRow, PresetName, Reduction, Saturation
 
 Space = Literal["logit", "prob", "logprob", "margin", "value", "score"]
 # The spaces that losses read; a score is an order and nothing else.
@@ -126,6 +126,8 @@ class Request:
         The conditions that a row must meet to be evaluated.
     with_columns : tuple of (str, str or PolarsExpression), or None
         Derived columns by name.
+    curves : tuple of str
+        Kinds of curves whose statistics are kept.
     """
 
     label: str
@@ -143,6 +145,7 @@ class Request:
     positive: str | int | float | bool | None = None
     where: tuple[str | PolarsExpression, ...] | None = None
     with_columns: tuple[tuple[str, str | PolarsExpression], ...] | None = None
+    curves: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -156,6 +159,7 @@ class Request:
         positive: str | int | float | bool | None = None,
         where: object = None,
         with_columns: Mapping[str, object] | None = None,
+        curves: Sequence[str] | str = (),
         **options: Any,
     ) -> Request:
         """Check what a caller wrote; besides `predictions`, a keyword of each space names columns.
@@ -187,6 +191,7 @@ class Request:
             positive=_positive(positive),
             where=_conditions(where),
             with_columns=_derived(with_columns),
+            curves=_curves(curves),
             **options,
         )
 
@@ -243,6 +248,7 @@ class Request:
                 "with_columns": _derived(
                     {n: expression_from_plain(given) for n, given in plain["with_columns"] or ()}
                 ),
+                "curves": tuple(plain.get("curves", ())),
             }
         )
 
@@ -306,6 +312,14 @@ def _positive(given: object) -> str | int | float | bool | None:
     if given is None or isinstance(given, str | int | float | bool):
         return given
     raise UsageError(f"positive is {given!r}; allowed: a value of the label column: a string, a number or a boolean.")
+
+
+def _curves(given: object) -> tuple[str, ...]:
+    listed = (given,) if isinstance(given, str) else given
+    known = get_args(CurveName)
+    if not isinstance(listed, list | tuple) or not all(kind in known for kind in listed):
+        raise UsageError(f"curves is {given!r}; allowed: {', '.join(map(repr, known))}, or a list of these.")
+    return tuple(kind for kind in known if kind in listed)
 
 
 def _conditions(given: object) -> tuple[str | PolarsExpression, ...] | None:

@@ -25,7 +25,7 @@ from fastloss.metrics.evaluate import GroupingValues, ModelValues, evaluate_tabl
 from fastloss.metrics.names import parse_metric
 from fastloss.metrics.resolve import Evaluation
 from fastloss.report.content import DEFAULT_SLICES, dropped_rows, skipped_parts
-from fastloss.report.curves import curve_table
+from fastloss.report.curves import DEFAULT_POINTS, curve_table
 from fastloss.report.formats import FORMATS
 from fastloss.report.view import View
 from fastloss.scan import Pruned, ScanResult
@@ -186,15 +186,15 @@ class Curve:
 
     def __str__(self) -> str:
         """Return the points as a text table, of many the first and the last."""
-        from fastloss.report.table import render_rows
+        from fastloss.report.table import write_table
 
         rows = self.table
         if rows["reason"].null_count == len(self):
             rows = rows.drop_columns("reason")
         if len(self) <= _SHOWN:
-            return render_rows(rows)
+            return write_table(rows)
         ends = np.concatenate((np.arange(10), np.arange(len(self) - 10, len(self))))
-        lines = render_rows(rows.take(ends)).splitlines()
+        lines = write_table(rows.take(ends)).splitlines()
         return "\n".join([*lines[:11], f"… {len(self) - 20:,} points …", *lines[11:]])
 
     def __repr__(self) -> str:
@@ -274,6 +274,11 @@ class Result:
     def __contains__(self, metric: object) -> bool:
         """Tell whether a metric was computed; any spelling of its name will do."""
         return isinstance(metric, str) and bool(self._values_of(metric, self.groupings[0], 0))
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the models."""
+        return list(self._models)
 
     @property
     def metrics(self) -> list[str]:
@@ -416,7 +421,7 @@ class Result:
         model: str | None = None,
         slice: Mapping[str, Any] | None = None,
         by: str | Sequence[str] | None = None,
-        points: int | None = 200,
+        points: int | None = DEFAULT_POINTS,
     ) -> Curve:
         """Return a curve of every model as a table: of the total, of one slice, or of all slices of a grouping.
 

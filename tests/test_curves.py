@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +23,7 @@ import fastloss as fl
 from fastloss.curves.points import CurvePoints
 from fastloss.curves.ranked import RANKED_CURVES, ranked_curves
 from fastloss.curves.thinning import chord_errors, step_errors
+from fastloss.report.formats import FORMATS
 from fastloss.states.base import RowSet, SliceRuns
 from fastloss.states.histogram import ScoreHistogram, ScoreHistograms
 from tests.oracles.ranking import Row, masses
@@ -301,3 +303,108 @@ def test_a_curve_is_a_table_of_any_library() -> None:
     assert len(str(curve).splitlines()) == len(curve) + 1
     assert curve.to_pandas()["true_positive_rate"].iloc[-1] == 1.0
     assert repr(curve) == f"<fastloss.Curve roc of {len(curve)} points>"
+
+
+ASKED = ("--label", "y", "--logit", "a=x", "--logit", "b=tied", "--by", "country")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("log") / "log.parquet"
+    pq.write_table(log_of(3_000), path)
+    return path
+
+
+def of_total_and_slices(result: fl.Result, kind: Any) -> pl.DataFrame:
+    """The curves of a result by one key, as a file has them."""
+    total = result.curve(kind).to_polars().with_columns(pl.lit("").alias("slice"))
+    slices = result.curve(kind, by="country").to_polars().with_columns(pl.lit("country").alias("slice"))
+    return pl.concat([slices.clear(), total, slices], how="diagonal").select(
+        "model", "slice", pl.exclude("model", "slice")
+    )
+
+
+def test_a_command_writes_curves_and_prints_what_it_prints_without_them(run: Any, path: Path, tmp_path: Path) -> None:
+    files = {kind: tmp_path / f"{kind}.parquet" for kind in KINDS}
+    words = [word for kind in KINDS for word in ("--curve", f"{kind}={files[kind]}")]
+    plain = run("eval", path, *ASKED)
+    assert run("eval", path, *ASKED, *words, "--state", tmp_path / "state") == plain
+    result = evaluate(path, by="country")
+    for kind in KINDS:
+        assert pl.read_parquet(files[kind]).equals(of_total_and_slices(result, kind))
+        files[kind].unlink()
+    assert run("merge", tmp_path / "state", *words)[0] == 0
+    for kind in KINDS:
+        assert pl.read_parquet(files[kind]).equals(of_total_and_slices(result, kind))
+    # All curves are drawn from one statistic: what keeps it for one merges with what keeps it for another.
+    other = tmp_path / "other.parquet"
+    pq.write_table(log_of(100, seed=3), other)
+    assert run("eval", other, *ASKED, "--curve", words[1], "--state", tmp_path / "second")[0] == 0
+    both = fl.merge([tmp_path / "state", tmp_path / "second"])
+    assert both.curve("gain").to_arrow().equals(evaluate([path, other]).curve("gain").to_arrow())
+
+
+def test_every_format_holds_the_same_points(run: Any, path: Path, tmp_path: Path) -> None:
+    expected = of_total_and_slices(evaluate(path, by="country"), "roc")
+    endings = (".parquet", ".arrow", ".csv", ".json", ".md", ".txt")
+    for ending in endings:
+        assert run("eval", path, *ASKED, "--curve", f"roc={tmp_path / f'roc{ending}'}")[0] == 0
+    assert pl.read_parquet(tmp_path / "roc.parquet").equals(expected)
+    assert pl.read_ipc(tmp_path / "roc.arrow").equals(expected)
+    by_csv = pl.read_csv(tmp_path / "roc.csv", schema=expected.schema)
+    numbers = ("threshold", "false_positive_rate", "true_positive_rate", "area_error")
+    assert by_csv.select("model", *numbers).equals(expected.select("model", *numbers))
+    assert json.loads((tmp_path / "roc.json").read_text()) == expected.to_dicts()
+    assert (tmp_path / "roc.md").read_text().count("\n") == len(expected) + 2
+    assert (tmp_path / "roc.txt").read_text().count("\n") == len(expected) + 1
+    few = tmp_path / "few.json"
+    assert run("eval", path, *ASKED, "--slices", 1, "--curve", f"roc={few}")[0] == 0
+    assert len({row["slice.country"] for row in json.loads(few.read_text())}) == 2
+
+
+def test_a_threshold_may_be_infinite(tmp_path: Path) -> None:
+    log = pa.table({"y": [1, 0, 1], "x": [math.inf, 0.0, -math.inf]})
+    result = fl.evaluate(log, label="y", logit="x", metrics="roc_auc")
+    table = result.curve("roc").to_arrow()
+    assert table["threshold"].to_pylist() == [None, math.inf, 0.0, -math.inf]
+    written = json.loads(str(FORMATS["json"].write_table(table)))
+    assert [row["threshold"] for row in written] == [None, "inf", 0.0, "-inf"]
+    assert FORMATS["json"].write_table(table.slice(0, 0)) == "[]"
+
+
+def test_mistakes_are_one_line_before_the_log_is_read(fails: Any, path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "roc.csv"
+    for words, said in (
+        (("--curve", f"auc={out}"), "precision_recall=FILE"),
+        (("--curve", "roc"), "--curve is 'roc'"),
+        (("--curve", "roc=-"), "--curve is 'roc=-'"),
+        (("--curve", f"roc={tmp_path / 'roc.xlsx'}"), ".xlsx; allowed: "),
+        (("--curve", f"roc={tmp_path / 'no' / 'roc.csv'}"), "does not exist"),
+        (("--curve", f"roc={path}"), "the log's own file"),
+        (("--curve", f"roc={out}", "--curve", f"gain={out}"), "name two files"),
+        (("--curve", f"roc={out}", "-o", out), "--output and --curve"),
+    ):
+        for command in ("eval", "plan"):
+            assert said in fails(command, path, *ASKED, *words)
+    lists = pa.table({"y": [[1, 0]], "x": [[0.5, 0.1]]})
+    with pytest.raises(fl.UsageError, match="holds lists"):
+        fl.evaluate(lists, label="y", logit="x", curves="roc")
+    with pytest.raises(fl.UsageError, match="'gain'"):
+        fl.evaluate(lists, label="y", logit="x", curves=["roc", "lorenz"])
+    fl.evaluate(path, label="y", logit="x", state=tmp_path / "state")
+    assert "--curve roc=FILE" in fails("merge", tmp_path / "state", "--curve", f"roc={out}")
+    labels = pa.table({"y": [2.0, 0.0], "x": [0.5, 0.1]})
+    asked: dict[str, Any] = {"label": "y", "value": "x", "metrics": "mean_prediction"}
+    assert fl.evaluate(labels, **asked)["mean_prediction"] == 0.3
+    with pytest.raises(fl.DataError):
+        fl.evaluate(labels, **asked, curves="roc")
+
+
+def test_a_file_of_evaluations_names_curves(run: Any, fails: Any, path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "fastloss.toml"
+    table = f'log = "{path}"\nlabel = "y"\nlogit = "x"\n'
+    file.write_text(f'[evaluations.one]\n{table}curve = {{ roc = "roc.json" }}\n')
+    assert run("run", "one", "--file", file)[0] == 0
+    assert len(json.loads((tmp_path / "roc.json").read_text())) == 200
+    file.write_text("".join(f'[evaluations.{name}]\n{table}curve = "roc=roc.json"\n' for name in ("one", "two")))
+    assert "give each a file of its own" in fails("run", "one", "two", "--file", file)

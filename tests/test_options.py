@@ -26,6 +26,7 @@ from fastloss.cli.options import (
 )
 from fastloss.engine.device import DEVICES
 from fastloss.executors import EXECUTORS
+from fastloss.metrics.curves import CURVES
 from fastloss.metrics.presets import PRESETS, REDUCTIONS
 from fastloss.report.formats import FORMATS
 from fastloss.request import SPACES, Request
@@ -33,9 +34,20 @@ from fastloss.scoring import ScoreRequest
 from fastloss.sources.parquet.decoders import DECODERS
 
 # What a call of Python has and a command line has not.
-API_ALONE = {"log", "out", "predictions", "batch_rows", "device", "states", "progress"}
+API_ALONE = {"curves", "log", "out", "predictions", "batch_rows", "device", "states", "progress"}
 # What a command does with a result; and the progress bar is another thing than a callable.
-COMMAND_LINE_ALONE = {"format", "output", "slices", "sort", "min_rows", "wide", "fail_if", "max_dropped", "progress"}
+COMMAND_LINE_ALONE = {
+    "curve",
+    "format",
+    "output",
+    "slices",
+    "sort",
+    "min_rows",
+    "wide",
+    "fail_if",
+    "max_dropped",
+    "progress",
+}
 # What a command line calls otherwise.
 NAMES = {"metric": "metrics", "storage_option": "storage_options"}
 
@@ -141,6 +153,7 @@ def test_every_argument_is_passed_on(monkeypatch: pytest.MonkeyPatch, function: 
         (EXECUTORS, words.ExecutorName),
         (DEVICES, words.DeviceName),
         (FORMATS, words.FormatName),
+        (CURVES, words.CurveName),
     ],
 )
 def test_words_are_those_that_are_registered(known: Any, allowed: Any) -> None:

@@ -65,7 +65,7 @@ def test_the_demo_prints_what_is_shown() -> None:
 
 COMMANDS = [
     shlex.split(line, comments=True)
-    for heading in ("On your own log", "ROC AUC", "One result from many logs", "Evaluations in a file")
+    for heading in ("On your own log", "ROC AUC", "Curves", "One result from many logs", "Evaluations in a file")
     for block in blocks_of(heading)
     for line in block.splitlines()
     if line.startswith("fastloss ")
@@ -159,6 +159,17 @@ def test_processes_give_the_same_digits(logs: Path) -> None:
 def test_lists_of_candidates() -> None:
     code, printed = blocks_of("Lists of candidates")
     assert printed_by(code)[0] == printed
+
+
+def test_curves(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(logs)
+    code, printed, _ = blocks_of("Curves")
+    found, names = printed_by(code)
+    assert found == printed
+    said = re.search(r"the default, it is ([\d.]+) here", README)
+    assert said is not None
+    (error,) = set(names["result"].curve("gain", model="b").to_polars()["area_error"])
+    assert f"{error:.4f}" == said[1]
 
 
 def test_common_rows_are_those_that_every_metric_can_use() -> None:

@@ -19,7 +19,7 @@ from fastloss.cli.options import (
     ScoreOptions,
     WriteOptions,
 )
-from fastloss.cli.output import Target, check_output, choose_target, complain, complain_of, emit
+from fastloss.cli.output import Target, check_output, choose_target, complain, complain_of, curve_files, emit
 from fastloss.cli.runs import (
     FILE_NAME,
     Evaluation,
@@ -148,14 +148,16 @@ def merge_states(*states: str, request: MergeOptions = _MERGE, options: ResultOp
     """
     from fastloss.api import run_merge_plan
     from fastloss.merging import plan_merge
+    from fastloss.metrics.curves import check_curves
     from fastloss.state_file import refuse_inputs
 
     if not states:
         raise UsageError("No state was given; name files that eval --state has written.")
     target = choose_target(options, ())
     plan = plan_merge(list(states), **request.arguments())
-    if target.output is not None:
-        refuse_inputs(target.output, plan.inputs, "--output")
+    check_curves(target.kinds, plan.evaluation.models, plan.evaluation.specs)
+    for option, path in target.files:
+        refuse_inputs(path, plan.inputs, option)
     gates = _gates(plan, options)
     result = run_merge_plan(plan, options.state)
     target.write(result)
@@ -286,7 +288,7 @@ def _evaluate(
 ) -> int:
     """Evaluate a log, write the result under a heading, and return the exit status."""
     target = choose_target(options, log, scan)
-    plan = _plan(log, request, scan)
+    plan = _plan(log, request, scan, target)
     gates = _gates(plan, options)
 
     from fastloss.api import run_plan
@@ -305,7 +307,7 @@ def _show_plan(
     target = choose_target(options, log, scan)
     if target.format.name not in ("table", "json"):
         raise UsageError(f"The format is {target.format.name}; a plan is written as table or json.")
-    plan = _plan(log, request, scan)
+    plan = _plan(log, request, scan, target)
     _gates(plan, options)
 
     from fastloss.report.table import describe_plan, render_plan
@@ -360,7 +362,8 @@ def _refuse_one_place(chosen: Sequence[Evaluation], given: Given) -> None:
     for evaluation in chosen if len(chosen) > 1 else ():
         with evaluation.naming():
             _, _, options = evaluation.options(given)
-        for option, path in (("--output", options.output), ("--state", options.state)):
+        curves = [("--curve", path) for _, path in curve_files(options)]
+        for option, path in (("--output", options.output), ("--state", options.state), *curves):
             if path is None or path == Path("-"):
                 continue
             other = places.setdefault(os.path.realpath(path), evaluation.name)
@@ -394,13 +397,13 @@ def _listed(evaluations: Iterable[Evaluation]) -> str:
     return "\n".join(f"{name:{widths[0]}}  {log:{widths[1]}}  {metrics}" for name, log, metrics in rows)
 
 
-def _plan(log: Sequence[str], request: RequestOptions, scan: ScanOptions) -> Plan:
+def _plan(log: Sequence[str], request: RequestOptions, scan: ScanOptions, target: Target) -> Plan:
     """Check a request against the log; no row is read."""
     from fastloss.plan import make_plan
 
     if not log:
         raise UsageError("No log was given; name Parquet files, folders, globs, URLs or @lists.")
-    return make_plan(list(log), **request.arguments(), **scan.arguments())
+    return make_plan(list(log), **request.arguments(), **scan.arguments(), curves=target.kinds)
 
 
 def _gates(plan: Plan | MergePlan, options: ResultOptions) -> list[Gate]:

@@ -313,6 +313,9 @@ class ResultOptions:
     state
         Write the sums behind the result to this file, so that "fastloss merge" can add those of other logs. What is
         there is replaced.
+    curve
+        Write a curve of the total and of all slices as a table: roc=FILE, precision_recall=FILE or gain=FILE, in the
+        format that the name ends in, as of --output. Repeat it for more curves.
     """
 
     format: Annotated[FormatName | None, Parameter(group=_OUTPUT, converter=_word)] = None
@@ -324,6 +327,7 @@ class ResultOptions:
     fail_if: Annotated[list[str] | None, _Output] = None
     max_dropped: Annotated[str | None, _Output] = None
     state: Annotated[Path | None, _Output] = None
+    curve: Annotated[list[str] | None, _Output, Named] = None
 
 
 @Parameter(name="*")

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from fastloss.errors import FastlossError, UsageError
+from fastloss.words import CurveName
 
 if TYPE_CHECKING:
     from fastloss.cli.options import ReadingOptions, ResultOptions
@@ -43,6 +44,7 @@ def _with_options(message: str) -> str:
     message = re.sub(r"\bwith_columns(?= )", "--with", message).replace("by positive=", "by --positive")
     message = re.sub(r"^positive is ", "--positive is ", message)
     message = re.sub(r"^(?:output_)?state (?=is|')", "--state ", message)
+    message = re.sub(r"\bcurves='(\w+)'", r"--curve \1=FILE", message)
     message = message.replace("storage_options", "--storage-option").replace("retry_seconds", "--retry-seconds")
     return re.sub(r"\b(logit|prob|logprob|margin|value|score)=(?=[\s.,;]|$)", r"--\1", message)
 
@@ -83,8 +85,27 @@ def emit_bytes(content: bytes, output: Path | None) -> None:
 
 
 @dataclass(frozen=True)
+class CurveTarget:
+    """Where a curve goes, and as what.
+
+    Attributes
+    ----------
+    kind : str
+        The kind of curve.
+    output : Path
+        The file.
+    format : Format
+        What is written.
+    """
+
+    kind: str
+    output: Path
+    format: Format
+
+
+@dataclass(frozen=True)
 class Target:
-    """Where a result goes, and as what.
+    """Where a result and its curves go, and as what.
 
     Attributes
     ----------
@@ -94,14 +115,39 @@ class Target:
         What is written.
     view : View
         Which slices.
+    curves : tuple of CurveTarget
+        Its curves.
+    curve_view : View
+        The slices that have curves.
     """
 
     output: Path | None
     format: Format
     view: View
+    curves: tuple[CurveTarget, ...]
+    curve_view: View
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of the curves."""
+        return tuple(curve.kind for curve in self.curves)
+
+    @property
+    def files(self) -> list[tuple[str, Path]]:
+        """The files that are written, each with its option."""
+        own = [] if self.output is None else [("--output", self.output)]
+        return [*own, *(("--curve", curve.output) for curve in self.curves)]
 
     def write(self, result: Result) -> None:
-        """Write a result."""
+        """Write a result, its curves first."""
+        for curve in self.curves:
+            from fastloss.report.curves import DEFAULT_POINTS, curve_table
+            from fastloss.report.view import selected
+
+            of = selected(result, self.curve_view)
+            table = curve_table(curve.kind, of.groupings, result.models, of.key_types, DEFAULT_POINTS)
+            written = curve.format.write_table(table)
+            emit_bytes(written if isinstance(written, bytes) else f"{written}\n".encode(), curve.output)
         content = self.format.write(result, self.view, as_file=self.output is not None)
         if isinstance(content, bytes):
             emit_bytes(content, self.output)
@@ -120,12 +166,17 @@ def choose_target(options: ResultOptions, log: Sequence[str], reading: ReadingOp
     output = None if options.output == Path("-") else options.output
     check_output(output, log, reading)
     check_output(options.state, log, reading, "--state")
-    if (
-        output is not None
-        and options.state is not None
-        and os.path.realpath(output) == os.path.realpath(options.state)
-    ):
-        raise UsageError(f"--output and --state are both {str(output)!r}; name two files.")
+    curves = curve_files(options)
+    for _, path in curves:
+        check_output(path, log, reading, "--curve")
+    places: dict[str, str] = {}
+    written = [("--output", output), *((f"--curve {kind}", path) for kind, path in curves), ("--state", options.state)]
+    for option, given in written:
+        if given is None:
+            continue
+        if (place := os.path.realpath(given)) in places:
+            raise UsageError(f"{places[place]} and {option} are both {str(given)!r}; name two files.")
+        places[place] = option
 
     from fastloss.files import is_device
     from fastloss.report.content import DEFAULT_SLICES
@@ -143,7 +194,29 @@ def choose_target(options: ResultOptions, log: Sequence[str], reading: ReadingOp
         raise UsageError(f"--wide is given, and the format is {format.name}; it is for arrow, parquet and csv.")
     slices = DEFAULT_SLICES if options.slices is None and format.is_read and output is None else options.slices
     view = View(None if slices == "all" else slices, options.sort, options.min_rows, options.wide)
-    return Target(output, format, view)
+    curve_view = View(None if options.slices == "all" else options.slices, options.sort, options.min_rows)
+    return Target(output, format, view, tuple(_curve_target(kind, path) for kind, path in curves), curve_view)
+
+
+def curve_files(options: ResultOptions) -> list[tuple[str, Path]]:
+    """Return the kinds of curves that are asked for, each with its file."""
+    found = []
+    for text in options.curve or []:
+        kind, _, name = text.partition("=")
+        if kind not in get_args(CurveName) or name in ("", "-"):
+            known = ", ".join(f"{kind}=FILE" for kind in get_args(CurveName))
+            raise UsageError(f"--curve is {text!r}; allowed: {known}.")
+        found.append((kind, Path(name)))
+    return found
+
+
+def _curve_target(kind: str, path: Path) -> CurveTarget:
+    from fastloss.report.formats import FORMATS
+
+    by_ending = {ending: known for known in FORMATS.values() for ending in known.endings}
+    if path.suffix.lower() not in by_ending:
+        raise UsageError(f"--curve {kind} ends in {path.suffix or 'nothing'}; allowed: {', '.join(by_ending)}.")
+    return CurveTarget(kind, path, by_ending[path.suffix.lower()])
 
 
 def check_output(

@@ -398,6 +398,8 @@ def _read_table(path: str, place: str, table: object, folder: str) -> dict[str, 
             raise UsageError(f"{path}: {place} {name} {error}; allowed: {key.allowed}{write}.") from None
         if field == "log":
             given[field] = [_log_from(folder, text) for text in given[field]]
+        if field == "curve":
+            given[field] = [_curve_from(folder, text) for text in given[field]]
     return given
 
 
@@ -417,6 +419,11 @@ def _log_from(folder: str, text: str) -> str:
     if not at and any(c in text for c in "*?["):
         folder = glob.escape(folder)
     return at + folder + text.removeprefix("./") if folder else at + text
+
+
+def _curve_from(folder: str, text: str) -> str:
+    kind, equals, name = text.partition("=")
+    return f"{kind}={_path_from(folder, name)}" if equals and name else text
 
 
 def _path_from(folder: str, text: str) -> Path:

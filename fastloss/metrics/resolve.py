@@ -13,6 +13,7 @@ from fastloss.errors import SchemaError, UsageError
 from fastloss.expressions import plain_expression
 from fastloss.metrics.base import Metric, ModelFacts, counted
 from fastloss.metrics.conventions import RequestConventions, column_types
+from fastloss.metrics.curves import metrics_of_curves
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import default_metrics, parse_metric
 from fastloss.metrics.presets import preset_of, reduction_of
@@ -55,6 +56,8 @@ class Evaluation:
         How pointwise losses are taken over lists.
     conventions : RequestConventions
         How losses are evaluated.
+    hidden : tuple of Metric
+        Metrics whose statistics are kept for curves, and which have no values.
     """
 
     request: Request
@@ -69,6 +72,7 @@ class Evaluation:
     prediction_ranges: tuple[Interval, ...]
     list_reduction: Literal["row", "element"]
     conventions: RequestConventions
+    hidden: tuple[Metric, ...] = ()
 
     @property
     def losses(self) -> tuple[Loss, ...]:
@@ -117,6 +121,7 @@ class Evaluation:
             "weight": request.weight,
             "metrics": [metric.name for metric in self.metrics],
             "by": [list(keys) for keys in request.by],
+            **({"curves_from": [metric.name for metric in self.hidden]} if self.hidden else {}),
             "label_domain": self.label_domain,
             **({"list_reduction": self.list_reduction} if self.lists else {}),
             **({"common_rows": True} if request.common_rows else {}),
@@ -187,6 +192,14 @@ def resolve(request: Request, types: Mapping[str, ColumnType]) -> Evaluation:
     )
     # The slices that have rows, and what a model used, are read from the counts of the first metric's rows.
     specs = counted([spec for model in models for metric in metrics for spec in metric.states(model)])
+    hidden = metrics_of_curves(request.curves, models, specs)
+    if hidden and lists:
+        raise UsageError(
+            f"A curve is drawn from one number a row, and column {models[0].column!r} holds lists; leave it out."
+        )
+    _check_spaces(hidden, request.models)
+    specs = counted([*specs, *(spec for model in models for metric in hidden for spec in metric.states(model))])
+    every = (*metrics, *hidden)
     return Evaluation(
         request=request,
         types=types,
@@ -196,10 +209,11 @@ def resolve(request: Request, types: Mapping[str, ColumnType]) -> Evaluation:
         lists=lists,
         label_is_index=label_is_index,
         label_domain=_label_domain(request, metrics),
-        label_range=_intersection(metric.label_range(model.space) for metric in metrics for model in models),
-        prediction_ranges=tuple(_intersection(m.prediction_range(model.space) for m in metrics) for model in models),
+        label_range=_intersection(metric.label_range(model.space) for metric in every for model in models),
+        prediction_ranges=tuple(_intersection(m.prediction_range(model.space) for m in every) for model in models),
         list_reduction=list_reduction,
         conventions=conventions,
+        hidden=tuple(hidden),
     )
 
 

@@ -65,7 +65,11 @@ def table_of(result: Reported, view: View) -> pa.Table:
 
 def write(result: Reported, view: View, *, as_file: bool) -> bytes:
     """Return an Arrow IPC file, or for a pipe an Arrow IPC stream."""
-    table = table_of(result, view)
+    return write_table(table_of(result, view), as_file=as_file)
+
+
+def write_table(table: pa.Table, *, as_file: bool = True) -> bytes:
+    """Return a table as an Arrow IPC file, or as a stream."""
     sink = pa.BufferOutputStream()
     with (pa.ipc.new_file if as_file else pa.ipc.new_stream)(sink, table.schema) as writer:
         writer.write_table(table)

@@ -14,6 +14,11 @@ from fastloss.report.view import Reported, View
 
 def write(result: Reported, view: View, *, as_file: bool) -> str:
     """Return a line of names, and one for each row of the Arrow table."""
+    return write_table(table_of(result, view))
+
+
+def write_table(table: pa.Table) -> str:
+    """Return a line of names, and one for each row."""
     sink = pa.BufferOutputStream()
-    pa.csv.write_csv(table_of(result, view), sink)
+    pa.csv.write_csv(table, sink)
     return str(sink.getvalue().to_pybytes().decode()).removesuffix("\n")

@@ -13,6 +13,9 @@ from fastloss.curves.ranked import ranked_curves
 from fastloss.metrics.evaluate import GroupingValues
 from fastloss.report.arrow import joined, key_array
 
+# The most points of a curve where nobody says how many.
+DEFAULT_POINTS = 200
+
 
 def curve_table(
     kind: str,

@@ -1,7 +1,8 @@
 """The formats of a result: one module each, and one line here.
 
-A module has ``write(result, view, as_file)``, which returns a text without its last line end, or bytes. Modules are
-loaded when they are asked for, so that names and endings are known without them.
+A module has ``write(result, view, as_file)``, which returns a text without its last line end, or bytes, and
+``write_table(table)`` for the points of a curve. Modules are loaded when they are asked for, so that names and endings
+are known without them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, cast
 from fastloss.errors import UsageError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from fastloss.report.view import Reported, View
 
 
@@ -47,6 +50,10 @@ class Format:
     def write(self, result: Reported, view: View, *, as_file: bool) -> str | bytes:
         """Return a result in this format, for a file or for a pipe."""
         return cast("str | bytes", importlib.import_module(self.module).write(result, view, as_file=as_file))
+
+    def write_table(self, table: pa.Table) -> str | bytes:
+        """Return a table of data in this format, for a file."""
+        return cast("str | bytes", importlib.import_module(self.module).write_table(table))
 
 
 FORMATS: Mapping[str, Format] = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from fastloss.report.table import Section, header, sections
+import pyarrow as pa
+
+from fastloss.report.table import Section, cells_of, header, sections
 from fastloss.report.view import Reported, View, shown
 
 
@@ -14,6 +16,13 @@ def write(result: Reported, view: View, *, as_file: bool) -> str:
     content = shown(result, view)
     blocks = ["\n".join(f"- {_escaped(line)}" for line in header(content).splitlines())]
     return "\n\n".join([*blocks, *map(_rendered, sections(content))])
+
+
+def write_table(table: pa.Table) -> str:
+    """Return a table of data."""
+    names, *rows = cells_of(table)
+    rules = ["---:" if kind in (pa.float64(), pa.int64()) else "---" for kind in table.schema.types]
+    return "\n".join([_row([*map(_escaped, names)]), _row(rules), *(_row([*map(_escaped, row)]) for row in rows)])
 
 
 def _rendered(section: Section) -> str:

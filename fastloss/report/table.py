@@ -50,6 +50,27 @@ def write(result: Reported, view: View, *, as_file: bool) -> str:
     return render(shown(result, view))
 
 
+def write_table(table: pa.Table) -> str:
+    """Return a table of data as text: its names, and a line for each row; a null is ``null``."""
+    cells = cells_of(table)
+    return _aligned(cells, "".join("r" if kind in _NUMBERS else "l" for kind in table.schema.types))
+
+
+def cells_of(table: pa.Table) -> list[list[str]]:
+    """Return the names and the rows of a table of data as cells of text."""
+    columns = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        written = _cell if column.type in _NUMBERS else _key
+        columns.append([name, *map(written, column.to_pylist())])
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "null"
+    return f"{value:,}" if isinstance(value, int) else _six_digits(value)
+
+
 class Section(NamedTuple):
     """A table of a report, as cells of text.
 
@@ -81,23 +102,6 @@ def sections(content: Mapping[str, Any]) -> list[Section]:
     weighted = content["plan"]["weight"] is not None
     of_groupings = [_slices(grouping, weighted) for grouping in content["groupings"] if grouping["n_slices"]]
     return [_total(content["total"], weighted), *of_groupings]
-
-
-def render_rows(table: pa.Table) -> str:
-    """Return a table of data as text: its names, and a line for each row; a null is ``null``."""
-    columns, sides = [], ""
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        values = column.to_pylist()
-        is_number = column.type in _NUMBERS
-        sides += "r" if is_number else "l"
-        columns.append([name, *(_cell(value) if is_number else _key(value) for value in values)])
-    return _aligned(list(zip(*columns, strict=True)), sides)
-
-
-def _cell(value: float | None) -> str:
-    if value is None:
-        return "null"
-    return f"{value:,}" if isinstance(value, int) else _six_digits(value)
 
 
 def render_plan(description: Mapping[str, Any]) -> str:
