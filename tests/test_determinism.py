@@ -120,3 +120,21 @@ def test_columns_that_kernels_read_as_they_stand(tmp_path: Path) -> None:
     sliced = fl.evaluate(table, label="t", logit="x", label_domain="pm1", on_bad_row="drop", by="c")
     whole = fl.evaluate(table, label="t", logit="x", label_domain="pm1", on_bad_row="drop")
     assert [v for v in sliced.values if not v.slice] == whole.values
+
+
+def binned_hash(log: object, **execution: object) -> str:
+    """Sums by bins, of rows with weights of any size and of rows without."""
+    values = []
+    for weight, by in ((None, ["day"]), ("w", ["country"])):
+        asked = {"label": "y", "logit": "x", "weight": weight, "by": by, "metrics": "ece(n_bins=3),mce(binning=logit)"}
+        values += fl.evaluate(log, **asked, **execution).values
+    return hashlib.sha256(json.dumps([value.to_dict() for value in values]).encode()).hexdigest()
+
+
+def test_sums_by_bins(table: pa.Table, tmp_path: Path) -> None:
+    expected = binned_hash(table, threads=1)
+    for batch_rows in (300, 4_999):
+        assert binned_hash(table, batch_rows=batch_rows) == expected
+    shuffled = table.take(np.random.default_rng(3).permutation(N_ROWS))
+    pq.write_table(shuffled, tmp_path / "log.parquet", row_group_size=2_000)
+    assert binned_hash(tmp_path / "log.parquet", threads=3) == expected

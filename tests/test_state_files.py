@@ -74,7 +74,10 @@ BOTH = ["country", "device", ("country", "device", "app")]
 CASES: dict[str, tuple[Callable[[int], dict[str, Any]], dict[str, Any]]] = {
     "rows": (numbers, {"label": "y", "logit": "s"}),
     "weights and slices": (numbers, {"label": "y", "logit": {"a": "s", "b/c%": "s32"}, "weight": "w", "by": BOTH}),
-    "probabilities": (numbers, {"label": "y", "prob": "p", "by": "app", "saturation": "exact", "metrics": "log_loss"}),
+    "probabilities": (
+        numbers,
+        {"label": "y", "prob": "p", "by": "app", "saturation": "exact", "metrics": "log_loss,ece(binning=logit)"},
+    ),
     "slices alone": (numbers, {"label": "y", "value": "s32", "by": [("app", "device")], "metrics": ["mse", "rmse"]}),
     "histograms": (
         numbers,
@@ -83,7 +86,7 @@ CASES: dict[str, tuple[Callable[[int], dict[str, Any]], dict[str, Any]]] = {
             "logit": {"a": "s", "b": "s32"},
             "weight": "w",
             "by": BOTH,
-            "metrics": ["roc_auc", "log_loss"],
+            "metrics": ["roc_auc", "log_loss", "mce(binning=mass)"],
             "memory": "2GiB",
         },
     ),

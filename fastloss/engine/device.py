@@ -45,6 +45,11 @@ class Device:
         return import_module(f"{self.package}.histogram")
 
     @cached_property
+    def bins(self) -> Any:
+        """Loops over bins of predictions."""
+        return import_module(f"{self.package}.bins")
+
+    @cached_property
     def normalize(self) -> Any:
         """Loops that divide lists by their sums."""
         return import_module(f"{self.package}.normalize")

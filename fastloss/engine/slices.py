@@ -19,6 +19,7 @@ from fastloss.metrics.conventions import InputTransform, LossEvaluation
 from fastloss.states.base import SliceRuns
 from fastloss.states.ledger import Place
 from fastloss.states.slices import SliceTable
+from fastloss_kernels.inverse_links import INVERSE_LINKS
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -185,6 +186,23 @@ class UsedRows:
     def terms(self) -> Floats:
         """An array for one number a row, which every update may overwrite."""
         return self._memo.once("terms", lambda: self.workspace.floats(self.n_rows))
+
+    def predicted_means(self) -> Floats:
+        """Return the mean of the label that each row's prediction stands for, float64, read-only."""
+
+        def compute() -> Floats:
+            score = self.inputs.arguments[0]
+            inverse_link = INVERSE_LINKS.get(self.space)
+            if inverse_link is None and score.dtype == np.float64:
+                return read_only(score)
+            means = self.workspace.floats(self.n_rows)
+            if inverse_link is None:
+                np.copyto(means, score)
+            else:
+                self.device.value(inverse_link, lists=False)(*self.inputs.arguments, (), means)
+            return read_only(means)
+
+        return self._memo.once("predicted means", compute)
 
     def transformed(self, transform: InputTransform) -> Inputs:
         """Return the inputs as a loss reads them."""

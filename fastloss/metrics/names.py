@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from fastloss.errors import UsageError, nearest_names
 from fastloss.metrics.base import Metric
+from fastloss.metrics.calibration_error import ExpectedCalibrationError, MaximumCalibrationError
 from fastloss.metrics.means import (
     CALIBRATION,
     COPC,
@@ -32,12 +33,16 @@ METRICS: tuple[Metric, ...] = (
     MEAN_PREDICTION,
     CALIBRATION,
     COPC,
+    ExpectedCalibrationError(),
+    MaximumCalibrationError(),
     RocAuc(),
 )
 ALIASES = {
     "rmse": "root_mean_squared_error",
     "ne": "normalized_entropy",
     "rig": "relative_information_gain",
+    "ece": "expected_calibration_error",
+    "mce": "maximum_calibration_error",
 }
 _LOSSES = {name: loss for loss in (*LOSSES, *RANKINGS) for name in (loss.name, *loss.aliases, loss.__name__)}
 _METRICS: dict[str, Any] = {metric.name: metric for metric in METRICS}
@@ -45,7 +50,7 @@ _METRICS |= {alias: _METRICS[name] for alias, name in ALIASES.items()}
 
 # What a user may look for, and what comes near it where it is not there.
 _NEAR: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (("ece", "expected_calibration_error", "mce", "ace"), ("calibration", "copc", "brier_score")),
+    (("ace", "adaptive_calibration_error", "calibration_error"), ("expected_calibration_error",)),
     (("auc", "auroc", "roc_auc_score", "gini", "gauc"), ("roc_auc", "normalized_entropy")),
     (("pr_auc", "auprc", "average_precision", "average_precision_score"), ("roc_auc", "log_loss")),
     (("accuracy", "accuracy_score", "error_rate", "precision", "recall", "f1", "f1_score", "mcc"), ("zero_one",)),

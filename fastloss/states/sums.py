@@ -123,9 +123,13 @@ class SumColumn:
     def only_accumulator(self, n_terms: int) -> Integers:
         """Return the full accumulator of the only slice, for a loop that is about to add `n_terms` terms to it."""
         assert self.n_slices == 1
+        return np.asarray(self.accumulators(n_terms)[0])
+
+    def accumulators(self, n_terms: int) -> Integers:
+        """Return the full accumulators of all slices, for a loop that is about to add `n_terms` terms to them."""
         self._have(0, LIMBS)
         self._count_additions(n_terms)
-        return np.asarray(self.words[0])
+        return self.words
 
     def merge(self, other: SumColumn, positions: Integers) -> None:
         """Add slice i of another column to the slice ``positions[i]``."""

@@ -7,9 +7,11 @@ from typing import Any
 
 from fastloss.engine.device import Device
 from fastloss.engine.updates.base import Update
+from fastloss.engine.updates.bins import make_bins_update
 from fastloss.engine.updates.counts import make_count_update
 from fastloss.engine.updates.histogram import make_histogram_update
 from fastloss.engine.updates.sums import make_sum_update
+from fastloss.states.bins import BinnedSums
 from fastloss.states.counts import Count
 from fastloss.states.histogram import ScoreHistogram
 from fastloss.states.sums import Sum
@@ -18,4 +20,5 @@ UPDATES: Mapping[type, Callable[[Any, Device], Update]] = {
     Sum: make_sum_update,
     Count: make_count_update,
     ScoreHistogram: make_histogram_update,
+    BinnedSums: make_bins_update,
 }

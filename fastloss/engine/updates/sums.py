@@ -25,15 +25,7 @@ Fill = Callable[[UsedRows, Floats], None]
 
 
 def _predicted_mean(quantity: PredictedMean, device: Device) -> Fill:
-    def fill(rows: UsedRows, terms: Floats) -> None:
-        assert isinstance(rows.inputs, RowInputs)
-        inverse_link = INVERSE_LINKS.get(rows.space)
-        if inverse_link is None:
-            np.copyto(terms, rows.inputs.score)
-        else:
-            device.value(inverse_link, lists=False)(*rows.inputs.arguments, (), terms)
-
-    return fill
+    return lambda rows, terms: np.copyto(terms, rows.predicted_means())
 
 
 def _loss_value(quantity: LossValue, device: Device) -> Fill:

@@ -1,0 +1,321 @@
+"""Errors of calibration by bins of the predicted probability."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastloss.metrics.base import PROBABILITY_SPACES, MetricValues, ModelFacts, PlainMetric, SliceStates
+from fastloss.metrics.binning import predicted_means, probability_edges
+from fastloss.metrics.ranked import add_bounds
+from fastloss.states.base import SliceRuns, StateSpec
+from fastloss.states.bins import BinnedSums, BinSums
+from fastloss.states.histogram import ScoreHistogram, ScoreHistograms
+from fastloss.states.sums import SumColumn
+from fastloss_kernels.exact_sum import ExactSums, normalize_words
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+_BINNINGS = ("width", "mass", "logit")
+_MOST_BINS = 10_000
+# Bounds from a histogram are sums of rounded products of numbers up to 1, divided by the weight: this is far beyond
+# what their rounding takes.
+_ROUNDING = 2.0**-50
+# The 97.5 % point of the normal distribution.
+_Z = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class CalibrationBins:
+    """Bins of predicted probabilities with what they hold: arrays of shape ``(n_slices, n_bins)``, NaN for nothing.
+
+    Attributes
+    ----------
+    lower, upper : numpy.ndarray of float64
+        Where a bin begins and ends, as probabilities. Of bins of equal mass, the lowest and the highest prediction
+        that it may hold.
+    n : numpy.ndarray of float64
+        The rows; of bins of equal mass of weighted rows they are not known.
+    weight, mean_prediction, mean_label : numpy.ndarray of float64
+        Σw, Σw·p / Σw and Σw·y / Σw. A bin without rows has no means.
+    low, high : numpy.ndarray of float64
+        Wilson's interval of the mean label, at 95 %. Of weighted rows, n is Kish's effective number, (Σw)² / Σw².
+
+    References
+    ----------
+    Wilson, Probable inference, the law of succession, and statistical inference, Journal of the American Statistical
+    Association 22, 1927. Kish, Survey sampling, 1965, section 11.7.
+    """
+
+    lower: Floats
+    upper: Floats
+    n: Floats
+    weight: Floats
+    mean_prediction: Floats
+    mean_label: Floats
+    low: Floats
+    high: Floats
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """The bins of all slices, one after the other; of a histogram, Σw·p lies between two sums.
+
+    The middle one is what a value is computed from; all three are one where nothing is open.
+    """
+
+    n_bins: int
+    label: ExactSums
+    weight: ExactSums
+    middle: ExactSums
+    least: ExactSums
+    most: ExactSums
+    is_open: bool = False
+
+
+@dataclass(frozen=True)
+class _BinnedError(PlainMetric):
+    n_bins: int = 20
+    binning: Literal["width", "mass", "logit"] = "width"
+
+    parameters: ClassVar[tuple[str, ...]] = ("n_bins", "binning")
+    family: ClassVar[str]
+    spaces = PROBABILITY_SPACES
+
+    def __post_init__(self) -> None:
+        """Refuse parameters of another kind."""
+        if isinstance(self.n_bins, bool) or not isinstance(self.n_bins, int) or not 1 <= self.n_bins <= _MOST_BINS:
+            raise ValueError(f"n_bins is {self.n_bins!r}; allowed: a whole number from 1 to {_MOST_BINS:,}.")
+        _check_word("binning", self.binning, _BINNINGS)
+
+    @property
+    def name(self) -> str:
+        """The name with those parameters that are not the default."""
+        changed = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return f"{self.family}({', '.join(changed)})" if changed else self.family
+
+    def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
+        """Return the sums of each bin, or the histogram that bins of equal mass are read from."""
+        return (self._spec(model), *model.weight(model.rows()))
+
+    def _spec(self, model: ModelFacts) -> StateSpec:
+        if self.binning == "mass":
+            return ScoreHistogram(model.rows())
+        return BinnedSums(model.rows(), self.binning, self.n_bins, model.weighted)
+
+    def evaluate(self, states: SliceStates) -> MetricValues:
+        """Compare the mean prediction of every bin with its mean label."""
+        rows = states.model.rows()
+        filled = self._filled(states)
+        of_all = states.weight(rows)
+        middle = _magnitude(filled.middle - filled.label)
+        values = MetricValues(self._reduce(middle, filled, of_all), rows)
+        values.explain(states.count(rows) == 0, "no_rows", undefined=True)
+        if self.binning != "mass":
+            return values
+        low = high = values.value
+        if filled.is_open:
+            above, below = filled.least - filled.label, filled.label - filled.most
+            none = ExactSums.from_counts(np.zeros(len(above), dtype=np.int64))
+            low = self._reduce(_larger(_larger(above, below), none), filled, of_all) - _ROUNDING
+            most = _larger(_magnitude(above), _magnitude(below))
+            high = self._reduce(most, filled, of_all) + _ROUNDING
+            low = np.maximum(low, 0.0)
+        add_bounds(values, low, high)
+        return values
+
+    def _reduce(self, gaps: ExactSums, filled: _Filled, of_all: ExactSums) -> Floats:
+        """Return a value for each slice from Σw·|mean p − mean y| of every bin."""
+        raise NotImplementedError
+
+    def bins(self, states: SliceStates) -> CalibrationBins:
+        """Return the bins of every slice."""
+        filled = self._filled(states)
+        shape = (states.n_slices, self.n_bins)
+        weight = filled.weight.to_float()
+        mean_label = filled.label / filled.weight
+        n = effective = weight
+        if self.binning == "mass":
+            lower, upper = self._mass_edges(states)
+            if states.model.weighted:
+                n = effective = np.full(len(weight), np.nan)
+        else:
+            found: BinSums = states[self._spec(states.model)]
+            edges = probability_edges(self.binning, self.n_bins)
+            lower, upper = (np.tile(side, states.n_slices) for side in (edges[:-1], edges[1:]))
+            n = found.n.astype(np.float64)
+            if states.model.weighted:
+                effective = weight * (filled.weight / found.squared_weight)
+        low, high = _wilson(mean_label, effective)
+        columns = (lower, upper, n, weight, filled.middle / filled.weight, mean_label, low, high)
+        return CalibrationBins(*(column.reshape(shape) for column in columns))
+
+    def _filled(self, states: SliceStates) -> _Filled:
+        found = states[self._spec(states.model)]
+        if isinstance(found, BinSums):
+            sums = found.prediction
+            return _Filled(self.n_bins, found.label, found.weight, sums, sums, sums)
+        assert isinstance(found, ScoreHistograms)
+        bins = _equal_mass(found, self.n_bins)
+        positive, weight = found.masses_as_float()
+        least, most = _predicted(found, states.model.space)
+        n_all = states.n_slices * self.n_bins
+        label, total = (_sum_by_bin(terms, bins, n_all) for terms in (positive, weight))
+        middle = _sum_by_bin(weight * (0.5 * least + 0.5 * most), bins, n_all)
+        if not found.dropped_bits:
+            return _Filled(self.n_bins, label, total, middle, middle, middle)
+        lower, upper = (_sum_by_bin(weight * side, bins, n_all) for side in (least, most))
+        return _Filled(self.n_bins, label, total, middle, lower, upper, is_open=True)
+
+    def _mass_edges(self, states: SliceStates) -> tuple[Floats, Floats]:
+        found: ScoreHistograms = states[self._spec(states.model)]
+        bins = _equal_mass(found, self.n_bins)
+        least, most = _predicted(found, states.model.space)
+        lower, upper = (np.full(states.n_slices * self.n_bins, np.nan) for _ in range(2))
+        # Buckets ascend, so the last one that is written to a bin is its highest.
+        upper[bins] = most
+        lower[bins[::-1]] = least[::-1]
+        return lower, upper
+
+
+@dataclass(frozen=True)
+class ExpectedCalibrationError(_BinnedError):
+    """The mean distance of mean prediction and mean label over bins of the predicted probability, by weight.
+
+    Bins without rows are left out. Sums are exact, so the value is rounded once.
+
+    Attributes
+    ----------
+    n_bins : int
+        How many bins there are.
+    binning : {"width", "mass", "logit"}
+        Where they lie. "width": ``[i/B, (i + 1)/B)``, the last one closed. "logit": of equal width in the logit from
+        −10 to 10, the outer two open, which tells small probabilities apart. "mass": of about equal weight, as far as
+        equal scores allow, read from the histogram of scores; a bucket belongs to the bin of its weight's middle. All
+        that is open then is the prediction within a bucket, so that the exact value for these bins lies between `low`
+        and `high`; they are equal while every score is a bucket of its own.
+    norm : {"l1", "l2"}
+        The mean of distances, or the square root of the mean of their squares.
+
+    References
+    ----------
+    Naeini, Cooper and Hauskrecht, Obtaining well calibrated probabilities using Bayesian binning, AAAI 2015. Kumar,
+    Liang and Ma, Verified uncertainty calibration, NeurIPS 2019, for bins of equal mass and the norm l2.
+    """
+
+    norm: Literal["l1", "l2"] = "l1"
+
+    parameters: ClassVar[tuple[str, ...]] = ("n_bins", "binning", "norm")
+    family = "expected_calibration_error"
+    definition = "Σ over bins of (W_b/W)·|mean p − mean y|"
+
+    def __post_init__(self) -> None:
+        """Refuse parameters of another kind."""
+        super().__post_init__()
+        _check_word("norm", self.norm, ("l1", "l2"))
+
+    def _reduce(self, gaps: ExactSums, filled: _Filled, of_all: ExactSums) -> Floats:
+        if self.norm == "l1":
+            return _sum_of_bins(gaps, filled.n_bins) / of_all
+        squares = (gaps / filled.weight) ** 2 * (filled.weight / _repeated(of_all, filled.n_bins))
+        # The squares of empty bins are NaN.
+        listed = np.where(filled.weight.is_zero, 0.0, squares).reshape(-1, filled.n_bins).tolist()
+        return np.array([math.sqrt(math.fsum(each)) for each in listed], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class MaximumCalibrationError(_BinnedError):
+    """The largest distance of mean prediction and mean label over bins of the predicted probability.
+
+    Bins without rows are left out; few rows are enough for a bin to count. Bins lie as those of
+    `expected_calibration_error`.
+
+    References
+    ----------
+    Naeini, Cooper and Hauskrecht, Obtaining well calibrated probabilities using Bayesian binning, AAAI 2015.
+    """
+
+    family = "maximum_calibration_error"
+    definition = "the largest |mean p − mean y| of all bins"
+
+    def _reduce(self, gaps: ExactSums, filled: _Filled, of_all: ExactSums) -> Floats:
+        distances = np.where(filled.weight.is_zero, 0.0, gaps / filled.weight)
+        largest: Floats = distances.reshape(-1, filled.n_bins).max(axis=1)
+        return largest
+
+
+def _check_word(name: str, given: object, allowed: tuple[str, ...]) -> None:
+    if given not in allowed:
+        raise ValueError(f"{name} is {given!r}; allowed: {' or '.join(map(repr, allowed))}.")
+
+
+def _magnitude(sums: ExactSums) -> ExactSums:
+    words = sums.words.copy()
+    words[_is_negative(sums), : sums.n_limbs] *= -1
+    return ExactSums(normalize_words(words), sums.low)
+
+
+def _larger(first: ExactSums, second: ExactSums) -> ExactSums:
+    """Return the larger of two sums, sum by sum."""
+    difference = second - first
+    words = difference.words.copy()
+    words[_is_negative(difference)] = 0
+    return first + ExactSums(words, difference.low)
+
+
+def _is_negative(sums: ExactSums) -> NDArray[np.bool_]:
+    negative: NDArray[np.bool_] = sums.words[:, sums.n_limbs - 1] < 0
+    return negative
+
+
+def _sum_of_bins(sums: ExactSums, n_bins: int) -> ExactSums:
+    """Return the sum over the bins of each slice."""
+    words = sums.words.reshape(-1, n_bins, sums.n_limbs + 3).sum(axis=1)
+    return ExactSums(normalize_words(words), sums.low)
+
+
+def _repeated(sums: ExactSums, times: int) -> ExactSums:
+    return sums.take(np.repeat(np.arange(len(sums)), times))
+
+
+def _equal_mass(found: ScoreHistograms, n_bins: int) -> Integers:
+    """Return the bin of every bucket, counted over all slices: that of the middle of its weight."""
+    weight = found.masses_as_float()[1]
+    bins = np.zeros(len(weight), dtype=np.int64)
+    # Each slice by itself, so that its bins depend on no other.
+    for s, (first, stop) in enumerate(zip(found.starts[:-1].tolist(), found.starts[1:].tolist(), strict=True)):
+        if first == stop:
+            continue
+        ends = np.cumsum(weight[first:stop])
+        own = np.floor(n_bins * ((ends - 0.5 * weight[first:stop]) / ends[-1]))
+        bins[first:stop] = s * n_bins + np.clip(own, 0, n_bins - 1).astype(np.int64)
+    return bins
+
+
+def _predicted(found: ScoreHistograms, space: str) -> tuple[Floats, Floats]:
+    """Return the lowest and the highest probability that each bucket's predictions may stand for."""
+    low, high = (predicted_means(side, space) for side in found.score_bounds())
+    return np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
+
+
+def _sum_by_bin(terms: Floats, bins: Integers, n_bins: int) -> ExactSums:
+    """Return exact sums of the buckets' terms, whose bins ascend."""
+    column = SumColumn()
+    column.resize(n_bins)
+    present, first = np.unique(bins, return_index=True)
+    column.add(terms, SliceRuns(None, np.append(first, len(terms)).astype(np.int64), present))
+    return column.evaluate()
+
+
+def _wilson(rate: Floats, n: Floats) -> tuple[Floats, Floats]:
+    """Return Wilson's interval of a rate of n rows; NaN for none."""
+    with np.errstate(all="ignore"):
+        scale = 1.0 + _Z * _Z / n
+        center = rate + _Z * _Z / (2.0 * n)
+        half = _Z * np.sqrt(rate * (1.0 - rate) / n + _Z * _Z / (4.0 * n * n))
+        return np.maximum((center - half) / scale, 0.0), np.minimum((center + half) / scale, 1.0)
