@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastloss.objectives import objective
     from fastloss.plan import Plan, make_plan
     from fastloss.request import Prediction, Request, logit, logprob, margin, prob, ranking_score, value
-    from fastloss.result import Result, Value
+    from fastloss.result import Curve, Result, Value
     from fastloss.scan import Progress
     from fastloss.scoring import ScoreResult
 
@@ -29,13 +29,14 @@ _HOMES = {
     "fastloss.objectives": ("objective",),
     "fastloss.plan": ("Plan", "make_plan"),
     "fastloss.request": ("Prediction", "Request", "logit", "logprob", "margin", "prob", "ranking_score", "value"),
-    "fastloss.result": ("Result", "Value"),
+    "fastloss.result": ("Curve", "Result", "Value"),
     "fastloss.scan": ("Progress",),
     "fastloss.scoring": ("ScoreResult",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Curve",
     "DataError",
     "FastlossError",
     "Plan",

@@ -405,6 +405,8 @@ def test_a_file_of_evaluations_names_curves(run: Any, fails: Any, path: Path, tm
     table = f'log = "{path}"\nlabel = "y"\nlogit = "x"\n'
     file.write_text(f'[evaluations.one]\n{table}curve = {{ roc = "roc.json" }}\n')
     assert run("run", "one", "--file", file)[0] == 0
-    assert len(json.loads((tmp_path / "roc.json").read_text())) == 200
+    written = json.loads((tmp_path / "roc.json").read_text())
+    assert len(written) == 200
+    assert fl.run("one", file).curve("roc").to_arrow().to_pylist() == written
     file.write_text("".join(f'[evaluations.{name}]\n{table}curve = "roc=roc.json"\n' for name in ("one", "two")))
     assert "give each a file of its own" in fails("run", "one", "two", "--file", file)

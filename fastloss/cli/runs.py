@@ -502,12 +502,15 @@ def run(name: str, file: str | os.PathLike[str] | None = None, **overrides: Any)
 
     Notes
     -----
-    What the file says of output, state and gates is for ``fastloss run``; here the caller has the result.
+    What the file says of output, state and gates is for ``fastloss run``; here the caller has the result, with the
+    curves that the file names.
     """
     from fastloss.api import evaluate
+    from fastloss.cli.output import curve_files
 
     (evaluation,) = choose(read_evaluations(file), [name])
     with evaluation.naming():
-        request, scan, _ = evaluation.options()
-        arguments = {"log": evaluation.log, **request.arguments(), **scan.arguments(), **overrides}
+        request, scan, output = evaluation.options()
+        asked = {"log": evaluation.log, "curves": [kind for kind, _ in curve_files(output)]}
+        arguments = {**asked, **request.arguments(), **scan.arguments(), **overrides}
         return evaluate(**arguments)
