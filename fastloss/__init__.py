@@ -12,9 +12,11 @@ from fastloss._version import __version__
 
 if TYPE_CHECKING:
     from fastloss import losses
-    from fastloss.api import evaluate, merge, score
+    from fastloss.api import calibrate, evaluate, merge, score
+    from fastloss.calibration.result import Calibration
     from fastloss.cli.runs import run
     from fastloss.errors import DataError, FastlossError, ReadError, SchemaError, StoreError, UsageError
+    from fastloss.maps import CalibrationMap
     from fastloss.objectives import objective
     from fastloss.plan import Plan, make_plan
     from fastloss.request import Prediction, Request, logit, logprob, margin, prob, ranking_score, value
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
     from fastloss.scoring import ScoreResult
 
 _HOMES = {
-    "fastloss.api": ("evaluate", "merge", "score"),
+    "fastloss.api": ("calibrate", "evaluate", "merge", "score"),
+    "fastloss.calibration.result": ("Calibration",),
     "fastloss.cli.runs": ("run",),
     "fastloss.errors": ("DataError", "FastlossError", "ReadError", "SchemaError", "StoreError", "UsageError"),
+    "fastloss.maps": ("CalibrationMap",),
     "fastloss.objectives": ("objective",),
     "fastloss.plan": ("Plan", "make_plan"),
     "fastloss.request": ("Prediction", "Request", "logit", "logprob", "margin", "prob", "ranking_score", "value"),
@@ -37,6 +41,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Curve",
+    "Calibration",
+    "CalibrationMap",
     "DataError",
     "FastlossError",
     "Plan",
@@ -51,6 +57,7 @@ __all__ = [
     "UsageError",
     "Value",
     "__version__",
+    "calibrate",
     "evaluate",
     "logit",
     "logprob",

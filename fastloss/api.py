@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from fastloss.budget import DEFAULT_MEMORY, DEFAULT_RETRY_SECONDS
+from fastloss.calibration.calibrate import plan_calibration, run_calibration
+from fastloss.calibration.result import Calibration
 from fastloss.merging import MergePlan, plan_merge, run_merge
 from fastloss.plan import Plan, make_plan
 from fastloss.request import Prediction
@@ -16,6 +18,7 @@ from fastloss.sources.file_lists import entries_of
 from fastloss.sources.listing import refuse_output_in_log
 from fastloss.state_file import check_state_output, inputs_of, write_state
 from fastloss.words import (
+    CalibrationMethod,
     Compression,
     DeviceName,
     ExecutorName,
@@ -448,3 +451,102 @@ def score(
         batch_rows=batch_rows,
     )
     return run_score(score_plan, progress)
+
+
+def calibrate(
+    log: object,
+    *,
+    label: str,
+    logit: str | None = None,
+    prob: str | None = None,
+    logprob: str | None = None,
+    weight: str | None = None,
+    method: CalibrationMethod = "platt",
+    where: object = None,
+    with_columns: Mapping[str, object] | None = None,
+    positive: str | int | float | bool | None = None,
+    label_domain: LabelDomain = "01",
+    on_bad_row: OnBadRow = "raise",
+    on_bad_file: OnBadFile = "raise",
+    missing_columns: MissingColumns = "error",
+    reader: Reader = "pyarrow",
+    verify_checksums: bool = False,
+    storage_options: Mapping[str, object] | None = None,
+    retry_seconds: float = DEFAULT_RETRY_SECONDS,
+    memory: int | str = DEFAULT_MEMORY,
+    threads: int | None = None,
+    batch_rows: int | None = None,
+    executor: ExecutorName = "threads",
+    device: DeviceName = "cpu",
+    progress: Callable[[Progress], None] | None = None,
+) -> Calibration:
+    """Fit a calibration map to a log, which is read a few times.
+
+    Parameters
+    ----------
+    log : path, list of paths, or object with ``__arrow_c_stream__``
+        As in `evaluate`, but none that gives its rows once.
+    label : str
+        The label column: numbers or booleans. A label y between 0 and 1 counts as a positive of weight y and a
+        negative of weight 1 − y.
+    logit, prob, logprob : str, optional
+        The prediction column, named by one of these, its space. Probabilities are clipped at 1e-12. An infinite logit
+        is a bad row: no map moves it.
+    weight : str, optional
+        The column of row weights, finite and at least 0. Rows of weight 0 are skipped.
+    method : {"platt", "temperature"}
+        The map, of the logit x: ``"platt"`` is σ(a·x + b), ``"temperature"`` is σ(x/T), where a = 1/T.
+    where, with_columns, positive, label_domain, on_bad_row, on_bad_file, missing_columns
+        As in `evaluate`.
+    reader, verify_checksums, storage_options, retry_seconds, memory, threads, batch_rows, executor, device
+        As in `evaluate`.
+    progress : callable, optional
+        Called with a `Progress` after each part of the log; each pass begins from 0.
+
+    Returns
+    -------
+    Calibration
+        The map, which `Calibration.write` writes as JSON, and the log loss before and after. `log_loss_isotonic` is
+        that of isotonic regression on the score's buckets, which are single scores up to 131,072 of them: as far as
+        any rising map could come on these rows.
+
+    Raises
+    ------
+    UsageError, SchemaError, ReadError, StoreError
+        As in `evaluate`.
+    DataError
+        If a row is bad, or the rows determine no map: there is none, one outcome alone, one score alone, or the score
+        separates the outcomes, so that the loss falls for as long as the map grows steeper.
+
+    Notes
+    -----
+    The map has the smallest log loss of its kind: a logistic regression without penalty, by Newton's method from a
+    start that a histogram of the scores gives. Each pass sums loss and gradient exactly, so that the coefficients are
+    the same to the last bit for any number of threads, batch size, order and layout.
+    """
+    calibration = plan_calibration(
+        log,
+        label=label,
+        logit=logit,
+        prob=prob,
+        logprob=logprob,
+        weight=weight,
+        method=method,
+        where=where,
+        with_columns=with_columns,
+        positive=positive,
+        label_domain=label_domain,
+        on_bad_row=on_bad_row,
+        on_bad_file=on_bad_file,
+        missing_columns=missing_columns,
+        reader=reader,
+        verify_checksums=verify_checksums,
+        storage_options=storage_options,
+        retry_seconds=retry_seconds,
+        memory=memory,
+        threads=threads,
+        batch_rows=batch_rows,
+        executor=executor,
+        device=device,
+    )
+    return run_calibration(calibration, progress)

@@ -25,6 +25,7 @@ LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "executors": {"errors"},
+    "maps": {"errors", "files"},
     "expressions": {"errors"},
     "request": {"words", "errors", "expressions"},
     "budget": {"words", "errors", "request"},
@@ -83,7 +84,31 @@ LAYERS: dict[str, set[str]] = {
         "scan",
         "report",
     },
-    "api": {"words", "budget", "request", "sources", "plan", "scan", "state_file", "merging", "result", "scoring"},
+    "calibration": {
+        "words",
+        "errors",
+        "maps",
+        "request",
+        "sources",
+        "states",
+        "metrics",
+        "plan",
+        "scan",
+        "report",
+    },
+    "api": {
+        "words",
+        "budget",
+        "request",
+        "sources",
+        "plan",
+        "scan",
+        "state_file",
+        "merging",
+        "result",
+        "scoring",
+        "calibration",
+    },
     "demo": {"errors", "api", "plan", "result", "report"},
     "doctor": {"_version", "errors", "budget", "api", "plan", "result", "report"},
     "gates": {"errors", "metrics", "result"},
@@ -118,6 +143,8 @@ LAYERS: dict[str, set[str]] = {
         "result",
         "scan",
         "scoring",
+        "calibration",
+        "maps",
         "losses",
         "objectives",
         "cli",
@@ -139,6 +166,7 @@ KERNEL_LAYERS: dict[str, set[str]] = {
     "cuda": {"jit", "domain", "exact_sum", "listwise"},
     "arrays": {"domain", "cpu"},
     "losses": {"jit", "domain", "elementary", "special", "double_double", "listwise", "arrays"},
+    "calibration": {"jit", "domain", "elementary"},
     "over_lists": {"jit", "domain", "listwise", "losses"},
     "rankings": {"jit", "domain", "double_double", "losses"},
     "variants": {"jit", "domain", "elementary", "listwise", "losses"},
@@ -210,7 +238,7 @@ def test_imports_point_one_way(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["columns", "sources", "states", "metrics", "engine", "report", "executors", "scoring"]
+    "part", ["columns", "sources", "states", "metrics", "engine", "report", "executors", "scoring", "calibration"]
 )
 def test_modules_of_a_part_import_in_no_circle(part: str) -> None:
     """No circle, those that only a type checker sees included."""

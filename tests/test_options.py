@@ -15,6 +15,8 @@ from fastloss import api, words
 from fastloss.budget import ExecutionOptions, parse_bytes
 from fastloss.cli import main
 from fastloss.cli.options import (
+    CalibrateOptions,
+    MapOptions,
     MergeOptions,
     OutputOptions,
     ReadingOptions,
@@ -100,8 +102,9 @@ def test_score_takes_what_a_score_request_has() -> None:
         (api.evaluate, (RequestOptions, ScanOptions, OutputOptions)),
         (api.merge, (MergeOptions, ResultOptions)),
         (api.score, (ScoreOptions, ReadingOptions, WriteOptions)),
+        (api.calibrate, (CalibrateOptions, ScanOptions, MapOptions)),
     ],
-    ids=["eval", "merge", "score"],
+    ids=["eval", "merge", "score", "calibrate"],
 )
 def test_the_command_line_takes_what_the_function_takes(function: Callable[..., Any], groups: tuple[type]) -> None:
     taken, given = parameters_of(function), options_of(*groups)
@@ -123,9 +126,15 @@ def test_score_and_evaluate_agree_where_both_have_an_option() -> None:
     evaluate, score = parameters_of(api.evaluate), parameters_of(api.score)
     for name in set(evaluate) & set(score):
         assert evaluate[name] == score[name], name
+    calibrate = parameters_of(api.calibrate)
+    for name in set(calibrate) & set(score):
+        assert calibrate[name] == score[name], name
 
 
-@pytest.mark.parametrize(("function", "planner"), [("evaluate", "make_plan"), ("score", "make_score_plan")])
+@pytest.mark.parametrize(
+    ("function", "planner"),
+    [("evaluate", "make_plan"), ("score", "make_score_plan"), ("calibrate", "plan_calibration")],
+)
 def test_every_argument_is_passed_on(monkeypatch: pytest.MonkeyPatch, function: str, planner: str) -> None:
     passed: dict[str, Any] = {}
 
@@ -161,7 +170,17 @@ def test_words_are_those_that_are_registered(known: Any, allowed: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "group", [RequestOptions, ScoreOptions, ReadingOptions, ScanOptions, OutputOptions, WriteOptions]
+    "group",
+    [
+        RequestOptions,
+        ScoreOptions,
+        CalibrateOptions,
+        ReadingOptions,
+        ScanOptions,
+        OutputOptions,
+        WriteOptions,
+        MapOptions,
+    ],
 )
 def test_every_option_is_explained(group: type) -> None:
     explained = "\n".join(inspect.getdoc(each) or "" for each in group.__mro__)
@@ -174,6 +193,7 @@ def test_every_option_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
         "eval": (RequestOptions, ScanOptions, OutputOptions),
         "plan": (RequestOptions, ScanOptions, OutputOptions),
         "score": (ScoreOptions, ReadingOptions, WriteOptions),
+        "calibrate": (CalibrateOptions, ScanOptions, MapOptions),
     }
     for command, groups in commands.items():
         assert main([command, "--help"]) == 0

@@ -10,6 +10,8 @@ from cyclopts import App, Parameter
 
 from fastloss._version import __version__
 from fastloss.cli.options import (
+    CalibrateOptions,
+    MapOptions,
     MergeOptions,
     OutputOptions,
     ReadingOptions,
@@ -50,6 +52,7 @@ INTERRUPTED = 130
 _FAILURES_SAID = 20
 
 _FILE = Parameter(group="File")
+_NO_LOG = "No log was given; name Parquet files, folders, globs, URLs or @lists."
 
 app = App(
     name="fastloss",
@@ -66,6 +69,7 @@ _MERGE = MergeOptions()
 _GIVEN = Given()
 _RESULT = ResultOptions()
 _WRITE = WriteOptions()
+_MAP = MapOptions()
 
 
 @app.command(name="eval")
@@ -222,6 +226,40 @@ def write_scores(
         )
     for line in str(scored).splitlines():
         complain(line)
+    return 0
+
+
+@app.command(name="calibrate")
+def calibrate_scores(
+    *log: str, request: CalibrateOptions, scan: ScanOptions = _SCAN, options: MapOptions = _MAP
+) -> int:
+    """Fit a map that mends predictions, and say how much of the log loss is miscalibration.
+
+    The log is read a few times. The map is printed, and written as JSON by -o.
+
+    Parameters
+    ----------
+    log
+        Files (Parquet, Arrow, CSV, JSON lines), folders, globs, URLs (s3://, ...), @FILE lists; or a Delta or Iceberg
+        table.
+    """
+    if not log:
+        raise UsageError(_NO_LOG)
+    check_output(options.output, log, scan)
+
+    from fastloss.api import calibrate
+    from fastloss.report.progress import progress_bar
+
+    with progress_bar(options.progress) as report:
+        found = calibrate(list(log), **request.arguments(), **scan.arguments(), progress=report)
+    if options.output is not None:
+        found.write(options.output)
+    if options.format == "json":
+        import json
+
+        emit(json.dumps(found.to_dict(), indent=2, ensure_ascii=False), is_json=True)
+    else:
+        emit(str(found))
     return 0
 
 
@@ -402,7 +440,7 @@ def _plan(log: Sequence[str], request: RequestOptions, scan: ScanOptions, target
     from fastloss.plan import make_plan
 
     if not log:
-        raise UsageError("No log was given; name Parquet files, folders, globs, URLs or @lists.")
+        raise UsageError(_NO_LOG)
     return make_plan(list(log), **request.arguments(), **scan.arguments(), curves=target.kinds)
 
 

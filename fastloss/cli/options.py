@@ -18,6 +18,7 @@ from fastloss.errors import UsageError
 from fastloss.expressions import is_name, split_list, unquoted
 from fastloss.request import SPACES, split_names
 from fastloss.words import (
+    CalibrationMethod,
     Compression,
     ExecutorName,
     FormatName,
@@ -62,8 +63,8 @@ class _Arguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossOptions(_Arguments):
-    """The options of every command that computes losses.
+class RowOptions(_Arguments):
+    """The options of every command that reads labels and predictions: which rows, and what a label is.
 
     Parameters
     ----------
@@ -80,13 +81,6 @@ class LossOptions(_Arguments):
         column is named, an expression may stand.
     label_domain
         pm1 for labels -1 and +1.
-    list_reduction
-        A pointwise loss over list columns: the mean in each list (left out: row), or each candidate by itself: then
-        eval takes the mean over all candidates, and score writes the sum of each list.
-    preset
-        The clipping, divisor and unit of another system, to reproduce its number.
-    saturation
-        Where a probability rules out what happened: clip it at 1e-12, keep the infinite loss, or stop. It is counted.
     on_bad_row
         At a NaN, a value outside its domain or a negative weight: stop, or leave the row out (score: give it nulls)
         and count it.
@@ -99,14 +93,31 @@ class LossOptions(_Arguments):
         list[str] | None, Parameter(name=("--with", "--with-columns"), group=_COLUMNS, negative=()), Named
     ] = None
     label_domain: Annotated[LabelDomain, _Question] = "01"
-    list_reduction: Annotated[ListReduction | None, _QuestionWord] = None
-    preset: Annotated[PresetName | None, _QuestionWord] = None
-    saturation: Annotated[Saturation, _Question] = "clip"
     on_bad_row: Annotated[OnBadRow, _Reading] = "raise"
 
     def arguments(self) -> dict[str, Any]:
         """Return the options as arguments of the API."""
         return {**super().arguments(), "with_columns": self.with_columns and _derived(self.with_columns)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOptions(RowOptions):
+    """The options of every command that computes losses.
+
+    Parameters
+    ----------
+    list_reduction
+        A pointwise loss over list columns: the mean in each list (left out: row), or each candidate by itself: then
+        eval takes the mean over all candidates, and score writes the sum of each list.
+    preset
+        The clipping, divisor and unit of another system, to reproduce its number.
+    saturation
+        Where a probability rules out what happened: clip it at 1e-12, keep the infinite loss, or stop. It is counted.
+    """
+
+    list_reduction: Annotated[ListReduction | None, _QuestionWord] = None
+    preset: Annotated[PresetName | None, _QuestionWord] = None
+    saturation: Annotated[Saturation, _Question] = "clip"
 
 
 @Parameter(name="*")
@@ -207,6 +218,32 @@ class ScoreOptions(LossOptions):
         """Return the options as arguments of `fastloss.score`."""
         keep = [column for text in self.keep or [] for column in _columns_of("keep", text)]
         return {**super().arguments(), "keep": keep}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions(RowOptions):
+    """The options of what `fastloss.calibrate` fits.
+
+    Parameters
+    ----------
+    logit
+        Column of logits.
+    prob
+        Column of probabilities in [0, 1].
+    logprob
+        Column of natural logarithms of probabilities.
+    weight
+        Row weights, at least 0; rows of weight 0 are skipped.
+    method
+        The map: platt is a line on the logit, temperature its slope alone.
+    """
+
+    logit: Annotated[str | None, _Columns] = None
+    prob: Annotated[str | None, _Columns] = None
+    logprob: Annotated[str | None, _Columns] = None
+    weight: Annotated[str | None, _Columns] = None
+    method: Annotated[CalibrationMethod, _Question] = "platt"
 
 
 @Parameter(name="*")
@@ -353,6 +390,23 @@ class MergeOptions(_Arguments):
     def arguments(self) -> dict[str, Any]:
         """Return the options as arguments of `fastloss.merge`."""
         return {"by": None if self.by is None else [_columns_of("by", text) for text in self.by]}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class MapOptions(ProgressOptions):
+    """Where a calibration map goes.
+
+    Parameters
+    ----------
+    output
+        Write the map to this file, as JSON; the file appears whole or not at all. eval and score apply it.
+    format
+        What is printed: the map and what it gains as a table, or all of it as JSON.
+    """
+
+    output: Annotated[Path | None, Parameter(name=("--output", "-o"), group=_OUTPUT)] = None
+    format: Annotated[Literal["table", "json"], _Output] = "table"
 
 
 @Parameter(name="*")

@@ -50,6 +50,11 @@ class Device:
         return import_module(f"{self.package}.bins")
 
     @cached_property
+    def linear(self) -> Any:
+        """Loops over a linear predictor."""
+        return import_module(f"{self.package}.linear")
+
+    @cached_property
     def normalize(self) -> Any:
         """Loops that divide lists by their sums."""
         return import_module(f"{self.package}.normalize")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 from dataclasses import fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from fastloss.errors import UsageError, nearest_names
-from fastloss.metrics.base import Metric
+from fastloss.metrics.base import Metric, PlainMetric
 from fastloss.metrics.calibration_error import ExpectedCalibrationError, MaximumCalibrationError
 from fastloss.metrics.means import (
     CALIBRATION,
@@ -91,6 +91,8 @@ def parse_metric(given: object) -> Metric:
         if given.name in _METRICS:
             raise UsageError(f"The loss {given.name!r} has the name of a metric; define it with another name=.")
         return MeanLoss(given)
+    if isinstance(given, PlainMetric):
+        return cast("Metric", given)
     if not isinstance(given, str):
         raise UsageError(f"A metric is {given!r}; allowed: a name such as 'log_loss', or a loss of fastloss.losses.")
     name, parameters = _parse_call(given)

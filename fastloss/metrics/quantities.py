@@ -91,3 +91,38 @@ class InfiniteRows(_OfLoss):
     """The rows whose loss would be infinite if nothing were clipped."""
 
     kind = "infinite rows"
+
+
+@dataclass(frozen=True)
+class FitTerms:
+    """The log loss of a calibration map, its gradient and its Hessian by the map's coefficients, times the weight.
+
+    Attributes
+    ----------
+    kind : str
+        The map's features, as `fastloss_kernels.calibration.features_of` has them.
+    n_features : int
+        How many there are.
+    parameters : tuple of float
+        What features read beside the score.
+    coefficients : tuple of float
+        The coefficient of each feature.
+    wanted : int
+        The bit 1 for the loss, the bit 2 for the Hessian; the gradient is always there. Others are 0.
+    """
+
+    kind: str
+    n_features: int
+    parameters: tuple[float, ...]
+    coefficients: tuple[float, ...]
+    wanted: int
+
+    @property
+    def name(self) -> str:
+        """The map and what is summed of it."""
+        return f"fit {self.kind} {self.wanted} {self.parameters} {self.coefficients}"
+
+    @property
+    def n_sums(self) -> int:
+        """How many sums there are: the loss, the gradient, and the Hessian's upper triangle."""
+        return 1 + self.n_features + self.n_features * (self.n_features + 1) // 2

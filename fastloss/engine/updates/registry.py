@@ -10,10 +10,12 @@ from fastloss.engine.updates.base import Update
 from fastloss.engine.updates.bins import make_bins_update
 from fastloss.engine.updates.counts import make_count_update
 from fastloss.engine.updates.histogram import make_histogram_update
+from fastloss.engine.updates.several_sums import make_several_sums_update
 from fastloss.engine.updates.sums import make_sum_update
 from fastloss.states.bins import BinnedSums
 from fastloss.states.counts import Count
 from fastloss.states.histogram import ScoreHistogram
+from fastloss.states.several_sums import SeveralSums
 from fastloss.states.sums import Sum
 
 UPDATES: Mapping[type, Callable[[Any, Device], Update]] = {
@@ -21,4 +23,5 @@ UPDATES: Mapping[type, Callable[[Any, Device], Update]] = {
     Count: make_count_update,
     ScoreHistogram: make_histogram_update,
     BinnedSums: make_bins_update,
+    SeveralSums: make_several_sums_update,
 }

@@ -1,0 +1,209 @@
+"""Fitting a calibration map: a pass for the scores, a fit to their histogram, and passes that make it exact."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, get_args
+
+from fastloss.calibration.buckets import Buckets
+from fastloss.calibration.newton import (
+    LOSS,
+    Fitted,
+    SingularError,
+    Sums,
+    UnboundedError,
+    minimize_nearby,
+    minimize_on_log,
+)
+from fastloss.calibration.passes import Passes, ScoresPass
+from fastloss.calibration.result import Calibration
+from fastloss.errors import DataError, UsageError
+from fastloss.maps import CalibrationMap
+from fastloss.metrics.base import PROBABILITY_SPACES
+from fastloss.metrics.quantities import FitTerms
+from fastloss.plan import Plan, make_plan
+from fastloss.request import Prediction, one_of
+from fastloss.scan import Progress
+from fastloss.sources.base import gives_rows_once
+from fastloss.words import CalibrationMethod
+from fastloss_kernels.calibration import LOGITS, features_of
+
+
+@dataclass(frozen=True)
+class CalibrationPlan:
+    """A checked request to fit a map.
+
+    Attributes
+    ----------
+    method : str
+        The kind of map.
+    plan : Plan
+        The first pass.
+    """
+
+    method: CalibrationMethod
+    plan: Plan
+
+
+def plan_calibration(log: object, *, method: str = "platt", **options: Any) -> CalibrationPlan:
+    """Check a request against the log's schema.
+
+    Parameters
+    ----------
+    log, method, **options
+        As in `fastloss.calibrate`.
+
+    Raises
+    ------
+    FastlossError
+        If the request is not possible as asked.
+    """
+    chosen: CalibrationMethod = one_of("method", method, get_args(CalibrationMethod))
+    given = {space: options.pop(space, None) for space in PROBABILITY_SPACES}
+    plan = make_plan(log, predictions=_one_prediction(given), metrics=[ScoresPass(f"calibrate {method}")], **options)
+    if gives_rows_once(plan.source):
+        raise UsageError(
+            "A calibration reads the log several times, and this one gives its rows once; give a table, a list of "
+            "batches or files."
+        )
+    return CalibrationPlan(chosen, plan)
+
+
+def _one_prediction(given: Mapping[str, Any]) -> dict[str, Prediction]:
+    columns = {space: column for space, column in given.items() if column is not None}
+    if len(columns) != 1 or not all(isinstance(column, str) for column in columns.values()):
+        found = ", ".join(f"{space}={column!r}" for space, column in columns.items()) or "none"
+        raise UsageError(
+            f"A map is of one prediction column, as {' or '.join(f'{s}=' for s in PROBABILITY_SPACES)}; got {found}."
+        )
+    ((space, column),) = columns.items()
+    return {column: Prediction(space, column)}  # type: ignore[arg-type]
+
+
+def run_calibration(calibration: CalibrationPlan, report: Callable[[Progress], None] | None = None) -> Calibration:
+    """Fit the map.
+
+    Raises
+    ------
+    DataError
+        If the rows determine no map.
+    """
+    return _Fit(calibration, report).run()
+
+
+class _Fit:
+    """One fit: the passes over the log, and the buckets of its scores."""
+
+    def __init__(self, calibration: CalibrationPlan, report: Callable[[Progress], None] | None) -> None:
+        (model,) = calibration.plan.request.models
+        self._method = calibration.method
+        self._space, self._column = model.space, model.column
+        self._plan = calibration.plan
+        self._passes = Passes(calibration.plan, report)
+        self._buckets: Buckets
+
+    def run(self) -> Calibration:
+        histogram, n, weight = self._passes.scores()
+        if n == 0:
+            raise DataError("No row was used, so no map can be fitted; look at what the request leaves out.")
+        self._buckets = Buckets(histogram, self._space)
+        self._refuse_undetermined()
+        coefficients, after = self._coefficients()
+        total = Fraction(weight.units)
+        fit = {
+            "rows": n,
+            "weight": float(weight),
+            "log_loss_before": float(self._identity_loss() / total),
+            "log_loss_after": float(after / total),
+            "log_loss_isotonic": self._buckets.isotonic_loss() / float(weight),
+            "passes": self._passes.n,
+            "label": self._plan.request.label,
+            "column": self._column,
+            "fingerprint": self._plan.fingerprint,
+        }
+        found = CalibrationMap(self._method, self._space, coefficients, (), fit)
+        return Calibration(found, self._passes.rows, self._passes.files)
+
+    def _refuse_undetermined(self) -> None:
+        buckets = self._buckets
+        if buckets.is_constant():
+            raise DataError(
+                f"Column {self._column!r} is the same number in every row, so no map of it is better than another."
+            )
+        if self._method == "temperature":
+            if buckets.lie_on_one_side():
+                raise self._separable()
+            return
+        only = buckets.only_class()
+        if only is not None:
+            raise DataError(f"Every label is {only}, and a map needs rows of both outcomes; calibrate on more rows.")
+        if buckets.are_separable():
+            raise self._separable()
+
+    def _separable(self) -> DataError:
+        return DataError(
+            f"The labels are separable by column {self._column!r}: no finite map exists, since the log loss falls for "
+            "as long as the map grows steeper. Calibrate on more rows, or on rows that the model has not seen."
+        )
+
+    def _coefficients(self) -> tuple[tuple[float, ...], Fraction]:
+        """Return the map's coefficients, and the log loss with them in units of the exact sums."""
+        fitted, parameters = self._fit(self._method)
+        try:
+            return _coefficients_of(fitted.coefficients, parameters), fitted.loss
+        except OverflowError:
+            raise DataError(
+                f"Column {self._column!r} holds numbers so small that the coefficients of a map of them are beyond "
+                "float64; scale the column."
+            ) from None
+
+    def _fit(self, kind: str) -> tuple[Fitted, tuple[float, ...]]:
+        """Return the minimum for these features, and their parameters."""
+        buckets, features = self._buckets, features_of(kind, self._space)
+        parameters = buckets.parameters(kind)
+        start = [0.0] * features.n
+        if features.constant:
+            start[-1] = float(LOGITS["prob"](buckets.rate))
+        try:
+            hessian = None
+            try:
+                near = minimize_nearby(functools.partial(buckets.evaluate, kind, parameters), start)
+                start, hessian = list(map(float, near.coefficients)), near.hessian
+            except SingularError:
+                # All rows may lie in one bucket, and differ in it.
+                if buckets.is_exact:
+                    raise
+            return minimize_on_log(functools.partial(self._evaluate, kind, parameters), start, hessian), parameters
+        except SingularError:
+            raise DataError(
+                f"Column {self._column!r} has too few different numbers for a map by {self._method!r}; choose a map "
+                "of fewer coefficients, or calibrate on more rows."
+            ) from None
+        except UnboundedError:
+            raise self._separable() from None
+
+    def _evaluate(
+        self, kind: str, parameters: tuple[float, ...], coefficients: tuple[float, ...], wanted: int
+    ) -> Sums:
+        n = len(coefficients)
+        return Sums.of(self._passes.sums(FitTerms(kind, n, parameters, coefficients, wanted)), n, wanted)
+
+    def _identity_loss(self) -> int:
+        """Return the log loss of the predictions as they are, in units of the exact sums."""
+        if self._method == "platt":
+            return self._evaluate("platt", (0.0, 0.0, 1.0), (1.0, 0.0), LOSS).loss
+        return self._evaluate("temperature", (0.0, 0.0, 1.0), (1.0,), LOSS).loss
+
+
+def _coefficients_of(fitted: tuple[Fraction, ...], parameters: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the coefficients of features without parameters, each rounded once."""
+    *centers, factor = map(Fraction, parameters)
+    if len(fitted) == 1:
+        return (float(fitted[0] * factor),)
+    *slopes, constant = fitted
+    slopes = [slope * factor for slope in slopes]
+    constant -= sum((slope * center for slope, center in zip(slopes, centers, strict=False)), Fraction(0))
+    return *map(float, slopes), float(constant)

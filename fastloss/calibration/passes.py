@@ -1,0 +1,145 @@
+"""The passes of a calibration over its log, each an evaluation with a metric of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastloss.errors import ReadError
+from fastloss.metrics.base import BINARY_LABEL, PROBABILITY_SPACES, MetricValues, ModelFacts, PlainMetric, SliceStates
+from fastloss.metrics.quantities import FitTerms, Rows, Weight
+from fastloss.metrics.resolve import resolve
+from fastloss.plan import Plan
+from fastloss.report.content import dropped_rows, skipped_parts
+from fastloss.scan import Progress, run_scan
+from fastloss.states.base import RowSet, StateSpec
+from fastloss.states.counts import Count
+from fastloss.states.histogram import ScoreHistogram, ScoreHistograms
+from fastloss.states.several_sums import SeveralSums
+from fastloss.states.sums import Sum
+from fastloss_kernels.domain import FINITE, SPACES, Interval
+from fastloss_kernels.exact_sum import ExactSum
+
+_ROWS = RowSet(0)
+
+
+class _Pass(PlainMetric):
+    """Statistics of one model that are read as they are."""
+
+    spaces = PROBABILITY_SPACES
+
+    def label_range(self, space: str) -> Interval:
+        """Return 0 to 1."""
+        return BINARY_LABEL
+
+    def prediction_range(self, space: str) -> Interval:
+        """Return the space; no infinite logit, which a map cannot move."""
+        return FINITE if space == "logit" else Interval(*SPACES[space])
+
+    def evaluate(self, states: SliceStates) -> MetricValues:
+        """Raise an error: there is no value."""
+        raise AssertionError("a pass has no value")
+
+
+@dataclass(frozen=True)
+class ScoresPass(_Pass):
+    """The histogram of the scores.
+
+    Attributes
+    ----------
+    name : str
+        What the request's fingerprint calls it.
+    """
+
+    name: str = "calibrate"
+    definition = "positive mass and weight by score"
+
+    def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
+        """Return the histogram and the weight."""
+        return ScoreHistogram(model.rows()), *model.weight(model.rows())
+
+
+@dataclass(frozen=True)
+class FitPass(_Pass):
+    """The sums at a point of a fit."""
+
+    quantity: FitTerms
+
+    definition = "loss, gradient and Hessian of a map"
+
+    @property
+    def name(self) -> str:
+        """The name of what is summed."""
+        return self.quantity.name
+
+    def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
+        """Return the sums."""
+        return (SeveralSums(model.rows(), self.quantity),)
+
+
+@dataclass
+class Passes:
+    """The passes over one log, which must not change between them.
+
+    Attributes
+    ----------
+    plan : Plan
+        A checked request of one model, whose metric is a `ScoresPass`.
+    report : callable or None
+        Called with a `Progress` after each part of the log; each pass begins from 0.
+    n : int
+        How many passes there were.
+    """
+
+    plan: Plan
+    report: Callable[[Progress], None] | None = None
+    n: int = 0
+    _rows: dict[str, Any] = dataclasses.field(default_factory=dict)
+    _files: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def scores(self) -> tuple[ScoreHistograms, int, ExactSum]:
+        """Return the histogram of the scores, and the number and the weight of the rows."""
+        spec = ScoreHistogram(_ROWS)
+        wanted: list[StateSpec] = [spec, Count(_ROWS, Rows())]
+        if self.plan.request.weight is not None:
+            wanted.append(Sum(_ROWS, Weight()))
+        histogram, counts, *weights = self._run(self.plan, wanted)
+        n_rows = int(counts[0])
+        return histogram, n_rows, weights[0][0] if weights else ExactSum.from_count(n_rows)
+
+    def sums(self, quantity: FitTerms) -> list[int]:
+        """Return the sums at a point, in units of the lowest digit."""
+        evaluation = self.plan.evaluation
+        request = dataclasses.replace(evaluation.request, metrics=(FitPass(quantity),))
+        plan = dataclasses.replace(self.plan, evaluation=resolve(request, evaluation.types))
+        (found,) = self._run(plan, [SeveralSums(_ROWS, quantity)])
+        return [sums[0].units for sums in found]
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """What became of the rows."""
+        return self._rows
+
+    @property
+    def files(self) -> dict[str, Any]:
+        """What could not be read."""
+        return self._files
+
+    def _run(self, plan: Plan, wanted: list[StateSpec]) -> list[Any]:
+        scanned = run_scan(plan, self.report)
+        self.n += 1
+        ledger = scanned.state.ledger
+        rows = {
+            "read": ledger.n_read,
+            **({"filtered": ledger.n_filtered} if plan.request.where else {}),
+            "used": ledger.n_read - ledger.n_filtered - sum(ledger.dropped.values()),
+            "dropped": dropped_rows(ledger),
+        }
+        if self.n > 1 and rows != self._rows:
+            raise ReadError("the log changed between two passes over it; calibrate when it is complete.")
+        self._rows = rows
+        self._files = {"files": scanned.n_files, "skipped": skipped_parts(scanned.skipped)}
+        (table,) = scanned.state.tables
+        return [table.columns[scanned.specs.index(spec)].evaluate() for spec in wanted]

@@ -1,0 +1,94 @@
+"""Loops over a linear predictor: the sums that a Newton step of its coefficients needs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from fastloss_kernels.domain import Row
+from fastloss_kernels.exact_sum import BLOCK_ROWS, add_products
+from fastloss_kernels.jit import compile_cpu, fma, formula
+
+
+def _fill_with(feature: Callable[..., float]) -> Callable[..., None]:
+    @formula
+    def fill(score, parameters, out):
+        for i in range(score.shape[0]):
+            out[i] = feature(np.float64(score[i]), parameters)
+
+    return fill
+
+
+@formula
+def _fill_nothing(score, parameters, out):
+    return
+
+
+@formula
+def _multiply(terms, factors, products):
+    for i in range(terms.shape[0]):
+        products[i] = terms[i] * np.float64(factors[i])
+
+
+@functools.cache
+def make_add_fit_sums(row: Row, features: tuple[Callable[..., float], ...], constant: bool) -> Callable[..., None]:
+    """Make ``add_fit_sums(score, label, weight, parameters, loss_parameters, coefficients, wanted, accumulators)``.
+
+    The predictor of a row is z = Σ c_k·φ_k, with one or two features φ of the score and, if `constant`, 1 as the last.
+    `accumulators` int64 ``(n_sums, ACCUMULATOR_WORDS)`` receive sums of the row formula at z, times the weight: of its
+    value, then of gradient·φ_k, then of hessian·φ_j·φ_k, the upper triangle row by row. Values are added where
+    `wanted` has the bit 1, hessians where it has the bit 2. An empty `weight` is 1 for each row.
+    """
+    n_given = len(features)
+    n = n_given + constant
+    fill_first = _fill_with(features[0])
+    fill_second = _fill_with(features[1]) if n_given == 2 else _fill_nothing
+    # Rows of the block: the features, 1, value, gradient, each feature times the hessian, the hessian, and scratch.
+    ones, value_row, gradient_row, curved_row = n_given, n_given + 1, n_given + 2, n_given + 3
+    hessian_row, z_row, product_row = curved_row + n_given, curved_row + n_given + 1, curved_row + n_given + 2
+    pairs = [(value_row, ones), *((gradient_row, k) for k in range(n))]
+    pairs += [(curved_row + j, k) for j in range(n) for k in range(j, n)]
+    n_sums, first_hessian = len(pairs), 1 + n
+    factors_of = tuple(terms for terms, _ in pairs)
+    others_of = tuple(factors for _, factors in pairs)
+
+    @formula
+    def combine(first, second, coefficients, z):
+        for i in range(z.shape[0]):
+            total = coefficients[n_given] if constant else 0.0
+            if n_given == 2:
+                total = fma(coefficients[1], second[i], total)
+            z[i] = fma(coefficients[0], first[i], total)
+
+    @formula
+    def evaluate(z, label, loss_parameters, value, gradient, hessian):
+        for i in range(z.shape[0]):
+            value[i], gradient[i], hessian[i] = row(z[i], np.float64(label[i]), loss_parameters)
+
+    def add_fit_sums(score, label, weight, parameters, loss_parameters, coefficients, wanted, accumulators):
+        n_rows = score.shape[0]
+        blocks = np.empty((product_row + 1, BLOCK_ROWS))
+        blocks[ones] = 1.0
+        for start in range(0, n_rows, BLOCK_ROWS):
+            stop = min(start + BLOCK_ROWS, n_rows)
+            m = stop - start
+            fill_first(score[start:stop], parameters, blocks[0, :m])
+            fill_second(score[start:stop], parameters, blocks[n_given - 1, :m])
+            z = blocks[z_row, :m]
+            combine(blocks[0, :m], blocks[n_given - 1, :m], coefficients, z)
+            value, gradient, hessian = blocks[value_row, :m], blocks[gradient_row, :m], blocks[hessian_row, :m]
+            evaluate(z, label[start:stop], loss_parameters, value, gradient, hessian)
+            if weight.shape[0] > 0:
+                for k in (value_row, gradient_row, hessian_row):
+                    _multiply(blocks[k, :m], weight[start:stop], blocks[k, :m])
+            if wanted & 2:
+                for k in range(n_given):
+                    _multiply(hessian, blocks[k, :m], blocks[curved_row + k, :m])
+            for k in range(n_sums):
+                if (k > 0 or wanted & 1 != 0) and (k < first_hessian or wanted & 2 != 0):
+                    terms, others = blocks[factors_of[k], :m], blocks[others_of[k], :m]
+                    add_products(accumulators[k], terms, others, blocks[product_row, :m])
+
+    return compile_cpu(add_fit_sums, formulas=(row, *features))

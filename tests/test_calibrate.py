@@ -1,0 +1,386 @@
+"""Calibration maps: the coefficients of logistic regression without penalty, in a few passes of exact sums."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mpmath
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+import fastloss as fl
+from fastloss.calibration.newton import MOST_PASSES
+from fastloss.maps import CalibrationMap
+from fastloss.metrics.quantities import FitTerms
+from fastloss.states.base import RowSet
+from fastloss.states.several_sums import SeveralSums, SeveralSumsColumn
+
+Floats = NDArray[np.float64]
+
+
+def make_log(seed: int, n: int = 3000, ties: int = 0) -> dict[str, Floats]:
+    """Scores that claim too much, labels, weights and soft labels; with ties, so many different scores."""
+    random = np.random.default_rng(seed)
+    x = random.normal(-1.0, 2.0, n)
+    if ties:
+        x = np.round(x * ties) / ties
+    rate = 1.0 / (1.0 + np.exp(-(0.6 * x + 0.4)))
+    return {
+        "x": x,
+        "y": (random.random(n) < rate).astype(np.float64),
+        "w": random.choice([0.25, 1.0, 3.7], n),
+        "soft": np.round(random.beta(20.0 * rate, 20.0 * (1.0 - rate)), 3),
+    }
+
+
+def oracle(x: Floats, y: Floats, w: Floats | None = None, intercept: bool = True) -> list[float]:
+    """The coefficients that scikit-learn finds; a soft label is two rows."""
+    w = np.ones(len(x)) if w is None else w
+    features = x[:, None] if x.ndim == 1 else x
+    model = LogisticRegression(C=np.inf, tol=1e-14, solver="newton-cholesky", max_iter=200, fit_intercept=intercept)
+    model.fit(
+        np.concatenate([features, features]),
+        np.repeat([1.0, 0.0], len(y)),
+        sample_weight=np.concatenate([w * y, w * (1.0 - y)]),
+    )
+    return [*model.coef_[0].tolist(), *(model.intercept_.tolist() if intercept else [])]
+
+
+def coefficients(found: fl.Calibration) -> list[float]:
+    return list(found.map.coefficients)
+
+
+@pytest.mark.parametrize(
+    ("label", "weight", "ties"), [("y", None, 0), ("y", "w", 8), ("soft", "w", 0)], ids=["plain", "ties", "soft"]
+)
+@pytest.mark.parametrize("method", ["platt", "temperature"])
+def test_agrees_with_scikit_learn(method: Any, label: str, weight: str | None, ties: int) -> None:
+    log = make_log(1, ties=ties)
+    found = fl.calibrate(pa.table(log), label=label, logit="x", weight=weight, method=method)
+    wanted = oracle(log["x"], log[label], None if weight is None else log[weight], intercept=method == "platt")
+    assert coefficients(found) == pytest.approx(wanted, rel=1e-9)
+    # One pass for the scores, and few for what the histogram, which is exact here, has found already.
+    assert found.map.fit["passes"] <= 4
+
+
+def test_agrees_with_mpmath_on_a_few_rows() -> None:
+    x, y = [-3.0, -1.5, -0.5, 0.0, 0.25, 1.0, 2.5, 4.0], [0.0, 0.0, 1.0, 0.0, 0.5, 1.0, 0.0, 1.0]
+    w = [1.0, 2.0, 0.5, 1.0, 3.0, 1.0, 0.1, 2.0]
+
+    def gradient(a: Any, b: Any) -> list[Any]:
+        residuals = [k * (1 / (1 + mpmath.exp(-(a * u + b))) - v) for u, v, k in zip(x, y, w, strict=True)]
+        return [mpmath.fsum(r * u for r, u in zip(residuals, x, strict=True)), mpmath.fsum(residuals)]
+
+    with mpmath.workdps(50):
+        wanted = mpmath.findroot(gradient, (0.5, 0.0))
+        found = fl.calibrate(pa.table({"x": x, "y": y, "w": w}), label="y", logit="x", weight="w")
+        for ours, exact in zip(coefficients(found), wanted, strict=True):
+            assert abs(ours / exact - 1) < 1e-14
+
+
+def many_rows() -> dict[str, Floats]:
+    log = make_log(2, 180_000)
+    assert len(np.unique(log["x"])) > 131_072
+    return log
+
+
+def test_a_histogram_of_buckets_is_only_a_start() -> None:
+    log = many_rows()
+    found = fl.calibrate(pa.table(log), label="y", logit="x")
+    assert coefficients(found) == pytest.approx(oracle(log["x"], log["y"]), rel=1e-9)
+    assert found.map.fit["passes"] <= 5
+    # As coarse as buckets come: all scores have the same leading bits.
+    far = {**log, "x": log["x"] + 2.0**30}
+    exact = far["x"] - 2.0**30
+    found = fl.calibrate(pa.table(far), label="y", logit="x")
+    slope, constant = oracle(exact, log["y"])
+    assert coefficients(found) == pytest.approx([slope, constant - slope * 2.0**30], rel=1e-9)
+    assert found.map.fit["passes"] < MOST_PASSES
+
+
+def test_spaces_tell_the_same() -> None:
+    log = make_log(3)
+    x = log["x"]
+    table = pa.table({**log, "p": 1.0 / (1.0 + np.exp(-x)), "l": -np.logaddexp(0.0, -x)})
+    wanted = fl.calibrate(table, label="y", logit="x")
+    for space in ("prob", "logprob"):
+        found = fl.calibrate(table, label="y", **{space: "p" if space == "prob" else "l"})
+        assert coefficients(found) == pytest.approx(coefficients(wanted), rel=1e-11)
+        assert found.log_loss_before == pytest.approx(wanted.log_loss_before, rel=1e-12)
+
+
+def test_impossible_probabilities_are_clipped_where_the_log_loss_clips_them() -> None:
+    log = make_log(4)
+    p = 1.0 / (1.0 + np.exp(-log["x"]))
+    p[:9], p[9:15] = 0.0, 1.0
+    x = np.log(np.clip(p, 1e-12, 1.0)) - np.log(np.clip(1.0 - p, 1e-12, 1.0))
+    table = pa.table({"p": p, "y": log["y"]})
+    found = fl.calibrate(table, label="y", prob="p")
+    assert coefficients(found) == pytest.approx(oracle(x, log["y"]), rel=1e-9)
+    evaluated = fl.evaluate(table, label="y", prob="p", metrics="log_loss")
+    assert found.log_loss_before == pytest.approx(evaluated.values[0].value, rel=1e-12)
+
+
+def test_losses_before_after_and_at_best() -> None:
+    log = make_log(5, ties=16)
+    found = fl.calibrate(pa.table(log), label="y", logit="x", weight="w")
+    before = fl.evaluate(pa.table(log), label="y", logit="x", weight="w", metrics="log_loss").values[0].value
+    assert found.log_loss_before == before
+    a, b = coefficients(found)
+    mapped = pa.table({**log, "x": a * log["x"] + b})
+    after = fl.evaluate(mapped, label="y", logit="x", weight="w", metrics="log_loss").values[0].value
+    assert found.log_loss_after == pytest.approx(after, rel=1e-14)
+    q = IsotonicRegression(out_of_bounds="clip").fit(log["x"], log["y"], log["w"]).predict(log["x"])
+    best = fl.evaluate(pa.table({**log, "q": q}), label="y", prob="q", weight="w", metrics="log_loss")
+    assert found.log_loss_isotonic == pytest.approx(best.values[0].value, rel=1e-12)
+    assert found.log_loss_isotonic < found.log_loss_after < found.log_loss_before
+
+
+def facts(log: object, **options: Any) -> str:
+    return json.dumps(fl.calibrate(log, label="y", logit="x", weight="w", **options).to_dict())
+
+
+def test_no_bit_depends_on_threads_batches_order_or_layout(tmp_path: Path) -> None:
+    table = pa.table(make_log(6))
+    expected = facts(table)
+    for threads in (1, 2, 3):
+        assert facts(table, threads=threads, batch_rows=1000) == expected
+    assert facts(table, batch_rows=7) == expected
+    shuffled = table.take(np.random.default_rng(0).permutation(len(table)))
+    for name, start, stop in (("b", 0, 100), ("a", 100, 1713), ("c", 1713, 3000)):
+        pq.write_table(shuffled.slice(start, stop - start), tmp_path / f"{name}.parquet", row_group_size=257)
+    stored = json.loads(facts(tmp_path, threads=2))
+    assert {**stored, "files": None} == {**json.loads(expected), "files": None}
+
+
+def test_no_bit_depends_on_a_batch_of_one_row() -> None:
+    table = pa.table(make_log(6, 300))
+    assert facts(table, batch_rows=1) == facts(table)
+
+
+def test_rows_are_those_that_the_request_keeps() -> None:
+    log = make_log(7)
+    table = pa.table({**log, "k": np.arange(3000) % 3, "t": np.where(log["y"] > 0.0, "yes", "no")})
+    kept = table.filter(pa.array(np.arange(3000) % 3 != 1))
+    wanted = coefficients(fl.calibrate(kept, label="y", logit="x"))
+    found = fl.calibrate(table, label="t", positive="yes", logit="x", where="k <> 1")
+    assert coefficients(found) == wanted
+    assert found.rows == {"read": 3000, "filtered": 1000, "used": 2000, "dropped": []}
+    signed = kept.set_column(1, "y", pa.array(2.0 * kept["y"].to_numpy() - 1.0))
+    assert coefficients(fl.calibrate(signed, label="y", label_domain="pm1", logit="x")) == wanted
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What has no map
+
+
+def refused(error: type[Exception], match: str, x: list[float], y: list[float], **options: Any) -> None:
+    given = {"label": "y", "logit": "x", **options}
+    with pytest.raises(error, match=match):
+        fl.calibrate(pa.table({"x": pa.array(x, pa.float64()), "y": pa.array(y, pa.float64())}), **given)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        ([1.0, 2.0, 3.0], [0.0, 0.0, 1.0]),
+        ([1.0, 2.0, 3.0], [1.0, 1.0, 0.0]),
+        ([1.0, 2.0, 2.0, 3.0], [0.0, 0.0, 1.0, 1.0]),
+        ([1.0, 2.0, 3.0], [1.0, 0.5, 0.0]),
+    ],
+    ids=["rising", "falling", "tie", "soft"],
+)
+def test_separable_labels_have_no_map(x: list[float], y: list[float]) -> None:
+    refused(fl.DataError, "separable by column 'x'.*no finite map exists", x, y)
+
+
+def test_what_determines_no_map_is_refused() -> None:
+    refused(fl.DataError, "No row was used", [], [])
+    refused(fl.DataError, "Every label is 1, and", [1.0, 2.0], [1.0, 1.0])
+    refused(fl.DataError, "Every label is 0, and", [1.0, 2.0], [0.0, 0.0])
+    refused(fl.DataError, "the same number in every row", [1.0, 1.0], [0.0, 1.0])
+    refused(fl.DataError, "separable", [1.0, -2.0], [1.0, 0.0], method="temperature")
+    refused(fl.DataError, "separable", [0.0, -2.0], [1.0, 0.0], method="temperature")
+    refused(fl.DataError, "the same number in every row", [0.0, 0.0], [1.0, 0.0], method="temperature")
+
+
+def test_one_outcome_may_have_a_temperature() -> None:
+    x, y = np.array([2.0, -1.0, 3.0, -2.0]), np.ones(4)
+    found = fl.calibrate(pa.table({"x": x, "y": y}), label="y", logit="x", method="temperature")
+    residual = (1.0 / (1.0 + np.exp(-found.coefficients["a"] * x)) - 1.0) * x
+    assert abs(residual.sum()) < 1e-15
+
+
+def test_two_scores_are_mapped_to_their_rates() -> None:
+    x, y, w = [-1.0, -1.0, 3.0, 3.0], [0.0, 1.0, 0.0, 1.0], [3.0, 1.0, 1.0, 4.0]
+    found = fl.calibrate(pa.table({"x": x, "y": y, "w": w}), label="y", logit="x", weight="w")
+    a, b = coefficients(found)
+    assert [b - a, b + 3.0 * a] == pytest.approx([np.log(1 / 3), np.log(4.0)], rel=1e-14)
+    assert found.log_loss_after == pytest.approx(found.log_loss_isotonic, rel=1e-14)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-10, 1e10, 1e300])
+def test_the_size_of_scores_does_not_matter(scale: float) -> None:
+    log = make_log(8, 300)
+    plain = coefficients(fl.calibrate(pa.table(log), label="y", logit="x"))
+    scaled = fl.calibrate(pa.table({**log, "x": log["x"] * scale}), label="y", logit="x")
+    a, b = coefficients(scaled)
+    assert [a * scale, b] == pytest.approx(plain, rel=1e-11)
+
+
+def test_infinite_logits_are_bad_rows() -> None:
+    log = make_log(9, 300)
+    x = log["x"].copy()
+    x[[3, 5]] = [np.inf, -np.inf]
+    refused(fl.DataError, "logit column 'x' is inf", x.tolist(), log["y"].tolist())
+    found = fl.calibrate(pa.table({**log, "x": x}), label="y", logit="x", on_bad_row="drop")
+    assert (found.rows["used"], found.rows["dropped"][0]["rows"]) == (298, 2)
+    keep = np.isfinite(x)
+    assert coefficients(found) == pytest.approx(oracle(x[keep], log["y"][keep]), rel=1e-9)
+
+
+def test_requests_that_cannot_be_carried_out() -> None:
+    table = pa.table({"x": [[1.0], [2.0]], "y": [0.0, 1.0], "z": [1.0, 2.0]})
+    with pytest.raises(fl.UsageError, match="reads one number a row"):
+        fl.calibrate(table, label="y", logit="x")
+    with pytest.raises(fl.UsageError, match="one prediction column, as logit= or prob= or logprob=; got none"):
+        fl.calibrate(table, label="y")
+    with pytest.raises(fl.UsageError, match="got logit='z', prob='z'"):
+        fl.calibrate(table, label="y", logit="z", prob="z")
+    with pytest.raises(fl.UsageError, match="method is 'spline'; allowed: 'platt' or 'temperature'"):
+        fl.calibrate(table, label="y", logit="z", method="spline")  # type: ignore[arg-type]
+    with pytest.raises(fl.UsageError, match="gives its rows once"):
+        fl.calibrate(pa.RecordBatchReader.from_batches(table.schema, table.to_batches()), label="y", logit="z")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The file
+
+
+def test_a_map_is_written_and_read_back(tmp_path: Path) -> None:
+    found = fl.calibrate(pa.table(make_log(10, 300)), label="y", logit="x", weight="w")
+    found.write(tmp_path / "map.json")
+    read = CalibrationMap.read(tmp_path / "map.json")
+    assert read == found.map
+    assert read.fit == found.map.fit
+    assert read.to_dict() == json.loads((tmp_path / "map.json").read_text())
+    isotonic = CalibrationMap("isotonic", "prob", (), ((0.0, 0.1), (0.3, 0.1), (0.30000000000000004, 1.0)))
+    isotonic.write(tmp_path / "map.json")
+    assert CalibrationMap.read(tmp_path / "map.json") == isotonic
+
+
+GOOD = CalibrationMap("platt", "logit", (1.0, 2.0)).to_dict()
+STEPS = CalibrationMap("isotonic", "logit", (), ((0.0, 0.1), (1.0, 0.2))).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "is no calibration map: Expecting value"),
+        ("[1, 2]", "is no calibration map; name a file"),
+        ("{}", "is no calibration map; name a file"),
+        (json.dumps({**GOOD, "schema_version": 2}), "of version 2, and this release reads version 1"),
+        (json.dumps({**GOOD, "method": "spline"}), "maps 'logit' by the method 'spline'"),
+        (json.dumps({**GOOD, "space": "margin"}), "maps 'margin'"),
+        (json.dumps({**GOOD, "coefficients": {"a": 1.0}}), "coefficients holds None"),
+        (json.dumps({**GOOD, "coefficients": {"a": 1.0, "b": "2"}}), "coefficients holds '2'"),
+        (json.dumps({**GOOD, "coefficients": {"a": 1.0, "b": True}}), "coefficients holds True"),
+        (json.dumps({**GOOD, "coefficients": {"a": 1.0, "b": 10**400}}), "coefficients holds 1000"),
+        (json.dumps({**GOOD, "coefficients": {"a": 1.0, "b": float("nan")}}), "it holds NaN"),
+        (json.dumps({**GOOD, "coefficients": 3}), "coefficients holds None"),
+        (json.dumps({**STEPS, "knots": {"score": [0, 0], "probability": [0, 1]}}), "its knots are 2 scores"),
+        (json.dumps({**STEPS, "knots": {"score": [0, 1], "probability": [1, 0]}}), "its knots are 2 scores"),
+        (json.dumps({**STEPS, "knots": {"score": [0, 1], "probability": [0, 1.5]}}), "its knots are 2 scores"),
+        (json.dumps({**STEPS, "knots": {"score": [0], "probability": [0, 1]}}), "1 scores and 2 probabilities"),
+        (json.dumps({**STEPS, "knots": {"score": [], "probability": []}}), "its knots are 0 scores"),
+        ("[" * 100_000, "is no calibration map"),
+        ('"\\ud800"', "is no calibration map"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, content: str, says: str) -> None:
+    path = tmp_path / "map.json"
+    path.write_text(content)
+    with pytest.raises(fl.UsageError) as error:
+        CalibrationMap.read(path)
+    assert says in str(error.value)
+    assert "map.json" in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(fl.UsageError, match="cannot be read: No such file"):
+        CalibrationMap.read(tmp_path / "none.json")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The command
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    pq.write_table(pa.table(make_log(11, 300)), tmp_path / "log.parquet")
+    return tmp_path / "log.parquet"
+
+
+def test_the_command_prints_the_map_and_writes_it(run: Callable[..., Any], stored: Path, tmp_path: Path) -> None:
+    found = fl.calibrate(stored, label="y", logit="x")
+    target = tmp_path / "map.json"
+    status, out, err = run("calibrate", stored, "--label", "y", "--logit", "x", "-o", target)
+    assert (status, out, err) == (0, f"{found}\n", "")
+    assert CalibrationMap.read(target) == found.map
+    status, out, _ = run("calibrate", stored, "--label", "y", "--logit", "x", "--format", "json")
+    assert (status, json.loads(out)) == (0, found.to_dict())
+
+
+def test_the_command_fails_in_one_line(fails: Callable[..., str], stored: Path, tmp_path: Path) -> None:
+    assert "No log was given" in fails("calibrate", "--label", "y", "--logit", "x")
+    assert "separable" in fails("calibrate", stored, "--label", "y", "--logit", "y")
+    assert "does not exist" in fails("calibrate", stored, "--label", "y", "--logit", "x", "-o", tmp_path / "a" / "b")
+    assert "the log's own file" in fails("calibrate", stored, "--label", "y", "--logit", "x", "-o", stored)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The state
+
+
+def summed(seed: int) -> SeveralSumsColumn:
+    column = SeveralSums(RowSet(0), FitTerms("temperature", 1, (0.0, 0.0, 1.0), (1.0,), 3)).identity()
+    column.resize(2)
+    random = np.random.default_rng(seed)
+    column.words[:2] = random.integers(-(2**40), 2**40, column.words[:2].shape)
+    column.words[:2, :, -3:] = random.integers(0, 9, (2, 3, 3))
+    return column
+
+
+def values(column: SeveralSumsColumn) -> list[Any]:
+    return [sums[i] for sums in column.evaluate() for i in range(column.n_slices)]
+
+
+def test_sums_merge_in_any_order_and_are_stored() -> None:
+    positions, swapped = np.array([0, 1]), np.array([1, 0])
+    a, b, c = summed(0), summed(1), summed(2)
+    before = values(summed(1))
+    a.merge(b, positions)
+    a.merge(c, positions)
+    assert values(b) == before
+    other = summed(2)
+    other.merge(summed(1), positions)
+    other.merge(summed(0), positions)
+    assert values(other) == values(a)
+    identity = SeveralSumsColumn(3)
+    identity.resize(2)
+    identity.merge(a, swapped)
+    assert values(identity) == [values(a)[i] for i in (1, 0, 3, 2, 5, 4)]
+    restored = SeveralSumsColumn.from_fields(a.fields())
+    assert values(restored) == values(a)
+    one = SeveralSumsColumn(3)
+    one.resize(1)
+    one.merge(a, np.array([0, 0]))
+    assert values(one) == [values(a)[2 * k] + values(a)[2 * k + 1] for k in range(3)]
