@@ -190,7 +190,7 @@ def _metric(text: str, name: str, asked: Mapping[str, Any]) -> str:
 
     if name in _COUNTS:
         return name
-    if re.fullmatch(r"[\w.]+(\(.*\))?", name, re.DOTALL) is None or name[0].isdigit():
+    if re.fullmatch(r"[\w.]+(@[\w.+-]+)?(\(.*\))?", name, re.DOTALL) is None or name[0].isdigit():
         raise _refused(text)
     metric = parse_metric(name).name
     if metric not in asked["metrics"]:

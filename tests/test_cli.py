@@ -501,7 +501,7 @@ def test_words_that_mean_nothing(fails: Any, words: list[str], message: str) -> 
         ([*BASE, "-m", "log_lass"], "Did you mean 'log_loss'"),
         ([*BASE, "-m", "ACE"], "What comes near: 'expected_calibration_error'."),
         ([*BASE, "-m", "auc"], "There is no metric 'auc' (yet). What comes near: 'roc_auc'"),
-        ([*BASE, "-m", "precision"], "What comes near: 'zero_one'."),
+        ([*BASE, "-m", "accuracy"], "What comes near: 'zero_one', 'f1', 'precision', 'recall'."),
         ([*BASE, "-m", "n"], "'n' is no metric: every value comes with it, as n."),
         ([*BASE, "-m", "log_loss(label_smothing=1)"], "label_smoothing"),
         ([*BASE, "-m", "hinge,mse"], "mean_squared_error reads --value or --prob;"),

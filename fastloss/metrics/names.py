@@ -1,15 +1,20 @@
-"""Names of metrics, as a user writes them: ``log_loss`` or ``log_loss(label_smoothing=0.1)``."""
+"""Names of metrics, as a user writes them: ``log_loss``, ``log_loss(label_smoothing=0.1)`` or ``lift@0.1``."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any, Literal, cast
 
 from fastloss.errors import UsageError, nearest_names
+from fastloss.metrics.average_precision import AveragePrecision
 from fastloss.metrics.base import Metric, PlainMetric
 from fastloss.metrics.calibration_error import ExpectedCalibrationError, MaximumCalibrationError
+from fastloss.metrics.confusion import F1, FalsePositiveRate, Precision, Recall
+from fastloss.metrics.ks import KolmogorovSmirnov
+from fastloss.metrics.lift import Lift
 from fastloss.metrics.means import (
     CALIBRATION,
     COPC,
@@ -19,7 +24,8 @@ from fastloss.metrics.means import (
     NormalizedEntropy,
     RootMeanSquaredError,
 )
-from fastloss.metrics.roc_auc import RocAuc
+from fastloss.metrics.partial_roc_auc import PartialRocAuc
+from fastloss.metrics.roc_auc import Gini, RocAuc
 from fastloss_kernels.define import DEFINED
 from fastloss_kernels.losses import LOSSES, Loss
 from fastloss_kernels.rankings import RANKINGS, Ranking
@@ -36,6 +42,15 @@ METRICS: tuple[Metric, ...] = (
     ExpectedCalibrationError(),
     MaximumCalibrationError(),
     RocAuc(),
+    Gini(),
+    PartialRocAuc(),
+    AveragePrecision(),
+    Precision(),
+    Recall(),
+    F1(),
+    FalsePositiveRate(),
+    KolmogorovSmirnov(),
+    Lift(),
 )
 ALIASES = {
     "rmse": "root_mean_squared_error",
@@ -43,19 +58,33 @@ ALIASES = {
     "rig": "relative_information_gain",
     "ece": "expected_calibration_error",
     "mce": "maximum_calibration_error",
+    "average_precision_score": "average_precision",
+    "precision_score": "precision",
+    "recall_score": "recall",
+    "true_positive_rate": "recall",
+    "f1_score": "f1",
+    "fpr": "false_positive_rate",
+    "ks_statistic": "ks",
 }
+
+
+def base_name(metric: Metric) -> str:
+    """Return the name of a metric without parameters."""
+    return str(getattr(metric, "family", metric.name))
+
+
 _LOSSES = {name: loss for loss in (*LOSSES, *RANKINGS) for name in (loss.name, *loss.aliases, loss.__name__)}
-_METRICS: dict[str, Any] = {metric.name: metric for metric in METRICS}
+_METRICS: dict[str, Any] = {base_name(metric): metric for metric in METRICS}
 _METRICS |= {alias: _METRICS[name] for alias, name in ALIASES.items()}
 
 # What a user may look for, and what comes near it where it is not there.
 _NEAR: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("ace", "adaptive_calibration_error", "calibration_error"), ("expected_calibration_error",)),
-    (("auc", "auroc", "roc_auc_score", "gini", "gauc"), ("roc_auc", "normalized_entropy")),
-    (("pr_auc", "auprc", "average_precision", "average_precision_score"), ("roc_auc", "log_loss")),
-    (("accuracy", "accuracy_score", "error_rate", "precision", "recall", "f1", "f1_score", "mcc"), ("zero_one",)),
+    (("auc", "auroc", "roc_auc_score", "gauc"), ("roc_auc", "gini", "partial_roc_auc")),
+    (("pr_auc", "auprc"), ("average_precision", "roc_auc")),
+    (("accuracy", "accuracy_score", "error_rate", "mcc"), ("zero_one", "f1", "precision", "recall")),
     (("ndcg", "dcg", "map", "hit_rate", "precision_at_k", "recall_at_k"), ("reciprocal_rank", "approx_ndcg_loss")),
-    (("ks", "ks_statistic", "lift"), ("roc_auc", "relative_information_gain")),
+    (("tpr", "sensitivity", "specificity", "tnr"), ("recall", "false_positive_rate")),
     (("r2", "r2_score"), ("mean_squared_error", "root_mean_squared_error")),
     (("bias", "mean_label", "base_rate"), ("ctr", "mean_prediction", "calibration")),
 )
@@ -95,12 +124,14 @@ def parse_metric(given: object) -> Metric:
         return cast("Metric", given)
     if not isinstance(given, str):
         raise UsageError(f"A metric is {given!r}; allowed: a name such as 'log_loss', or a loss of fastloss.losses.")
-    name, parameters = _parse_call(given)
+    name, parameters, main = _parse_call(given)
     if name in _METRICS:
-        return _with_parameters(_METRICS[name], name, parameters)
+        return _with_parameters(_METRICS[name], name, parameters, main)
     loss = _LOSSES.get(name) or DEFINED.get(name)
     if loss is None:
         raise UsageError(unknown_metric(name))
+    if main is not None:
+        raise UsageError(_no_main(name))
     known = [field.name for field in fields(loss)]
     unknown = [parameter for parameter in parameters if parameter not in known]
     if unknown:
@@ -116,8 +147,19 @@ def loss_of(metric: Metric) -> Loss | None:
     return metric.loss if isinstance(metric, MeanLoss) and not isinstance(metric.loss, Ranking) else None
 
 
-def _with_parameters(metric: Any, name: str, parameters: dict[str, object]) -> Metric:
+def _no_main(name: str) -> str:
+    return f"{name} has no parameter that is written behind @; write {name}(parameter=value)."
+
+
+def _with_parameters(metric: Any, name: str, parameters: dict[str, object], main: object) -> Metric:
     allowed = metric.parameters
+    if main is not None:
+        written = getattr(metric, "main", None)
+        if written is None:
+            raise UsageError(_no_main(name))
+        if written in parameters:
+            raise UsageError(f"{name} is given {written} twice, behind @ and in parentheses.")
+        parameters = {written: main, **parameters}
     unknown = [parameter for parameter in parameters if parameter not in allowed]
     if unknown and not allowed:
         raise UsageError(f"{name} takes no parameters; got {', '.join(parameters)}.")
@@ -130,15 +172,20 @@ def _with_parameters(metric: Any, name: str, parameters: dict[str, object]) -> M
     return changed
 
 
-def _parse_call(text: str) -> tuple[str, dict[str, object]]:
+def _parse_call(text: str) -> tuple[str, dict[str, object], object]:
+    """Return the name, the parameters, and what stands behind an @, or None."""
+    main: object = None
     try:
+        if found := re.fullmatch(r"\s*(\w+)@([^(\s]+)\s*(\(.*\))?\s*", text, re.DOTALL):
+            main = ast.literal_eval(found[2])
+            text = found[1] + (found[3] or "")
         node = ast.parse(text.strip(), mode="eval").body
         if isinstance(node, ast.Name):
-            return node.id, {}
+            return node.id, {}, main
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
             parameters = {k.arg: _parameter(k.value) for k in node.keywords if k.arg}
             if len(parameters) == len(node.keywords):
-                return node.func.id, parameters
+                return node.func.id, parameters, main
     except (SyntaxError, ValueError):
         pass
     raise UsageError(
@@ -172,7 +219,7 @@ def default_metrics(spaces: Iterable[str], shape: Literal["row", "list", "index"
     elif given == {"margin"}:
         names = ["hinge"]
     elif "score" in given and "value" not in given:
-        names = ["reciprocal_rank"] if shape == "list" else ["roc_auc"]
+        names = ["reciprocal_rank"] if shape == "list" else ["roc_auc", "average_precision"]
     else:
         raise UsageError(f"Models of the kinds {', '.join(sorted(given))} share no default metrics; name the metrics.")
     return [parse_metric(name) for name in names]

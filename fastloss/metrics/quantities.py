@@ -38,6 +38,30 @@ class Label:
 
 
 @dataclass(frozen=True)
+class WeightFrom:
+    """The weight of the rows whose prediction is a threshold or above, in the prediction's own space."""
+
+    threshold: float
+
+    @property
+    def name(self) -> str:
+        """The quantity and the threshold."""
+        return f"weight from {self.threshold!r}"
+
+
+@dataclass(frozen=True)
+class LabelFrom:
+    """The label, times the weight, of the rows whose prediction is a threshold or above."""
+
+    threshold: float
+
+    @property
+    def name(self) -> str:
+        """The quantity and the threshold."""
+        return f"label from {self.threshold!r}"
+
+
+@dataclass(frozen=True)
 class PredictedMean:
     """The mean of the label that the prediction stands for, times the weight."""
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from abc import abstractmethod
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
+import numpy as np
+
 from fastloss.errors import UsageError
-from fastloss.metrics.base import BINARY_LABEL, Floats, MetricValues, ModelFacts, PlainMetric, SliceStates
-from fastloss.states.base import StateSpec
+from fastloss.metrics.base import BINARY_LABEL, Floats, Mask, MetricValues, ModelFacts, PlainMetric, SliceStates
+from fastloss.states.base import Integers, StateSpec
+from fastloss.states.cumulated import Cumulated
 from fastloss.states.histogram import Buckets, ScoreHistogram, ScoreHistograms
 from fastloss_kernels.domain import SPACES, Interval
+
+# Bounds further apart than this leave no value.
+WIDEST = 0.01
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class RankedMetric(PlainMetric):
     parameters: ClassVar[tuple[str, ...]] = ("exact", "most_scores")
     # The name without parameters.
     family: ClassVar[str]
+    # The parameter that is written behind an @, as in lift@0.1.
+    main: ClassVar[str | None] = None
     spaces = tuple(SPACES)
 
     def __post_init__(self) -> None:
@@ -48,10 +57,21 @@ class RankedMetric(PlainMetric):
         if isinstance(self.most_scores, bool) or not isinstance(self.most_scores, int) or self.most_scores < 1:
             raise ValueError(f"most_scores is {self.most_scores!r}; allowed: a whole number from 1.")
 
+    def check_share(self, name: str) -> None:
+        """Refuse a parameter that is no number above 0 and at most 1; whole ones become floats."""
+        given = getattr(self, name)
+        if isinstance(given, bool) or not isinstance(given, int | float) or not 0.0 < given <= 1.0:
+            raise ValueError(f"{name} is {given!r}; allowed: a number above 0 and at most 1.")
+        object.__setattr__(self, name, float(given))
+
     @property
     def name(self) -> str:
         """The name with those parameters that are not the default and can change the value."""
-        return f"{self.family}(exact=True)" if self.exact else self.family
+        defaults = {field.name: field.default for field in fields(self)}
+        shown = [name for name in self.parameters if name not in ("most_scores", self.main)]
+        changed = [f"{name}={getattr(self, name)!r}" for name in shown if getattr(self, name) != defaults[name]]
+        head = self.family if self.main is None else f"{self.family}@{getattr(self, self.main)!r}"
+        return f"{head}({', '.join(changed)})" if changed else head
 
     def label_range(self, space: str) -> Interval:
         """Return 0 to 1 in every space."""
@@ -74,7 +94,7 @@ class RankedMetric(PlainMetric):
         if not first.dropped_bits:
             return ()
         wanted = self.open_buckets(first)
-        if not any(wanted.words):
+        if not np.frombuffer(wanted.words, dtype="<i8").any():
             return ()
         rows = states.model.rows()
         # Weights have two digits as a rule.
@@ -87,15 +107,15 @@ class RankedMetric(PlainMetric):
         found: ScoreHistograms = states[ScoreHistogram(states.model.rows())]
         return found
 
-    def refined(self, states: SliceStates) -> ScoreHistograms | None:
-        """Return the scores of the second pass, if there was one.
+    def refined(self, states: SliceStates, wanted: tuple[StateSpec, ...]) -> ScoreHistograms | None:
+        """Return the scores of the second pass that `refine` wanted, if there was one.
 
         Raises
         ------
         UsageError
             If they are more than `most_scores`.
         """
-        specs = [spec for spec in self.refine(states) if spec in states]
+        specs = [spec for spec in wanted if spec in states]
         if not specs:
             return None
         found: ScoreHistograms = states[specs[0]]
@@ -106,6 +126,122 @@ class RankedMetric(PlainMetric):
                 "low and high then bound the value."
             )
         return found
+
+
+@dataclass
+class Reading:
+    """What a metric reads off the curves of some slices.
+
+    Attributes
+    ----------
+    value, low, high : ndarray of float64, (n_slices,)
+        The values and their bounds.
+    reasons : list of (mask, str)
+        Where there is no value, and why; the first reason of a slice counts.
+    threshold : ndarray of float64 or None
+        The threshold that gives the value, NaN where none does.
+    left_open : ndarray of float64 or None
+        How far apart bounds are for the order of both classes alone; None where they are for nothing else.
+    """
+
+    value: Floats
+    low: Floats
+    high: Floats
+    reasons: list[tuple[Mask, str]]
+    threshold: Floats | None = None
+    left_open: Floats | None = None
+
+
+class CurveMetric(RankedMetric):
+    """A metric that is read off the points of a curve over the thresholds of a score.
+
+    A threshold at a bucket predicts a positive for the rows of that bucket and of all above it.
+    """
+
+    @abstractmethod
+    def read(self, points: Cumulated, *, exact: bool) -> Reading:
+        """Return the values of some slices; if `exact`, the scores of no bucket matter."""
+
+    def open_at(self, points: Cumulated) -> Mask:
+        """Return the buckets whose scores an exact value needs: here those that hold both classes."""
+        return points.mixed
+
+    def open_buckets(self, first: ScoreHistograms) -> Buckets:
+        """Return the buckets whose scores an exact value needs, in all slices together."""
+        with np.errstate(all="ignore"):
+            marked = [self.open_at(points) for points in first.cumulated()]
+        dropped = first.dropped_bits
+        places = np.unique(first.buckets[np.concatenate(marked)]) + (1 << (63 - dropped))
+        words = np.zeros(max(1, 1 << (64 - dropped) >> 6), dtype=np.int64)
+        np.bitwise_or.at(words, places >> 6, np.int64(1) << (places & 63))
+        return Buckets(dropped, words.astype("<i8", copy=False).tobytes())
+
+    def evaluate(self, states: SliceStates) -> MetricValues:
+        """Read the curve of every slice."""
+        rows = states.model.rows()
+        histograms, exact = self._histograms(states)
+        with np.errstate(all="ignore"):
+            readings = [self.read(points, exact=exact) for points in histograms.cumulated()]
+        values = MetricValues(np.concatenate([np.empty(0), *(found.value for found in readings)]), rows)
+        if not readings:
+            return values
+        low, high = (np.concatenate([getattr(found, name) for found in readings]) for name in ("low", "high"))
+        values.explain(states.count(rows) == 0, "no_rows", undefined=True)
+        for k, (_, reason) in enumerate(readings[0].reasons):
+            values.explain(np.concatenate([found.reasons[k][0] for found in readings]), reason, undefined=True)
+        add_bounds(values, low, high)
+        if readings[0].threshold is not None:
+            threshold = np.concatenate([np.empty(0) if r.threshold is None else r.threshold for r in readings])
+            values.evidence["threshold"] = threshold
+            values.absent["threshold"] = values.undefined | np.isnan(threshold)
+        apart = np.concatenate([r.high - r.low if r.left_open is None else r.left_open for r in readings])
+        too_close = (apart > WIDEST) & ~values.undefined
+        values.explain(too_close, "scores_too_close", undefined=True)
+        if "threshold" in values.absent:
+            values.absent["threshold"] |= too_close
+        return values
+
+    def _histograms(self, states: SliceStates) -> tuple[ScoreHistograms, bool]:
+        """Return what the values are read from, and whether no bucket leaves something open."""
+        first = self.first(states)
+        if not first.dropped_bits:
+            return first, True
+        if not self.exact:
+            return first, False
+        wanted = self.refine(states)
+        if not wanted:
+            return first, True
+        refined = self.refined(states, wanted)
+        if refined is None:
+            return first, False
+        (spec,) = wanted
+        assert isinstance(spec, ScoreHistogram)
+        assert spec.only is not None
+        return _combined(first, refined, spec.only), True
+
+
+def _combined(first: ScoreHistograms, refined: ScoreHistograms, only: Buckets) -> ScoreHistograms:
+    """Return histograms that have the scores of a second pass in place of the buckets that it is of."""
+    words = np.frombuffer(only.words, dtype="<i8")
+    places = first.buckets + (1 << (63 - only.dropped_bits))
+    kept = np.flatnonzero((words[places >> 6] >> (places & 63)) & 1 == 0)
+    n_slices = len(first.starts) - 1
+    parts = (first, kept, first.buckets[kept] << first.dropped_bits), (refined, slice(None), refined.buckets)
+    low = min(part.low_digit for part, _, _ in parts)
+    n_digits = max(part.low_digit + part.masses.shape[1] // 2 for part, _, _ in parts) - low
+    masses = []
+    for part, chosen, _ in parts:
+        begin, own = part.low_digit - low, part.masses.shape[1] // 2
+        found = np.zeros((len(part.buckets[chosen]), 2, n_digits), dtype=np.uint64)
+        found[:, :, begin : begin + own] = part.masses[chosen].reshape(-1, 2, own)
+        masses.append(found.reshape(-1, 2 * n_digits))
+    buckets = np.concatenate([scores for _, _, scores in parts])
+    slices = np.concatenate(
+        [np.repeat(np.arange(n_slices), np.diff(part.starts))[chosen] for part, chosen, _ in parts]
+    )
+    order = np.lexsort((buckets, slices))
+    starts: Integers = np.searchsorted(slices[order], np.arange(n_slices + 1)).astype(np.int64, copy=False)
+    return ScoreHistograms(0, low, starts, buckets[order], np.concatenate(masses)[order])
 
 
 def add_bounds(values: MetricValues, low: Floats, high: Floats) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from fastloss.metrics.base import MetricValues, SliceStates
-from fastloss.metrics.ranked import RankedMetric, add_bounds, bounded_quotient
+from fastloss.metrics.ranked import WIDEST, RankedMetric, add_bounds, bounded_quotient
 from fastloss.states.histogram import PairCounts
-
-# Bounds further apart than this leave no value.
-WIDEST = 0.01
 
 
 @dataclass(frozen=True)
@@ -29,31 +27,49 @@ class RocAuc(RankedMetric):
     """
 
     family = "roc_auc"
+    widest: ClassVar[float] = WIDEST
     definition = "Σ w⁺·w⁻ of pairs with the positive above the negative, ½ in a tie, / W⁺·W⁻"
 
     def evaluate(self, states: SliceStates) -> MetricValues:
         """Count the pairs of every slice, in integers, and divide and round once."""
         rows = states.model.rows()
         first = self.first(states)
-        refined = self.refined(states)
+        refined = self.refined(states, self.refine(states))
         found = first.count_pairs()
         if refined is not None:
             inside = refined.count_pairs(within=first.dropped_bits)
-            areas = [_area(2 * (a.apart + b.apart) + b.together, 0, a) for a, b in zip(found, inside, strict=True)]
+            areas = [
+                self._area(2 * (a.apart + b.apart) + b.together, 0, a) for a, b in zip(found, inside, strict=True)
+            ]
         elif first.dropped_bits:
-            areas = [_area(2 * pairs.apart, pairs.together, pairs) for pairs in found]
+            areas = [self._area(2 * pairs.apart, pairs.together, pairs) for pairs in found]
         else:
-            areas = [_area(2 * pairs.apart + pairs.together, 0, pairs) for pairs in found]
+            areas = [self._area(2 * pairs.apart + pairs.together, 0, pairs) for pairs in found]
         value, low, high = np.array(areas, dtype=np.float64).reshape(-1, 3).T
         values = MetricValues(value, rows)
         values.explain(states.count(rows) == 0, "no_rows", undefined=True)
         values.explain(np.isnan(value), "one_class", undefined=True)
         add_bounds(values, low, high)
         # Scores that share their leading bits leave nearly every pair open: no number is better than half of them.
-        values.explain(high - low > WIDEST, "scores_too_close", undefined=True)
+        values.explain(high - low > self.widest, "scores_too_close", undefined=True)
         return values
 
+    def _area(self, won: int, open_: int, found: PairCounts) -> tuple[float, float, float]:
+        """Return value, low and high, of twice the pairs won for certain and the pairs whose order is open."""
+        return bounded_quotient(won, open_, 2 * found.positive * found.negative)
 
-def _area(won: int, open_: int, found: PairCounts) -> tuple[float, float, float]:
-    """Return value, low and high, of twice the pairs won for certain and the pairs whose order is open."""
-    return bounded_quotient(won, open_, 2 * found.positive * found.negative)
+
+@dataclass(frozen=True)
+class Gini(RocAuc):
+    """The Gini coefficient of the ranking, 2·AUC − 1: 0 for a random order, 1 for a perfect one.
+
+    It is null and exact where ROC AUC is, and rounded once as well.
+    """
+
+    family = "gini"
+    definition = "2·roc_auc − 1"
+    widest = 2.0 * WIDEST
+
+    def _area(self, won: int, open_: int, found: PairCounts) -> tuple[float, float, float]:
+        pairs = 2 * found.positive * found.negative
+        return bounded_quotient(2 * won - pairs, 2 * open_, pairs)

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastloss.errors import UsageError
 from fastloss.metrics.base import Metric
-from fastloss.metrics.names import ALIASES, METRICS, unknown_metric
+from fastloss.metrics.names import ALIASES, METRICS, base_name, unknown_metric
 from fastloss_kernels.domain import Interval
 from fastloss_kernels.losses import LOSSES, BinaryLoss, ListwiseLoss, Loss
 from fastloss_kernels.rankings import RANKINGS
@@ -118,8 +118,8 @@ def _metric_entry(metric: Metric) -> Entry:
         facts.append(("parameters", "; ".join(f"{name}={getattr(metric, name)!r}" for name in names)))
     if source := _references(type(metric)):
         facts.append(("source", source))
-    aliases = tuple(alias for alias, name in ALIASES.items() if name == metric.name)
-    return Entry(metric.name, aliases, "metric", tuple(facts))
+    aliases = tuple(alias for alias, name in ALIASES.items() if name == base_name(metric))
+    return Entry(base_name(metric), aliases, "metric", tuple(facts))
 
 
 def _labels_by_space(metric: Metric) -> Iterator[str]:

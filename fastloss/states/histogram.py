@@ -12,14 +12,16 @@ partition.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastloss.states.base import Integers, RowSet, SliceRuns, grown
+from fastloss.states.cumulated import Cumulated, cumulate, parts_of
 from fastloss_kernels.cpu import histogram as loops
 from fastloss_kernels.cpu.histogram import LOG2_MOST_ROWS, MOST_DROPPED_BITS, UNIT_DIGIT
 from fastloss_kernels.exact_sum import LOWEST_EXPONENT
@@ -164,6 +166,35 @@ class ScoreHistograms:
             found[0] += np.ldexp(self.masses[:, digit].astype(np.float64), exponent)
             found[1] += np.ldexp(self.masses[:, n_digits + digit].astype(np.float64), exponent)
         return found[0], found[1]
+
+    def cumulated(self) -> Iterator[Cumulated]:
+        """Yield the points of the curves of all slices, some slices at a time.
+
+        What fits into one part is kept, for all metrics that read it.
+        """
+        parts = list(parts_of(self.starts))
+        if len(parts) == 1:
+            yield self._points
+            return
+        for first, stop in parts:
+            yield self._cumulate(first, stop)
+
+    @cached_property
+    def _points(self) -> Cumulated:
+        return self._cumulate(0, len(self.starts) - 1)
+
+    def _cumulate(self, first: int, stop: int) -> Cumulated:
+        begin, end = self.starts[first], self.starts[stop]
+        part = ScoreHistograms(
+            self.dropped_bits,
+            self.low_digit,
+            self.starts[first : stop + 1] - begin,
+            self.buckets[begin:end],
+            self.masses[begin:end],
+        )
+        # Masses of whole numbers are those of rows, each at least 1.
+        unit = 1.0 if self.low_digit == UNIT_DIGIT and self.masses.shape[1] == 2 else 0.0
+        return cumulate(part.starts, part.score_bounds()[0], part.masses, unit)
 
     def count_pairs(self, within: int = 64) -> list[PairCounts]:
         """Return each slice's pairs; with `within`, of those buckets only that share all but their low bits.

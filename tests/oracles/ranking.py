@@ -57,3 +57,78 @@ def reciprocal_rank_of_ties(above: int, tied: int, relevant: int, k: float = mat
         ),
         Fraction(0),
     )
+
+
+def curve(rows: Iterable[Row]) -> list[tuple[float, Fraction, Fraction]]:
+    """Return what each threshold gives, from the highest score down: the score, and both masses at it and above."""
+    points: list[tuple[float, Fraction, Fraction]] = []
+    positive = negative = Fraction(0)
+    for score, (p, n) in sorted(masses(rows).items(), reverse=True):
+        positive, negative = positive + p, negative + n
+        points.append((score, positive, negative))
+    return points
+
+
+def steps(rows: Iterable[Row]) -> list[tuple[Fraction, Fraction, Fraction, Fraction]]:
+    """Return both masses before and after each score, from the highest down."""
+    points = [(Fraction(0), Fraction(0)), *((p, n) for _, p, n in curve(rows))]
+    return [(*before, *after) for before, after in itertools.pairwise(points)]
+
+
+def average_precision(rows: Iterable[Row]) -> Fraction | None:
+    """Return Σ (recall − recall before) · precision over the scores."""
+    found = steps(rows)
+    if not found or found[-1][2] == 0:
+        return None
+    return sum(((p - p0) * p / (p + n) for p0, _, p, n in found if p > p0), Fraction(0)) / found[-1][2]
+
+
+def kolmogorov_smirnov(rows: Iterable[Row]) -> Fraction | None:
+    """Return the largest |true positive rate − false positive rate|."""
+    points = curve(rows)
+    if not points or 0 in points[-1][1:]:
+        return None
+    _, positives, negatives = points[-1]
+    return max(abs(p / positives - n / negatives) for _, p, n in points)
+
+
+def partial_roc_auc(rows: Iterable[Row], max_fpr: float) -> Fraction | None:
+    """Return McClish's standardised area below the lines of the ROC curve up to a false positive rate."""
+    found = steps(rows)
+    if not found or 0 in found[-1][2:]:
+        return None
+    positives, negatives = found[-1][2:]
+    end, area = Fraction(max_fpr), Fraction(0)
+    for p0, n0, p, n in found:
+        x0, y0, x, y = n0 / negatives, p0 / positives, n / negatives, p / positives
+        if x0 >= end or x == x0:
+            continue
+        cut = min(x, end)
+        area += (cut - x0) * (y0 + y0 + (y - y0) * (cut - x0) / (x - x0)) / 2
+    return (1 + (area - end * end / 2) / (end - end * end / 2)) / 2
+
+
+def lift(rows: Iterable[Row], top: float) -> Fraction | None:
+    """Return the rate of positives in the top share of the weight over that of all; a tie at its end in proportion."""
+    found = steps(rows)
+    if not found or found[-1][2] == 0:
+        return None
+    positives, weight = found[-1][2], sum(found[-1][2:])
+    wanted, taken = Fraction(top) * weight, Fraction(0)
+    for p0, n0, p, n in found:
+        inside = p + n - p0 - n0
+        taken += (p - p0) * min(inside, max(wanted - p0 - n0, 0)) / inside
+    return taken / wanted / (positives / weight)
+
+
+def rates(rows: Iterable[Row]) -> list[tuple[float, float, float, float]]:
+    """Return threshold, precision, recall and false positive rate of each score, masses and quotients rounded."""
+    points = curve(rows)
+    if not points:
+        return []
+    _, positives, negatives = points[-1]
+
+    def quotient(a: Fraction, b: Fraction) -> float:
+        return float(a) / float(b) if b else math.nan
+
+    return [(s, quotient(p, p + n), quotient(p, positives), quotient(n, negatives)) for s, p, n in points]

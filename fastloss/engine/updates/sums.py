@@ -12,7 +12,16 @@ from fastloss.engine.device import Device
 from fastloss.engine.inputs import RowInputs
 from fastloss.engine.slices import UsedRows
 from fastloss.engine.updates.base import Update, add_once
-from fastloss.metrics.quantities import Candidates, Label, LossValue, PredictedMean, SaturatedWeight, Weight
+from fastloss.metrics.quantities import (
+    Candidates,
+    Label,
+    LabelFrom,
+    LossValue,
+    PredictedMean,
+    SaturatedWeight,
+    Weight,
+    WeightFrom,
+)
 from fastloss.states.base import SliceRuns
 from fastloss.states.sums import Sum, SumColumn
 from fastloss_kernels.inverse_links import INVERSE_LINKS
@@ -77,7 +86,26 @@ def _saturated_weights(quantity: SaturatedWeight) -> Terms:
     return terms_of
 
 
-_TERMS: Mapping[type, Callable[[Any], Terms]] = {SaturatedWeight: _saturated_weights}
+def _from_threshold(quantity: LabelFrom | WeightFrom) -> Terms:
+    def terms_of(rows: UsedRows) -> Floats | None:
+        inputs = rows.inputs
+        assert isinstance(inputs, RowInputs)
+        # NumPy would round a Python float to the column's float32 before it compares.
+        reached = inputs.score >= np.float64(quantity.threshold)
+        if isinstance(quantity, WeightFrom):
+            np.copyto(rows.terms, reached)
+        else:
+            np.multiply(inputs.label, reached, out=rows.terms, casting="unsafe")
+        return rows.terms if rows.weight is None else np.multiply(rows.terms, rows.weight, out=rows.terms)
+
+    return terms_of
+
+
+_TERMS: Mapping[type, Callable[[Any], Terms]] = {
+    SaturatedWeight: _saturated_weights,
+    LabelFrom: _from_threshold,
+    WeightFrom: _from_threshold,
+}
 # Terms that do not depend on the model.
 _SHARED_TERMS: Mapping[type, Callable[[UsedRows], Floats]] = {Weight: _weights, Label: _weighted_labels}
 
