@@ -99,7 +99,7 @@ def evaluate(
         the usual ones for the predictions' spaces.
     by : sequence of str or of sequences of str
         Slices: a column, or several columns for their cross. A null key is a slice of its own.
-    curves : sequence of {"roc", "precision_recall", "gain"}, or one of them
+    curves : sequence of {"roc", "precision_recall", "gain", "reliability"}, or one of them
         Keep what these are drawn from, where no metric does, for `Result.curve`.
     where : str, polars.Expr, or list of them, optional
         Evaluate the rows alone for which this condition holds, or each of these: ``"country = 'DE'"``. Null is no.

@@ -151,7 +151,7 @@ class Curve:
     Attributes
     ----------
     kind : str
-        ``"roc"``, ``"precision_recall"`` or ``"gain"``.
+        ``"roc"``, ``"precision_recall"``, ``"gain"`` or ``"reliability"``.
     table : pyarrow.Table
         A row for each point.
     """
@@ -422,18 +422,21 @@ class Result:
         slice: Mapping[str, Any] | None = None,
         by: str | Sequence[str] | None = None,
         points: int | None = DEFAULT_POINTS,
+        metric: str | None = None,
     ) -> Curve:
         """Return a curve of every model as a table: of the total, of one slice, or of all slices of a grouping.
 
         Parameters
         ----------
-        kind : {"roc", "precision_recall", "gain"}
-            What is drawn, with the rows taken whose score is the threshold or above it.
+        kind : {"roc", "precision_recall", "gain", "reliability"}
+            What is drawn. The rows whose score is the threshold or above it are taken in the first three.
 
             - ``"roc"``: false_positive_rate and true_positive_rate, from (0, 0), where no row is taken, to (1, 1);
             - ``"precision_recall"``: recall and precision, from the highest score on; the area below is one of steps,
               each as wide as the recall that its point adds;
-            - ``"gain"``: weight_share, of all rows, and positive_share, with lift, which is their quotient.
+            - ``"gain"``: weight_share, of all rows, and positive_share, with lift, which is their quotient;
+            - ``"reliability"``: the bins of a calibration error that have rows, each from low to high, with n, weight,
+              mean_prediction, mean_label, and Wilson's interval of the latter at 95 %.
         model : str, optional
             This model alone.
         slice : mapping of str to object, optional
@@ -442,6 +445,8 @@ class Result:
             The keys of a grouping, for all of its slices.
         points : int or None
             The most points of each curve, at least 3; None for all of them, one for each bucket of scores.
+        metric : str, optional
+            The metric whose bins a reliability curve shows; left out, the first of the result that has bins.
 
         Returns
         -------
@@ -455,7 +460,7 @@ class Result:
         Raises
         ------
         UsageError
-            If no metric of the result keeps the scores, or there is no such curve, model or slice.
+            If no metric of the result keeps what the curve is drawn from, or there is no such curve, model or slice.
         """
         if kind not in CURVES:
             raise UsageError(f"A curve is {kind!r}; allowed: {' or '.join(map(repr, CURVES))}.")
@@ -472,12 +477,18 @@ class Result:
         elif by is not None:
             grouping = self._grouping((by,) if isinstance(by, str) else by)
         models = self._models if model is None else [model]
-        if not all(name in grouping.histograms for name in models):
+        if not (grouping.bins if kind == "reliability" else grouping.histograms):
+            what, keeping = ("bins", "expected_calibration_error") if kind == "reliability" else ("scores", "roc_auc")
             raise UsageError(
-                f"A curve {kind!r} is drawn from scores, and no metric here keeps them; ask for one that does, such "
-                f"as 'roc_auc', or for curves={kind!r}."
+                f"A curve {kind!r} is drawn from {what}, and no metric here keeps them; ask for one that does, such "
+                f"as {keeping!r}, or for curves={kind!r}."
             )
-        return Curve(kind, curve_table(kind, [grouping], models, self.key_types, points))
+        if metric is not None:
+            metric = parse_metric(metric).name
+            if kind != "reliability" or metric not in grouping.bins:
+                known = ", ".join(map(repr, grouping.bins)) if kind == "reliability" else "none for this kind of curve"
+                raise UsageError(f"metric is {metric!r}, which has no bins here; allowed: {known}.")
+        return Curve(kind, curve_table(kind, [grouping], models, self.key_types, points, metric))
 
     def to_csv(self) -> str:
         """Return the values as CSV, with the columns of `to_arrow`."""

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 import fastloss as fl
@@ -248,6 +249,68 @@ def test_what_has_no_curve_says_why() -> None:
     ]  # fmt: skip
 
 
+def test_reliability_is_what_the_bins_hold() -> None:
+    log = log_of(5_000)
+    p = 1 / (1 + np.exp(-log["tied"].to_numpy()))
+    log = log.append_column("p", pa.array(p))
+    asked: dict[str, Any] = {"label": "y", "prob": "p", "metrics": ["log_loss", "expected_calibration_error"]}
+    result = fl.evaluate(log, **asked, by="country")
+    of_slices = result.curve("reliability", by="country").to_polars()
+    assert of_slices.columns[:4] == ["model", "slice.country", "low", "high"]
+    for country in (None, "DE", "FR", "GB"):
+        rows = log if country is None else log.filter(pa.compute.equal(log["country"], country))
+        table = result.curve("reliability", slice=None if country is None else {"country": country}).to_polars()
+        if country is not None:
+            assert of_slices.filter(pl.col("slice.country") == country).equals(table)
+        label, prediction = rows["y"].to_numpy(), rows["p"].to_numpy()
+        bins = (prediction * 20).astype(int)
+        assert [round(low * 20) for low in table["low"]] == sorted(set(bins.tolist()))
+        for row in table.to_dicts():
+            inside = bins == round(row["low"] * 20)
+            assert row["low"] <= prediction[inside].min() <= prediction[inside].max() < row["high"]
+            assert (row["n"], row["weight"]) == (inside.sum(), inside.sum())
+            assert row["mean_label"] == pytest.approx(label[inside].mean(), rel=1e-14)
+            assert row["mean_prediction"] == pytest.approx(prediction[inside].mean(), rel=1e-14)
+            interval = binomtest(int(label[inside].sum()), int(row["n"])).proportion_ci(method="wilson")
+            assert (row["wilson_low"], row["wilson_high"]) == pytest.approx((interval.low, interval.high), abs=1e-12)
+        error = (table["n"] * (table["mean_label"] - table["mean_prediction"]).abs()).sum() / len(label)
+        keys = {} if country is None else {"country": country}
+        assert result["expected_calibration_error", keys] == pytest.approx(error, rel=1e-12)
+
+
+def test_bins_of_any_metric_are_a_reliability_curve() -> None:
+    log = log_of(2_000)
+    few = "expected_calibration_error(n_bins=4, binning='mass')"
+    asked: dict[str, Any] = {"label": "y", "logit": "x"}
+    result = fl.evaluate(log, **asked, metrics=[few, "maximum_calibration_error"])
+    by_mass = result.curve("reliability").to_polars()
+    assert by_mass["n"].to_list() == [500] * 4
+    assert result.curve("reliability", metric=few).to_polars().equals(by_mass)
+    by_width = result.curve("reliability", metric="maximum_calibration_error").to_polars()
+    alone = fl.evaluate(log, **asked, metrics="ctr", curves="reliability")
+    assert alone.metrics == ["ctr"]
+    assert alone.curve("reliability").to_polars().equals(by_width)
+    weighted = fl.evaluate(log, **asked, weight="w", metrics=few).curve("reliability").to_polars()
+    assert weighted["n"].null_count() == weighted["wilson_low"].null_count() == 4
+    assert weighted["weight"].sum() == log["w"].to_numpy().sum()
+    # Where a metric has bins, a curve of them keeps no others.
+    with_curve = fl.evaluate(log, **asked, metrics=few, curves="reliability")
+    assert with_curve.fingerprint == fl.evaluate(log, **asked, metrics=few).fingerprint
+    for wrong, words in (
+        ({"kind": "reliability", "metric": "expected_calibration_error(n_bins=5)"}, ("n_bins=5", "n_bins=4")),
+        ({"kind": "roc", "metric": few}, ("no bins",)),
+    ):
+        with pytest.raises(fl.UsageError) as refused:
+            result.curve(**wrong)
+        assert all(word in str(refused.value) for word in words)
+    with pytest.raises(fl.UsageError, match="expected_calibration_error"):
+        evaluate(log).curve("reliability")
+    with pytest.raises(fl.UsageError, match="expected_calibration_error reads"):
+        fl.evaluate(log, label="y", value="x", metrics="roc_auc", curves="reliability")
+    empty = fl.evaluate(log.slice(0, 0), **asked, metrics=few).curve("reliability").to_polars()
+    assert empty.rows() == [("x", *[None] * 8, "no_rows")]
+
+
 def test_slices_worked_on_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     result = evaluate(log_of(3_000), by="country")
     whole = {kind: result.curve(kind, by="country", points=30).to_arrow() for kind in KINDS}
@@ -264,10 +327,10 @@ def test_one_table_for_all_ways_of_reading(tmp_path: Path) -> None:
         pq.write_table(half, tmp_path / f"{number}.parquet", row_group_size=3_000)
 
     def digest(result: fl.Result) -> str:
-        tables = [result.curve(kind, by="country", points=50).to_arrow() for kind in KINDS]
+        tables = [result.curve(kind, by="country", points=50).to_arrow() for kind in (*KINDS, "reliability")]
         return hashlib.sha256(b"".join(repr(table.to_pydict()).encode() for table in tables)).hexdigest()
 
-    options: dict[str, Any] = {"weight": "w", "by": "country"}
+    options: dict[str, Any] = {"weight": "w", "by": "country", "curves": "reliability"}
     expected = digest(evaluate(log, **options))
     assert digest(evaluate(shuffled, **options, batch_rows=999)) == expected
     assert digest(evaluate(tmp_path, **options, threads=2, memory="1GiB")) == expected
@@ -325,21 +388,22 @@ def of_total_and_slices(result: fl.Result, kind: Any) -> pl.DataFrame:
 
 
 def test_a_command_writes_curves_and_prints_what_it_prints_without_them(run: Any, path: Path, tmp_path: Path) -> None:
-    files = {kind: tmp_path / f"{kind}.parquet" for kind in KINDS}
-    words = [word for kind in KINDS for word in ("--curve", f"{kind}={files[kind]}")]
+    kinds = (*KINDS, "reliability")
+    files = {kind: tmp_path / f"{kind}.parquet" for kind in kinds}
+    words = [word for kind in kinds for word in ("--curve", f"{kind}={files[kind]}")]
     plain = run("eval", path, *ASKED)
     assert run("eval", path, *ASKED, *words, "--state", tmp_path / "state") == plain
-    result = evaluate(path, by="country")
-    for kind in KINDS:
+    result = evaluate(path, by="country", curves="reliability")
+    for kind in kinds:
         assert pl.read_parquet(files[kind]).equals(of_total_and_slices(result, kind))
         files[kind].unlink()
     assert run("merge", tmp_path / "state", *words)[0] == 0
-    for kind in KINDS:
+    for kind in kinds:
         assert pl.read_parquet(files[kind]).equals(of_total_and_slices(result, kind))
-    # All curves are drawn from one statistic: what keeps it for one merges with what keeps it for another.
+    # Curves of scores are drawn from one statistic: what keeps it for one merges with what keeps it for another.
     other = tmp_path / "other.parquet"
     pq.write_table(log_of(100, seed=3), other)
-    assert run("eval", other, *ASKED, "--curve", words[1], "--state", tmp_path / "second")[0] == 0
+    assert run("eval", other, *ASKED, *words[:2], *words[-2:], "--state", tmp_path / "second")[0] == 0
     both = fl.merge([tmp_path / "state", tmp_path / "second"])
     assert both.curve("gain").to_arrow().equals(evaluate([path, other]).curve("gain").to_arrow())
 

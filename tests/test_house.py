@@ -33,7 +33,7 @@ LAYERS: dict[str, set[str]] = {
     "sources": {"errors", "files", "executors", "expressions", "request", "columns"},
     "states": set(),
     "metrics": {"words", "errors", "expressions", "request", "states"},
-    "curves": {"states"},
+    "curves": {"states", "metrics"},
     "engine": {"errors", "budget", "columns", "states", "metrics"},
     "plan": {
         "errors",

@@ -159,7 +159,8 @@ def merge_states(*states: str, request: MergeOptions = _MERGE, options: ResultOp
         raise UsageError("No state was given; name files that eval --state has written.")
     target = choose_target(options, ())
     plan = plan_merge(list(states), **request.arguments())
-    check_curves(target.kinds, plan.evaluation.models, plan.evaluation.specs)
+    saved = plan.evaluation
+    check_curves(target.kinds, (*saved.metrics, *saved.hidden), saved.models, saved.specs)
     for option, path in target.files:
         refuse_inputs(path, plan.inputs, option)
     gates = _gates(plan, options)

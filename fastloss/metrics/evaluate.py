@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastloss.metrics.base import MetricValues, SliceStates
+from fastloss.metrics.calibration_error import CalibrationBins
+from fastloss.metrics.curves import Binned
 from fastloss.metrics.quantities import Rows
 from fastloss.metrics.resolve import Evaluation
 from fastloss.states.base import StateColumn, StateSpec
@@ -58,6 +61,8 @@ class GroupingValues:
         Metrics in the order asked for, and for each the models.
     histograms : mapping of str to ScoreHistograms
         The scores of each model, where a metric keeps them.
+    bins : mapping of str to mapping of str to callable
+        For each metric that keeps bins, what gives those of each model.
     """
 
     keys: tuple[str, ...]
@@ -65,6 +70,7 @@ class GroupingValues:
     order: NDArray[np.int64]
     columns: list[ModelValues]
     histograms: Mapping[str, ScoreHistograms] = field(default_factory=dict)
+    bins: Mapping[str, Mapping[str, Callable[[], CalibrationBins]]] = field(default_factory=dict)
 
     @property
     def n_slices(self) -> int:
@@ -144,4 +150,15 @@ def evaluate_table(evaluation: Evaluation, table: SliceTable, specs: Sequence[St
         order = order[used[order]]
     kept = {state.model.name: (state, ScoreHistogram(state.model.rows())) for state in states}
     histograms = {name: state[spec] for name, (state, spec) in kept.items() if spec in state}
-    return GroupingValues(table.keys, table.key_columns(), order, columns, histograms)
+    bins = {
+        metric.name: {state.model.name: functools.partial(metric.bins, _of_metric(metric, state)) for state in states}
+        for metric in (*evaluation.metrics, *evaluation.hidden)
+        if isinstance(metric, Binned)
+    }
+    return GroupingValues(table.keys, table.key_columns(), order, columns, histograms, bins)
+
+
+def _of_metric(metric: Binned, states: SliceStates) -> SliceStates:
+    """Return the statistics of one metric alone, so that no others are kept with them."""
+    kept = {spec: states[spec] for spec in metric.states(states.model)}
+    return SliceStates(states.model, kept, states.n_slices)

@@ -192,7 +192,7 @@ def resolve(request: Request, types: Mapping[str, ColumnType]) -> Evaluation:
     )
     # The slices that have rows, and what a model used, are read from the counts of the first metric's rows.
     specs = counted([spec for model in models for metric in metrics for spec in metric.states(model)])
-    hidden = metrics_of_curves(request.curves, models, specs)
+    hidden = metrics_of_curves(request.curves, metrics, models, specs)
     if hidden and lists:
         raise UsageError(
             f"A curve is drawn from one number a row, and column {models[0].column!r} holds lists; leave it out."
