@@ -86,7 +86,7 @@ CASES: dict[str, tuple[Callable[[int], dict[str, Any]], dict[str, Any]]] = {
             "logit": {"a": "s", "b": "s32"},
             "weight": "w",
             "by": BOTH,
-            "metrics": ["roc_auc", "log_loss", "mce(binning=mass)"],
+            "metrics": ["roc_auc", "log_loss", "mce(binning=mass)", "miscalibration(loss=brier_score)"],
             "memory": "2GiB",
         },
     ),

@@ -13,6 +13,7 @@ from fastloss.metrics.average_precision import AveragePrecision
 from fastloss.metrics.base import Metric, PlainMetric
 from fastloss.metrics.calibration_error import ExpectedCalibrationError, MaximumCalibrationError
 from fastloss.metrics.confusion import F1, FalsePositiveRate, Precision, Recall
+from fastloss.metrics.decomposition import Discrimination, Miscalibration, Uncertainty
 from fastloss.metrics.ks import KolmogorovSmirnov
 from fastloss.metrics.lift import Lift
 from fastloss.metrics.means import (
@@ -41,6 +42,9 @@ METRICS: tuple[Metric, ...] = (
     COPC,
     ExpectedCalibrationError(),
     MaximumCalibrationError(),
+    Miscalibration(),
+    Discrimination(),
+    Uncertainty(),
     RocAuc(),
     Gini(),
     PartialRocAuc(),

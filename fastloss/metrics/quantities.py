@@ -62,6 +62,13 @@ class LabelFrom:
 
 
 @dataclass(frozen=True)
+class LabelVariance:
+    """y·(1 − y) of the label y, times the weight; 0 of binary labels."""
+
+    name = "label variance"
+
+
+@dataclass(frozen=True)
 class PredictedMean:
     """The mean of the label that the prediction stands for, times the weight."""
 

@@ -196,6 +196,41 @@ class ScoreHistograms:
         unit = 1.0 if self.low_digit == UNIT_DIGIT and self.masses.shape[1] == 2 else 0.0
         return cumulate(part.starts, part.score_bounds()[0], part.masses, unit)
 
+    def units(self) -> Integers:
+        """Return the highest digit of the weights of each slice, int64 ``(n_slices,)``; 0 for a slice without any."""
+        n_digits = self.masses.shape[1] // 2
+        highest = n_digits - 1 - np.argmax(self.masses[:, : n_digits - 1 : -1] != 0, axis=1)
+        found = np.zeros(len(self.starts) - 1, dtype=np.int64)
+        slices = np.repeat(np.arange(len(found)), np.diff(self.starts))
+        np.maximum.at(found, slices, self.low_digit + highest)
+        return found
+
+    def masses_in_parts(self, units: Integers) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return positive mass and weight of each bucket as hi and lo each, relative to a digit of its slice.
+
+        Parameters
+        ----------
+        units : ndarray of int64, (n_slices,)
+            The digit of each slice that counts single units. With that of its highest weight, as `units` returns, no
+            product of two sums overflows, and what is lost is nothing beside the slice.
+        """
+        n_digits = self.masses.shape[1] // 2
+        of = np.repeat(units, np.diff(self.starts))
+        parts: list[Floats] = []
+        for first in (0, n_digits):
+            hi, lo = np.zeros(len(self.buckets)), np.zeros(len(self.buckets))
+            for digit in reversed(range(n_digits)):
+                mass = self.masses[:, first + digit]
+                exponent = 64 * (self.low_digit + digit - of)
+                for half, shift in ((mass >> np.uint64(32), 32), (mass & np.uint64(0xFFFF_FFFF), 0)):
+                    term = np.ldexp(half.astype(np.float64), exponent + shift)
+                    total = hi + term
+                    virtual = total - hi
+                    lo += (hi - (total - virtual)) + (term - virtual)
+                    hi = total
+            parts += [hi + lo, lo - ((hi + lo) - hi)]
+        return parts[0], parts[1], parts[2], parts[3]
+
     def count_pairs(self, within: int = 64) -> list[PairCounts]:
         """Return each slice's pairs; with `within`, of those buckets only that share all but their low bits.
 

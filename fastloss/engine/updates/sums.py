@@ -16,6 +16,7 @@ from fastloss.metrics.quantities import (
     Candidates,
     Label,
     LabelFrom,
+    LabelVariance,
     LossValue,
     PredictedMean,
     SaturatedWeight,
@@ -75,6 +76,14 @@ def _weighted_labels(rows: UsedRows) -> Floats:
     return rows.terms if rows.weight is None else np.multiply(rows.terms, rows.weight, out=rows.terms)
 
 
+def _weighted_label_variances(rows: UsedRows) -> Floats:
+    """Return y·(1 − y) times weight."""
+    assert isinstance(rows.inputs, RowInputs)
+    np.subtract(1.0, rows.inputs.label, out=rows.terms)
+    np.multiply(rows.terms, rows.inputs.label, out=rows.terms)
+    return rows.terms if rows.weight is None else np.multiply(rows.terms, rows.weight, out=rows.terms)
+
+
 def _saturated_weights(quantity: SaturatedWeight) -> Terms:
     def terms_of(rows: UsedRows) -> Floats | None:
         saturated = rows.saturated(quantity.evaluation)
@@ -107,7 +116,11 @@ _TERMS: Mapping[type, Callable[[Any], Terms]] = {
     WeightFrom: _from_threshold,
 }
 # Terms that do not depend on the model.
-_SHARED_TERMS: Mapping[type, Callable[[UsedRows], Floats]] = {Weight: _weights, Label: _weighted_labels}
+_SHARED_TERMS: Mapping[type, Callable[[UsedRows], Floats]] = {
+    Weight: _weights,
+    Label: _weighted_labels,
+    LabelVariance: _weighted_label_variances,
+}
 
 
 def make_sum_update(spec: Sum, device: Device) -> Update:
