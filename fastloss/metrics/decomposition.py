@@ -53,13 +53,6 @@ class _RankedPart(RankedMetric):
         super().__post_init__()
         _check_loss(self.loss)
 
-    @property
-    def name(self) -> str:
-        """The name with those parameters that are not the default and can change the value."""
-        changed = [f"loss={self.loss!r}"] if self.loss != "log_loss" else []
-        changed += ["exact=True"] if self.exact else []
-        return f"{self.family}({', '.join(changed)})" if changed else self.family
-
     def _distances(self, states: SliceStates, whole: Floats) -> MetricValues:
         """Return how far a mean loss is from that after recalibration, with bounds.
 
@@ -90,7 +83,7 @@ class _RankedPart(RankedMetric):
     def _cells(self, states: SliceStates) -> tuple[_Cells, bool]:
         """Return the buckets, or the scores of a second pass in place of theirs; and whether anything is open."""
         first = self.first(states)
-        refined = self.refined(states)
+        refined = self.refined(states, self.refine(states))
         units = first.units()
         cells = _Cells(first.starts, *_parts_of(first, units))
         if refined is None:
