@@ -12,10 +12,11 @@ from fastloss._version import __version__
 
 if TYPE_CHECKING:
     from fastloss import losses
-    from fastloss.api import calibrate, evaluate, merge, score
+    from fastloss.api import calibrate, evaluate, feature_gradient, merge, score
     from fastloss.calibration.result import Calibration
     from fastloss.cli.runs import run
     from fastloss.errors import DataError, FastlossError, ReadError, SchemaError, StoreError, UsageError
+    from fastloss.features import FeatureGradient
     from fastloss.maps import CalibrationMap
     from fastloss.objectives import objective
     from fastloss.plan import Plan, make_plan
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
     from fastloss.scoring import ScoreResult
 
 _HOMES = {
-    "fastloss.api": ("calibrate", "evaluate", "merge", "score"),
+    "fastloss.api": ("calibrate", "evaluate", "feature_gradient", "merge", "score"),
     "fastloss.calibration.result": ("Calibration",),
     "fastloss.cli.runs": ("run",),
     "fastloss.errors": ("DataError", "FastlossError", "ReadError", "SchemaError", "StoreError", "UsageError"),
+    "fastloss.features": ("FeatureGradient",),
     "fastloss.maps": ("CalibrationMap",),
     "fastloss.objectives": ("objective",),
     "fastloss.plan": ("Plan", "make_plan"),
@@ -45,6 +47,7 @@ __all__ = [
     "CalibrationMap",
     "DataError",
     "FastlossError",
+    "FeatureGradient",
     "Plan",
     "Prediction",
     "Progress",
@@ -59,6 +62,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "evaluate",
+    "feature_gradient",
     "logit",
     "logprob",
     "losses",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fastloss.budget import DEFAULT_MEMORY, DEFAULT_RETRY_SECONDS
 from fastloss.calibration.calibrate import plan_calibration, run_calibration
 from fastloss.calibration.result import Calibration
+from fastloss.features import FeatureGradient, make_gradient_plan, run_gradient
 from fastloss.merging import MergePlan, plan_merge, run_merge
 from fastloss.plan import Plan, make_plan
 from fastloss.request import Prediction
@@ -550,3 +551,117 @@ def calibrate(
         device=device,
     )
     return run_calibration(calibration, progress)
+
+
+def feature_gradient(
+    log: object,
+    *,
+    label: str,
+    features: Sequence[str] | str,
+    categorical: Sequence[str] | str = (),
+    logit: str | None = None,
+    prob: str | None = None,
+    logprob: str | None = None,
+    margin: str | None = None,
+    value: str | None = None,
+    weight: str | None = None,
+    loss: object = None,
+    diagonal: bool = False,
+    where: object = None,
+    with_columns: Mapping[str, object] | None = None,
+    positive: str | int | float | bool | None = None,
+    label_domain: LabelDomain = "01",
+    saturation: Saturation = "clip",
+    on_bad_row: OnBadRow = "raise",
+    on_bad_file: OnBadFile = "raise",
+    missing_columns: MissingColumns = "error",
+    reader: Reader = "pyarrow",
+    verify_checksums: bool = False,
+    storage_options: Mapping[str, object] | None = None,
+    retry_seconds: float = DEFAULT_RETRY_SECONDS,
+    memory: int | str = DEFAULT_MEMORY,
+    threads: int | None = None,
+    batch_rows: int | None = None,
+    executor: ExecutorName = "threads",
+    progress: Callable[[Progress], None] | None = None,
+) -> FeatureGradient:
+    """Compute the gradient of a loss with respect to features: what a model has not used of them.
+
+    The stored prediction z is taken as the output of a linear layer over the features, z = w·x + b. Where the mean
+    loss has a gradient in w, the feature holds signal that the model has not used, whatever model it is.
+
+    Parameters
+    ----------
+    log : path, list of paths, or object with ``__arrow_c_stream__``
+        As in `evaluate`.
+    label : str
+        The label column: numbers or booleans.
+    features : str or sequence of str
+        Columns of numbers (one gradient), of lists of numbers of one length (one for each place), of texts or dates
+        (one for each category), or expressions. A null number, or a null in a list, counts as 0; a null category is
+        one of its own.
+    categorical : str or sequence of str
+        Further features, of which each value is a category, such as integers that are ids.
+    logit, prob, logprob, margin, value : str, optional
+        The prediction column, named by one of these, its space. The gradient is by the prediction as it is stored.
+    weight : str, optional
+        The column of row weights, finite and at least 0. Rows of weight 0 are skipped.
+    loss : str or Loss, optional
+        A pointwise loss by name, or one of `fastloss.losses`. Left out, the first of the usual metrics of the space:
+        log loss, for values squared error.
+    diagonal : bool
+        Leave out the curvatures of pairs of features, and so the step of all together. More than 64 columns of
+        numbers have none.
+    where, with_columns, positive, label_domain, saturation, on_bad_row, on_bad_file, missing_columns
+        As in `evaluate`. A feature that is NaN or infinite makes its row bad.
+    reader, verify_checksums, storage_options, retry_seconds, memory, threads, batch_rows, executor, progress
+        As in `evaluate`.
+
+    Returns
+    -------
+    FeatureGradient
+
+    Raises
+    ------
+    UsageError, SchemaError, DataError, ReadError, StoreError
+        As in `evaluate`; DataError too where the lists of a feature have different lengths.
+
+    Notes
+    -----
+    z is the robust score statistic of the feature: its gradient, with the bias profiled out, over its standard error
+    if the true gradient is 0. |z| above 4 is no chance, whatever the loss and the weights. ``improvement`` is what one
+    Newton step of the feature and the bias takes off the mean loss, by the Gauss-Newton matrix Σw·h·x·xᵀ.
+
+    Every sum is exact, so that no digit depends on threads, batch size, order or layout.
+    """
+    gradient_plan = make_gradient_plan(
+        log,
+        label=label,
+        features=features,
+        categorical=categorical,
+        logit=logit,
+        prob=prob,
+        logprob=logprob,
+        margin=margin,
+        value=value,
+        weight=weight,
+        loss=loss,
+        diagonal=diagonal,
+        where=where,
+        with_columns=with_columns,
+        positive=positive,
+        label_domain=label_domain,
+        saturation=saturation,
+        on_bad_row=on_bad_row,
+        on_bad_file=on_bad_file,
+        missing_columns=missing_columns,
+        reader=reader,
+        verify_checksums=verify_checksums,
+        storage_options=storage_options,
+        retry_seconds=retry_seconds,
+        memory=memory,
+        threads=threads,
+        batch_rows=batch_rows,
+        executor=executor,
+    )
+    return run_gradient(gradient_plan, progress)

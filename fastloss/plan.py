@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastloss.budget import Execution, ExecutionOptions, choose_execution, format_bytes, memory_for_room
 from fastloss.columns.buckets import Quantiles
@@ -21,6 +21,9 @@ from fastloss.sources.derived import DerivedSource, derive
 from fastloss.sources.parquet.decoders import DECODERS
 from fastloss.sources.schemas import check_keys
 from fastloss.states.histogram import MOST_HISTOGRAM_BYTES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _OPTIONS = frozenset(field.name for field in dataclasses.fields(ExecutionOptions))
 
@@ -131,8 +134,15 @@ def execution_options(**options: Any) -> ExecutionOptions:
     return ExecutionOptions.of(words, **options)
 
 
-def plan_request(log: object, request: Request, options: ExecutionOptions, *, keep: Sequence[str] = ()) -> Plan:
-    """Plan a request on a log."""
+def plan_request(
+    log: object,
+    request: Request,
+    options: ExecutionOptions,
+    *,
+    keep: Sequence[str] = (),
+    complete: Callable[[pa.Schema, Request], Request] | None = None,
+) -> Plan:
+    """Plan a request on a log; `complete` adds to it what the types of the columns decide, and reads no other ones."""
     columns = list(dict.fromkeys([*request.columns, *keep]))
     expressions = [
         *columns,
@@ -145,6 +155,9 @@ def plan_request(log: object, request: Request, options: ExecutionOptions, *, ke
     with suggesting_to_skip(execution.on_bad_file):
         opened = open_source(log, _read_options(execution), list(possible))
         source = derive(opened, request, keep, _read_options(execution), list(possible))
+    if complete is not None:
+        request = complete(source.schema, request)
+        execution = dataclasses.replace(execution, sliced=bool(request.by))
     types = check_columns(source.schema, request, keep)
     evaluation = resolve(request, types)
     quantiles = source.quantiles(columns) if isinstance(source, DerivedSource) else {}

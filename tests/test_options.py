@@ -16,9 +16,11 @@ from fastloss.budget import ExecutionOptions, parse_bytes
 from fastloss.cli import main
 from fastloss.cli.options import (
     CalibrateOptions,
+    GradientOptions,
     MapOptions,
     MergeOptions,
     OutputOptions,
+    RankingOptions,
     ReadingOptions,
     RequestOptions,
     ResultOptions,
@@ -103,16 +105,19 @@ def test_score_takes_what_a_score_request_has() -> None:
         (api.merge, (MergeOptions, ResultOptions)),
         (api.score, (ScoreOptions, ReadingOptions, WriteOptions)),
         (api.calibrate, (CalibrateOptions, ScanOptions, MapOptions)),
+        (api.feature_gradient, (GradientOptions, ScanOptions, RankingOptions)),
     ],
-    ids=["eval", "merge", "score", "calibrate"],
+    ids=["eval", "merge", "score", "calibrate", "gradient"],
 )
 def test_the_command_line_takes_what_the_function_takes(function: Callable[..., Any], groups: tuple[type]) -> None:
     taken, given = parameters_of(function), options_of(*groups)
     if function is api.merge:
         taken["state"] = taken.pop("output_state")
-    given = {name: found for name, found in given.items() if name not in COMMAND_LINE_ALONE}
+    # How many rows are written decides what is computed; how many features are shown does not.
+    alone = COMMAND_LINE_ALONE | ({"top"} if function is api.feature_gradient else set())
+    given = {name: found for name, found in given.items() if name not in alone}
     assert set(given) == set(taken) - API_ALONE
-    for name in set(given) - {"label", "loss"}:
+    for name in set(given) - {"label", "loss", "features"}:
         default, allowed = taken[name]
         assert given[name][1] == allowed, name
         if name == "memory":
@@ -133,7 +138,12 @@ def test_score_and_evaluate_agree_where_both_have_an_option() -> None:
 
 @pytest.mark.parametrize(
     ("function", "planner"),
-    [("evaluate", "make_plan"), ("score", "make_score_plan"), ("calibrate", "plan_calibration")],
+    [
+        ("evaluate", "make_plan"),
+        ("score", "make_score_plan"),
+        ("calibrate", "plan_calibration"),
+        ("feature_gradient", "make_gradient_plan"),
+    ],
 )
 def test_every_argument_is_passed_on(monkeypatch: pytest.MonkeyPatch, function: str, planner: str) -> None:
     passed: dict[str, Any] = {}
@@ -175,9 +185,11 @@ def test_words_are_those_that_are_registered(known: Any, allowed: Any) -> None:
         RequestOptions,
         ScoreOptions,
         CalibrateOptions,
+        GradientOptions,
         ReadingOptions,
         ScanOptions,
         OutputOptions,
+        RankingOptions,
         WriteOptions,
         MapOptions,
     ],
@@ -194,6 +206,7 @@ def test_every_option_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
         "plan": (RequestOptions, ScanOptions, OutputOptions),
         "score": (ScoreOptions, ReadingOptions, WriteOptions),
         "calibrate": (CalibrateOptions, ScanOptions, MapOptions),
+        "gradient": (GradientOptions, ScanOptions, RankingOptions),
     }
     for command, groups in commands.items():
         assert main([command, "--help"]) == 0

@@ -11,9 +11,11 @@ from cyclopts import App, Parameter
 from fastloss._version import __version__
 from fastloss.cli.options import (
     CalibrateOptions,
+    GradientOptions,
     MapOptions,
     MergeOptions,
     OutputOptions,
+    RankingOptions,
     ReadingOptions,
     RequestOptions,
     ResultOptions,
@@ -21,7 +23,17 @@ from fastloss.cli.options import (
     ScoreOptions,
     WriteOptions,
 )
-from fastloss.cli.output import Target, check_output, choose_target, complain, complain_of, curve_files, emit
+from fastloss.cli.output import (
+    Target,
+    check_output,
+    choose_format,
+    choose_target,
+    complain,
+    complain_of,
+    curve_files,
+    emit,
+    emit_bytes,
+)
 from fastloss.cli.runs import (
     FILE_NAME,
     Evaluation,
@@ -51,6 +63,9 @@ INTERRUPTED = 130
 # A gate on every slice may fail in thousands of them.
 _FAILURES_SAID = 20
 
+# A longer ranking is no longer read by a person.
+_SHOWN_FEATURES = 50
+
 _FILE = Parameter(group="File")
 _NO_LOG = "No log was given; name Parquet files, folders, globs, URLs or @lists."
 
@@ -70,6 +85,7 @@ _GIVEN = Given()
 _RESULT = ResultOptions()
 _WRITE = WriteOptions()
 _MAP = MapOptions()
+_RANKING = RankingOptions()
 
 
 @app.command(name="eval")
@@ -261,6 +277,46 @@ def calibrate_scores(
         emit(json.dumps(found.to_dict(), indent=2, ensure_ascii=False), is_json=True)
     else:
         emit(str(found))
+    return 0
+
+
+@app.command(name="gradient")
+def show_gradient(
+    *log: str, request: GradientOptions, scan: ScanOptions = _SCAN, options: RankingOptions = _RANKING
+) -> int:
+    """Rank features by what the model has not used of them: the gradient of the loss by a linear layer over them.
+
+    z is the feature's gradient over its standard error if the true one is 0; improvement is what one Newton step of
+    the feature and the bias takes off the mean loss. Exact sums, in one pass.
+
+    Parameters
+    ----------
+    log
+        Files (Parquet, Arrow, CSV, JSON lines), folders, globs, URLs (s3://, ...), @FILE lists; or a Delta or Iceberg
+        table.
+    """
+    output, format = choose_format(options.format, options.output, log, scan)
+    if not log:
+        raise UsageError(_NO_LOG)
+    if options.top is not None and options.top < 0:
+        raise UsageError(f"--top is {options.top}; allowed: a whole number from 0.")
+    if not (request.features or request.categorical):
+        raise UsageError("No feature was named; name columns by --features, comma separated.")
+
+    from fastloss.api import feature_gradient
+    from fastloss.report.gradient import write
+    from fastloss.report.progress import progress_bar
+
+    with progress_bar(options.progress) as report:
+        found = feature_gradient(list(log), **request.arguments(), **scan.arguments(), progress=report)
+    top = _SHOWN_FEATURES if options.top is None and format.is_read and output is None else options.top
+    content = write(found, format, options.sort, top, as_file=output is not None)
+    if isinstance(content, bytes):
+        emit_bytes(content, output)
+    else:
+        emit(content, output, is_json=format.name == "json")
+    if not found.n:
+        complain("warning: no row was used, and every value is null; the result says what became of the rows.")
     return 0
 
 

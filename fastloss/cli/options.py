@@ -22,6 +22,7 @@ from fastloss.words import (
     Compression,
     ExecutorName,
     FormatName,
+    GradientSort,
     LabelDomain,
     ListReduction,
     MissingColumns,
@@ -248,6 +249,59 @@ class CalibrateOptions(RowOptions):
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
+class GradientOptions(RowOptions):
+    """The options of what `fastloss.feature_gradient` computes.
+
+    Parameters
+    ----------
+    features
+        Columns of numbers, of lists of numbers of one length (a gradient for each place), of texts or dates (one for
+        each category), or expressions; comma separated or repeated.
+    categorical
+        Further features, of which each value is a category, such as integers that are ids.
+    logit
+        Column of logits.
+    prob
+        Column of probabilities in [0, 1].
+    logprob
+        Column of natural logarithms of probabilities.
+    margin
+        Column of decision values.
+    value
+        Column of predictions in the unit of the label.
+    weight
+        Row weights, at least 0; rows of weight 0 are skipped.
+    loss
+        A pointwise loss; "fastloss losses" lists them. Left out: log_loss, for values mean_squared_error.
+    saturation
+        Where a probability rules out what happened: clip it at 1e-12, keep the infinite loss, or stop. It is counted.
+    diagonal
+        Leave out the curvatures of pairs of features, and so the step of all together. It takes less time.
+    """
+
+    features: Annotated[list[str] | None, _Columns] = None
+    categorical: Annotated[list[str] | None, _Columns] = None
+    logit: Annotated[str | None, _Columns] = None
+    prob: Annotated[str | None, _Columns] = None
+    logprob: Annotated[str | None, _Columns] = None
+    margin: Annotated[str | None, _Columns] = None
+    value: Annotated[str | None, _Columns] = None
+    weight: Annotated[str | None, _Columns] = None
+    loss: Annotated[str | None, _Question] = None
+    saturation: Annotated[Saturation, _Question] = "clip"
+    diagonal: Annotated[bool, Parameter(group=_QUESTION, negative=())] = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the options as arguments of `fastloss.feature_gradient`."""
+        columns = {
+            option: [column for text in getattr(self, option) or [] for column in _columns_of(option, text)]
+            for option in ("features", "categorical")
+        }
+        return {**super().arguments(), **columns}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
 class ReadingOptions(_Arguments):
     """How a log is read.
 
@@ -371,6 +425,30 @@ class ResultOptions:
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions(ProgressOptions, ResultOptions):
     """The same, and how far a log is read."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RankingOptions(ProgressOptions):
+    """Where a ranking of features goes.
+
+    Parameters
+    ----------
+    format
+        Left out: what the name of --output ends in (.txt, .json, .arrow, .parquet, .csv, .md), else table. arrow is
+        an Arrow IPC file, and on stdout an Arrow IPC stream.
+    output
+        Write the result here instead of to stdout (-); the file appears whole or not at all.
+    sort
+        The order: by the size of z, by improvement, the largest first, or as asked for.
+    top
+        How many features and categories: the first of --sort. Left out: 50 where a table goes to stdout, else all.
+    """
+
+    format: Annotated[FormatName | None, Parameter(group=_OUTPUT, converter=_word)] = None
+    output: Annotated[Path | None, Parameter(name=("--output", "-o"), group=_OUTPUT, allow_leading_hyphen=True)] = None
+    sort: Annotated[GradientSort, _Output] = "z"
+    top: Annotated[int | None, _Output] = None
 
 
 @Parameter(name="*")

@@ -163,8 +163,7 @@ def choose_target(options: ResultOptions, log: Sequence[str], reading: ReadingOp
     UsageError
         If the file cannot or must not be written, or its name ends in what no format does.
     """
-    output = None if options.output == Path("-") else options.output
-    check_output(output, log, reading)
+    output, format = choose_format(options.format, options.output, log, reading)
     check_output(options.state, log, reading, "--state")
     curves = curve_files(options)
     for _, path in curves:
@@ -178,16 +177,9 @@ def choose_target(options: ResultOptions, log: Sequence[str], reading: ReadingOp
             raise UsageError(f"{places[place]} and {option} are both {str(given)!r}; name two files.")
         places[place] = option
 
-    from fastloss.files import is_device
     from fastloss.report.content import DEFAULT_SLICES
-    from fastloss.report.formats import format_of
     from fastloss.report.view import View
 
-    # The name of a device, or of a pipe, says nothing of a format.
-    ending = None if output is None or is_device(output) else output.suffix.lower()
-    format = format_of(options.format, ending)
-    if format.is_binary and output is None and sys.stdout.isatty():
-        raise UsageError(f"--format {format.name} is binary and stdout is a terminal; add -o FILE, or a pipe.")
     if isinstance(options.slices, int) and options.slices < 0:
         raise UsageError(f"--slices is {options.slices}; allowed: a whole number from 0, or all.")
     if options.wide and not format.is_table:
@@ -217,6 +209,30 @@ def _curve_target(kind: str, path: Path) -> CurveTarget:
     if path.suffix.lower() not in by_ending:
         raise UsageError(f"--curve {kind} ends in {path.suffix or 'nothing'}; allowed: {', '.join(by_ending)}.")
     return CurveTarget(kind, path, by_ending[path.suffix.lower()])
+
+
+def choose_format(
+    format_name: str | None, output: Path | None, log: Sequence[str], reading: ReadingOptions | None = None
+) -> tuple[Path | None, Format]:
+    """Check where a result is to go, and return the file, None for stdout, and the format.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot or must not be written, or its name ends in what no format does.
+    """
+    output = None if output == Path("-") else output
+    check_output(output, log, reading)
+
+    from fastloss.files import is_device
+    from fastloss.report.formats import format_of
+
+    # The name of a device, or of a pipe, says nothing of a format.
+    ending = None if output is None or is_device(output) else output.suffix.lower()
+    format = format_of(format_name, ending)
+    if format.is_binary and output is None and sys.stdout.isatty():
+        raise UsageError(f"--format {format.name} is binary and stdout is a terminal; add -o FILE, or a pipe.")
+    return output, format
 
 
 def check_output(

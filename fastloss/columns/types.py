@@ -44,6 +44,23 @@ def check_columns(schema: pa.Schema, request: Request, keep: Sequence[str] = ())
     return {column: _column_type(schema.field(column).type) for column in request.columns}
 
 
+def is_category(kind: pa.DataType) -> bool:
+    """Tell whether a feature of this type can only be categories: texts, dates and times."""
+    value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(is_text(value_type) or pa.types.is_temporal(value_type))
+
+
+def check_feature(field: pa.Field) -> None:
+    """Check that a feature is numbers, or lists of numbers.
+
+    Raises
+    ------
+    SchemaError
+        If it is neither.
+    """
+    _check(check_list_type if is_list_type(field.type) else check_numeric_type, field)
+
+
 def _check(check: Callable[[str, pa.DataType], None], field: pa.Field) -> None:
     """Check a column's type, and say where it comes from if files differ in it."""
     try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from fastloss.columns.base import Batch, NumberArray
 from fastloss.engine.device import Device
+from fastloss.engine.features import Feature, FeatureChecks
 from fastloss.engine.inputs import Inputs, RowInputs
 from fastloss.engine.selection import Mask, Selection
 from fastloss.engine.workspace import read_only
@@ -54,10 +56,13 @@ class CheckedBatch:
         The rows' weights; None where each weighs 1.
     models : list of ModelRows
         What each model reads.
+    features : mapping of str to Feature
+        The features, where a metric reads them.
     """
 
     weight: NumberArray | None
     models: list[ModelRows]
+    features: Mapping[str, Feature] = field(default_factory=dict)
 
 
 class Checks(Protocol):
@@ -103,6 +108,7 @@ class RowChecks:
         self._evaluation = evaluation
         self._count_outside = device.sums.make_count_outside()
         self._weights = WeightChecks(evaluation, device)
+        self._features = FeatureChecks(evaluation.features, device)
         self._label_range = evaluation.column_label_range
 
     def check(self, ledger: Ledger, batch: Batch, place: Place) -> CheckedBatch:
@@ -111,6 +117,7 @@ class RowChecks:
         usable = Selection(ledger, place)
         weight, zero_weight = self._weights.check(usable, batch)
         label = self._labels(usable, batch)
+        features = self._features.check(usable, batch, place)
         models = []
         of_column: dict[str, Selection] = {}
         of_space: dict[tuple[str, str], Selection] = {}
@@ -136,7 +143,7 @@ class RowChecks:
             if zero_weight is not None:
                 rows[model.zero_weight_rows] = zero_weight
             models.append(ModelRows(RowInputs(score, label), rows, n_outside > 0))
-        return CheckedBatch(weight, models)
+        return CheckedBatch(weight, models, features)
 
     def _labels(self, usable: Selection, batch: Batch) -> NumberArray:
         name = self._evaluation.request.label_column
@@ -178,6 +185,8 @@ def _describe(evaluation: Evaluation, cause: Cause, place: Location) -> str:
         return f"{place.describe()}: column {cause.column!r} {causes.LIST_FAULTS[cause.name]}."
     if role == "weight":
         allowed = "finite numbers from 0"
+    elif role == "feature":
+        allowed = "finite numbers, and null, which counts as 0"
     elif role == "label":
         labels = evaluation.column_label_range
         allowed = labels.describe("label")

@@ -55,6 +55,11 @@ class Device:
         return import_module(f"{self.package}.linear")
 
     @cached_property
+    def products(self) -> Any:
+        """Loops that sum products of features."""
+        return import_module(f"{self.package}.products")
+
+    @cached_property
     def normalize(self) -> Any:
         """Loops that divide lists by their sums."""
         return import_module(f"{self.package}.normalize")

@@ -148,6 +148,7 @@ class Engine:
                         place=place,
                         workspace=self.workspace,
                         device=self._device,
+                        features=checked.features,
                     )
                     self._refuse_saturated(work, rows)
                     for number, update in work.updates:

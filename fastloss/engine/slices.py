@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastloss.columns.base import Keys, NumberArray
 from fastloss.engine.device import Device
+from fastloss.engine.features import Feature
 from fastloss.engine.inputs import Inputs
 from fastloss.engine.selection import Mask
 from fastloss.engine.workspace import Workspace, read_only
@@ -56,6 +57,8 @@ class Arrangement:
         Where they belong in each grouping.
     is_whole : bool
         Whether there are no slices.
+    is_total : tuple of bool
+        Which groupings are the total.
     is_shared : bool
         Whether several models use these rows.
     memo : Memo
@@ -105,7 +108,8 @@ class Arrangement:
                 order = None
             runs.append(SliceRuns(order, starts, table.positions(parts_of(present), columns)))
         self.runs = tuple(runs)
-        self.is_whole = not any(table.keys for table in tables)
+        self.is_total = tuple(not table.keys for table in tables)
+        self.is_whole = all(self.is_total)
 
     @property
     def batch_rows(self) -> Integers:
@@ -155,6 +159,8 @@ class UsedRows:
         Memory for what an update computes.
     device : Device
         Where kernels run.
+    features : mapping of str to Feature
+        The features of all rows of the batch, in its order.
     """
 
     arrangement: Arrangement
@@ -165,6 +171,7 @@ class UsedRows:
     place: Place
     workspace: Workspace
     device: Device
+    features: Mapping[str, Feature] = field(default_factory=dict)
     _memo: Memo = field(default_factory=Memo)
 
     @property
@@ -213,6 +220,21 @@ class UsedRows:
     def scratch(self, n_scratch: int) -> tuple[Any, ...]:
         """Return what a loop of values takes between parameters and outputs."""
         return self._memo.once(("scratch", n_scratch), lambda: self.inputs.scratch(n_scratch, self.workspace))
+
+    def weighted_derivatives(self, evaluation: LossEvaluation) -> tuple[Floats, Floats]:
+        """Return the gradient and the hessian of each row's loss by its prediction, times its weight."""
+
+        def compute() -> tuple[Floats, Floats]:
+            inputs = self.transformed(evaluation.transform).writable(None, self.workspace)
+            value, gradient, hessian = (self.workspace.floats(self.n_rows) for _ in range(3))
+            loop = self.device.value_gradient_hessian(evaluation.formula, lists=False)
+            loop(*inputs.arguments, evaluation.parameters, value, gradient, hessian)
+            if self.weight is not None:
+                np.multiply(gradient, self.weight, out=gradient)
+                np.multiply(hessian, self.weight, out=hessian)
+            return gradient, hessian
+
+        return self._memo.once(("derivatives", evaluation), compute)
 
     def saturated(self, evaluation: LossEvaluation) -> Mask | None:
         """Return the rows whose loss is clipped or infinite; None where there can be none."""

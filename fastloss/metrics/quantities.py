@@ -83,6 +83,40 @@ class LossValue(_OfLoss):
 
 
 @dataclass(frozen=True)
+class LossGradient(_OfLoss):
+    """The derivative of a loss by the prediction, times the weight."""
+
+    kind = "gradient"
+
+
+@dataclass(frozen=True)
+class LossHessian(_OfLoss):
+    """The second derivative of a loss by the prediction, times the weight."""
+
+    kind = "hessian"
+
+
+@dataclass(frozen=True)
+class SquaredGradient(_OfLoss):
+    """The square of the derivative of a loss times the weight."""
+
+    kind = "squared gradient"
+
+
+@dataclass(frozen=True)
+class FeatureDerivatives:
+    """The derivatives of a loss by the prediction, times features."""
+
+    evaluation: LossEvaluation
+    features: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The loss and the features."""
+        return f"{self.evaluation.loss.full_name} with {', '.join(self.features)}"
+
+
+@dataclass(frozen=True)
 class Candidates:
     """The unmasked candidates of a list: counted, or summed times the weight."""
 

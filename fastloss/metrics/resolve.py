@@ -14,6 +14,7 @@ from fastloss.expressions import plain_expression
 from fastloss.metrics.base import Metric, ModelFacts, counted
 from fastloss.metrics.conventions import RequestConventions, column_types
 from fastloss.metrics.curves import metrics_of_curves
+from fastloss.metrics.feature_scores import FeatureScores
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import default_metrics, parse_metric
 from fastloss.metrics.presets import preset_of, reduction_of
@@ -78,6 +79,12 @@ class Evaluation:
     def losses(self) -> tuple[Loss, ...]:
         """The losses among the metrics."""
         return tuple(metric.loss for metric in self.metrics if isinstance(metric, MeanLoss))
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The columns of numbers, or of lists of them, that metrics multiply derivatives with."""
+        found = (metric.features for metric in self.metrics if isinstance(metric, FeatureScores))
+        return tuple(dict.fromkeys(name for features in found for name in features))
 
     @property
     def column_label_range(self) -> Interval:

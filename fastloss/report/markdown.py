@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
@@ -14,8 +14,13 @@ from fastloss.report.view import Reported, View, shown
 def write(result: Reported, view: View, *, as_file: bool) -> str:
     """Return what was read, and a table for the total and for each grouping."""
     content = shown(result, view)
-    blocks = ["\n".join(f"- {_escaped(line)}" for line in header(content).splitlines())]
-    return "\n\n".join([*blocks, *map(_rendered, sections(content))])
+    return laid_out(header(content), sections(content))
+
+
+def laid_out(heading: str, sections: Iterable[Section]) -> str:
+    """Return tables below the lines of a heading."""
+    blocks = ["\n".join(f"- {_escaped(line)}" for line in heading.splitlines())]
+    return "\n\n".join([*blocks, *map(_rendered, sections)])
 
 
 def write_table(table: pa.Table) -> str:

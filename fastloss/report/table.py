@@ -38,8 +38,13 @@ def render(content: Mapping[str, Any]) -> str:
     str
         Numbers have six significant digits. A value that is not defined stands as ``null`` with its reason.
     """
-    blocks = [header(content)]
-    for section in sections(content):
+    return laid_out(header(content), sections(content))
+
+
+def laid_out(heading: str, sections: Iterable[Section]) -> str:
+    """Return tables below a heading."""
+    blocks = [heading]
+    for section in sections:
         table = [_aligned(section.rows, section.sides)] if section.rows else []
         blocks.append("\n".join([section.title, *table, *section.notes]))
     return "\n\n".join(blocks)
@@ -68,7 +73,7 @@ def cells_of(table: pa.Table) -> list[list[str]]:
 def _cell(value: float | None) -> str:
     if value is None:
         return "null"
-    return f"{value:,}" if isinstance(value, int) else _six_digits(value)
+    return f"{value:,}" if isinstance(value, int) else six_digits(value)
 
 
 class Section(NamedTuple):
@@ -370,14 +375,15 @@ def _number(value: Shown) -> str:
         return f"null ({value['reason']})"
     half = (value["high"] - value["low"]) / 2 if "low" in value and "high" in value else 0.0
     # Bounds that leave the six digits in doubt are shown.
-    return _six_digits(value["value"]) + (f" ±{half:.1g}" if half > _DOUBT else "")
+    return six_digits(value["value"]) + (f" ±{half:.1g}" if half > _DOUBT else "")
 
 
 def _weight(weight: float) -> str:
-    return f"{weight:,.0f}" if weight.is_integer() and weight < 1e15 else _six_digits(weight)
+    return f"{weight:,.0f}" if weight.is_integer() and weight < 1e15 else six_digits(weight)
 
 
-def _six_digits(number: float) -> str:
+def six_digits(number: float) -> str:
+    """Return a number with six significant digits."""
     return f"{number:#.6g}".removesuffix(".")
 
 

@@ -17,9 +17,12 @@ from fastloss.metrics.quantities import (
     Label,
     LabelFrom,
     LabelVariance,
+    LossGradient,
+    LossHessian,
     LossValue,
     PredictedMean,
     SaturatedWeight,
+    SquaredGradient,
     Weight,
     WeightFrom,
 )
@@ -110,10 +113,21 @@ def _from_threshold(quantity: LabelFrom | WeightFrom) -> Terms:
     return terms_of
 
 
+def _squared_gradients(quantity: SquaredGradient) -> Terms:
+    def terms_of(rows: UsedRows) -> Floats:
+        gradient, _ = rows.weighted_derivatives(quantity.evaluation)
+        return np.multiply(gradient, gradient, out=rows.terms)
+
+    return terms_of
+
+
 _TERMS: Mapping[type, Callable[[Any], Terms]] = {
     SaturatedWeight: _saturated_weights,
     LabelFrom: _from_threshold,
     WeightFrom: _from_threshold,
+    LossGradient: lambda quantity: lambda rows: rows.weighted_derivatives(quantity.evaluation)[0],
+    LossHessian: lambda quantity: lambda rows: rows.weighted_derivatives(quantity.evaluation)[1],
+    SquaredGradient: _squared_gradients,
 }
 # Terms that do not depend on the model.
 _SHARED_TERMS: Mapping[type, Callable[[UsedRows], Floats]] = {

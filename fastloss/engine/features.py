@@ -1,0 +1,105 @@
+"""Features: the columns that derivatives are multiplied with, and the checks of their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastloss.columns.base import Batch, Lists, NumberArray
+from fastloss.engine.device import Device
+from fastloss.engine.selection import Mask, Selection
+from fastloss.errors import DataError
+from fastloss.states import causes
+from fastloss.states.causes import Cause
+from fastloss.states.ledger import Place
+
+_LARGEST = float(np.finfo(np.float64).max)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature of the rows of a batch.
+
+    Attributes
+    ----------
+    values : numpy.ndarray of float64, float32 or int8, shape (n_rows, width)
+        0 where null; of lists a column for each place.
+    null : numpy.ndarray of bool, shape (n_rows,), or None
+        Which rows lack the feature, or a number of its list; None if none does.
+    """
+
+    values: NumberArray
+    null: Mask | None
+
+    @property
+    def width(self) -> int:
+        """How many columns it has; 0 where every list is null."""
+        return int(self.values.shape[1])
+
+
+class FeatureChecks:
+    """The checks of features: finite numbers, lists of one length."""
+
+    def __init__(self, names: Sequence[str], device: Device) -> None:
+        self._names = names
+        self._count_outside = device.sums.make_count_outside() if names else None
+
+    def check(self, usable: Selection, batch: Batch, place: Place) -> dict[str, Feature]:
+        """Return the features of a batch; rows that hold a NaN or an infinity are left out.
+
+        Raises
+        ------
+        DataError
+            If the lists of a column are not of one length.
+        """
+        lists = batch.list_columns if self._names else ()
+        return {
+            name: self._lists(usable, batch.lists(name), name, place)
+            if name in lists
+            else self._numbers(usable, batch, name)
+            for name in self._names
+        }
+
+    def _numbers(self, usable: Selection, batch: Batch, name: str) -> Feature:
+        values, valid = batch.numbers(name)
+        if self._has_bad(values):
+            usable.drop(np.isnan(values), Cause(causes.NAN, name, "feature"), values)
+            usable.drop(np.isinf(values), Cause(causes.OUTSIDE_DOMAIN, name, "feature"), values)
+            values = np.where(np.isfinite(values), values, 0.0)
+        return Feature(values[:, None], None if valid is None else ~valid)
+
+    def _lists(self, usable: Selection, lists: Lists, name: str, place: Place) -> Feature:
+        values, present = lists.values, lists.valid
+        lengths = lists.lengths if present is None else lists.lengths[present]
+        width = int(lengths[0]) if len(lengths) else 0
+        if (lengths != width).any():
+            row = int(np.argmax(lists.lengths != width if present is None else (lists.lengths != width) & present))
+            raise unequal_lengths(place.location(row).describe(), name, width, int(lists.lengths[row]))
+        if self._has_bad(values):
+            usable.drop_elements(np.isnan(values), Cause(causes.NAN, name, "feature"), lists)
+            usable.drop_elements(np.isinf(values), Cause(causes.OUTSIDE_DOMAIN, name, "feature"), lists)
+            values = np.where(np.isfinite(values), values, 0.0)
+        null = None if present is None else ~present
+        if lists.elements_valid is not None:
+            lacking = lists.lists_with(~lists.elements_valid)
+            null = lacking if null is None else null | lacking
+        table = values.reshape(-1, width) if width else np.zeros((len(lists.offsets) - 1, 0))
+        if present is not None and width:
+            spread = np.zeros((len(present), width))
+            spread[present] = table
+            table = spread
+        return Feature(table, null)
+
+    def _has_bad(self, values: NumberArray) -> bool:
+        assert self._count_outside is not None
+        return any(self._count_outside(values, -_LARGEST, _LARGEST))
+
+
+def unequal_lengths(where: str, name: str, length: int, other: int) -> DataError:
+    """Return the error of a feature with lists of two lengths."""
+    return DataError(
+        f"{where}: feature column {name!r} has lists of {length} and of {other} numbers; allowed: one length for all "
+        "rows, or null."
+    )

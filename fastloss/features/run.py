@@ -1,0 +1,113 @@
+"""Carrying out a plan for the gradient by features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from fastloss.engine.features import unequal_lengths
+from fastloss.features.analysis import analyse_categories, analyse_columns
+from fastloss.features.plan import GradientPlan
+from fastloss.features.result import FeatureGradient, FeatureScore, Group
+from fastloss.metrics.base import SliceStates
+from fastloss.metrics.evaluate import slice_states
+from fastloss.metrics.feature_scores import FeatureScores
+from fastloss.report.content import dropped_rows, skipped_parts
+from fastloss.scan import Progress, run_scan
+from fastloss.states.products import FeatureProductsColumn
+from fastloss.states.slices import SliceTable
+
+
+def run_gradient(gradient_plan: GradientPlan, report: Callable[[Progress], None] | None = None) -> FeatureGradient:
+    """Read the log and return the gradient.
+
+    Raises
+    ------
+    FastlossError
+        The error of the first task that has one; DataError if the lists of a feature are not of one length.
+    """
+    plan, scores = gradient_plan.plan, gradient_plan.scores
+    (model,) = plan.evaluation.models
+    scanned = run_scan(plan, report)
+    total = next(table for table in scanned.state.tables if not table.keys)
+    states = slice_states(plan.evaluation, total, scanned.specs)[0]
+    column = total.columns[scanned.specs.index(scores.products(model))]
+    assert isinstance(column, FeatureProductsColumn)
+    if column.conflict is not None:
+        feature, length, other = column.conflict
+        raise unequal_lengths("the log", scores.features[feature], length, other)
+    products = states[scores.products(model)]
+    rows = scores.rows(model)
+    n, weight = int(states.count(rows)[0]), states.weight(rows)[0]
+    columns = analyse_columns(products, weight)
+    found: dict[str, list[FeatureScore]] = {}
+    names: list[str] = []
+    first = 0
+    for name, width, n_null in zip(scores.features, products.widths, products.n_null, strict=True):
+        places: Iterable[int | None] = range(int(width)) if name in scores.lists else (None,)
+        for place in places:
+            numbers = columns.scores[first]
+            found.setdefault(name, []).append(FeatureScore(name, place, (), n - int(n_null), numbers))
+            names.append(found[name][-1].name)
+            first += 1
+        found.setdefault(name, [])
+    groups: dict[str, Group] = {}
+    for table in scanned.state.tables:
+        if table.keys:
+            (name,) = table.keys
+            groups[name], found[name] = _categories(
+                name, table, slice_states(plan.evaluation, table, scanned.specs)[0], states, scores
+            )
+    mean = gradient_plan.mean_loss.evaluate(states)
+    ledger = scanned.state.ledger
+    return FeatureGradient(
+        asked=_asked(gradient_plan),
+        fingerprint=plan.fingerprint,
+        loss=gradient_plan.loss.full_name,
+        mean_loss=None if mean.undefined[0] else float(mean.value[0]),
+        n=n,
+        weight=float(weight),
+        names=tuple(names),
+        columns=columns,
+        features=[score for name in gradient_plan.features for score in found[name]],
+        groups=groups,
+        rows={
+            "read": ledger.n_read,
+            **({"filtered": ledger.n_filtered} if plan.request.where else {}),
+            "used": n,
+            "dropped": dropped_rows(ledger),
+        },
+        files={"read": scanned.n_files, "skipped": skipped_parts(scanned.skipped)},
+    )
+
+
+def _categories(
+    name: str, table: SliceTable, of_slices: SliceStates, total: SliceStates, scores: FeatureScores
+) -> tuple[Group, list[FeatureScore]]:
+    model, rows = total.model, scores.rows(total.model)
+    n = of_slices.count(rows)
+    order = table.sorted_positions()
+    order = order[n[order] > 0]
+    specs = (scores.gradient(model), scores.curvature(model), scores.square(model))
+    gradients, curvatures, squares = (of_slices[spec].take(order) for spec in specs)
+    whole = [total[spec][0] for spec in specs]
+    categories = analyse_categories(gradients, curvatures, squares, whole, total.weight(rows)[0])
+    keys = table.key_columns()[0].to_list()
+    found = [
+        FeatureScore(name, None, (keys[position],), int(n[position]), categories.numbers(i))
+        for i, position in enumerate(order.tolist())
+    ]
+    return Group(len(found), categories.joint_improvement), found
+
+
+def _asked(gradient_plan: GradientPlan) -> dict[str, object]:
+    asked = gradient_plan.plan.asked()
+    for name in ("metrics", "by"):
+        del asked[name]
+    scores = gradient_plan.scores
+    return {
+        **asked,
+        "loss": gradient_plan.loss.full_name,
+        "features": list(gradient_plan.features),
+        "categorical": [name for name in gradient_plan.features if name not in scores.features],
+        "diagonal": scores.diagonal,
+    }

@@ -1,0 +1,95 @@
+"""The sums behind the gradient with respect to features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastloss.metrics.base import MetricValues, ModelFacts, PlainMetric, SliceStates
+from fastloss.metrics.quantities import FeatureDerivatives, LossGradient, LossHessian, SquaredGradient
+from fastloss.states.base import RowSet, StateSpec
+from fastloss.states.products import FeatureProducts
+from fastloss.states.sums import Sum
+from fastloss_kernels.domain import Interval
+from fastloss_kernels.exact_sum import ExactSums
+from fastloss_kernels.losses import Loss
+
+
+@dataclass(frozen=True)
+class FeatureScores(PlainMetric):
+    """The derivatives of a loss by the weights of a linear layer over features, z = w·x + b.
+
+    The value is the derivative of the mean loss by the bias, Σw·g / Σw, which every slice has. The sums over features
+    are of all rows together.
+
+    Attributes
+    ----------
+    loss : Loss
+        The loss.
+    features : tuple of str
+        Columns of numbers, or of lists of numbers of one length.
+    lists : tuple of str
+        Those of them that hold lists.
+    diagonal : bool
+        Whether to leave out the curvatures of pairs of features.
+    """
+
+    loss: Loss
+    features: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+    diagonal: bool = False
+
+    definition = "Σw·g / Σw, g = ∂loss/∂prediction"
+
+    @property
+    def name(self) -> str:
+        """The loss and the features."""
+        return f"gradient of {self.loss.full_name} ({', '.join(self.features)})"
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The spaces of the loss."""
+        return tuple(self.loss.formulas)
+
+    def label_range(self, space: str) -> Interval:
+        """Return the labels of the loss."""
+        return self.loss.label_range
+
+    def prediction_range(self, space: str) -> Interval:
+        """Return the predictions of the loss."""
+        return self.loss.prediction_range(space)
+
+    def products(self, model: ModelFacts) -> FeatureProducts:
+        """Return the sums over features."""
+        derivatives = FeatureDerivatives(model.evaluation(self.loss), self.features)
+        widths = tuple(0 if name in self.lists else 1 for name in self.features)
+        return FeatureProducts(self.rows(model), derivatives, widths, self.diagonal)
+
+    def rows(self, model: ModelFacts) -> RowSet:
+        """Return the rows that are used."""
+        return model.rows()
+
+    def gradient(self, model: ModelFacts) -> Sum:
+        """Return Σ w·g."""
+        return Sum(self.rows(model), LossGradient(model.evaluation(self.loss)))
+
+    def curvature(self, model: ModelFacts) -> Sum:
+        """Return Σ w·h."""
+        return Sum(self.rows(model), LossHessian(model.evaluation(self.loss)))
+
+    def square(self, model: ModelFacts) -> Sum:
+        """Return Σ (w·g)²."""
+        return Sum(self.rows(model), SquaredGradient(model.evaluation(self.loss)))
+
+    def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
+        """Return the sums of each slice, and those over features."""
+        sums = (self.gradient(model), self.curvature(model), self.square(model))
+        return (*model.weight(self.rows(model)), *sums, self.products(model))
+
+    def evaluate(self, states: SliceStates) -> MetricValues:
+        """Divide the sum of gradients by the weight."""
+        rows = self.rows(states.model)
+        total: ExactSums = states[self.gradient(states.model)]
+        values = MetricValues(total / states.weight(rows), rows)
+        values.explain(states.count(rows) == 0, "no_rows", undefined=True)
+        values.explain_infinite()
+        return values

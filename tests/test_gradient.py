@@ -1,0 +1,351 @@
+"""The gradient by features: against NumPy, finite differences and Newton's method, and from the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mpmath
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+import pytest
+from conftest import Run
+
+import fastloss as fl
+
+N = 3_000
+
+
+@pytest.fixture(scope="module")
+def log() -> pa.Table:
+    random = np.random.default_rng(3)
+    a = random.normal(size=N).astype(np.float32)
+    b = random.integers(-3, 4, N).astype(np.int16)
+    c = random.random(N) < 0.3
+    country = random.choice(["DE", "FR", "JP", None], N, p=[0.4, 0.3, 0.2, 0.1])
+    z = 0.4 * a - 1.0
+    p = 1.0 / (1.0 + np.exp(-(z + 0.3 * b + 0.5 * (country == "DE"))))
+    embedding = pa.FixedSizeListArray.from_arrays(random.normal(size=2 * N), 2)
+    return pa.table(
+        {
+            "y": (random.random(N) < p).astype(np.int8),
+            "z": z,
+            "w": random.choice([0.5, 1.0, 4.0, 0.0], N),
+            "a": a,
+            "b": b,
+            "c": c,
+            "country": pa.array(country.tolist()),
+            "id": random.integers(0, 5, N),
+            "e": embedding,
+        }
+    )
+
+
+def columns_of(log: pa.Table, names: list[str]) -> np.ndarray:
+    return np.array([log[name].to_numpy().astype(float) for name in names])
+
+
+def by_hand(x: np.ndarray, g: np.ndarray, h: np.ndarray, w: np.ndarray) -> dict[str, np.ndarray]:
+    """Score tests and Newton steps with NumPy: the bias is the last row of x."""
+    x = np.vstack([x, np.ones(x.shape[1])])
+    gradient, matrix = x @ (w * g), (x * (w * h)) @ x.T
+    mean = matrix[:-1, -1] / matrix[-1, -1]
+    centred = x[:-1] - mean[:, None]
+    score, curvature = centred @ (w * g), (centred**2) @ (w * h)
+    return {
+        "gradient": gradient / w.sum(),
+        "matrix": matrix / w.sum(),
+        "z": score / np.sqrt((centred**2) @ (w * g) ** 2),
+        "step": -score / curvature,
+        "improvement": score**2 / (2 * curvature) / w.sum(),
+        "joint": 0.5 * gradient @ np.linalg.solve(matrix, gradient) / w.sum()
+        - gradient[-1] ** 2 / (2 * matrix[-1, -1]) / w.sum(),
+        "joint_step": -np.linalg.solve(matrix, gradient),
+    }
+
+
+def test_numbers_are_those_of_the_definition(log: pa.Table) -> None:
+    names = ["a", "b", "c"]
+    found = fl.feature_gradient(log, label="y", logit="z", weight="w", features=names)
+    y, z, w = columns_of(log, ["y", "z", "w"])
+    g, h = fl.losses.BinaryCrossentropy().gradient_hessian(y, logit=z)
+    used = w > 0
+    expected = by_hand(columns_of(log, names)[:, used], g[used], h[used], w[used])
+    assert found.n == used.sum()
+    assert found.weight == w.sum()
+    assert found.mean_loss == fl.evaluate(log, label="y", logit="z", weight="w", metrics="log_loss")["log_loss"]
+    np.testing.assert_allclose([*found.gradient, found.bias_gradient], expected["gradient"], rtol=1e-12)
+    np.testing.assert_allclose(found.gauss_newton, expected["matrix"], rtol=1e-12)
+    np.testing.assert_allclose(found.gradient_sums, expected["gradient"][:-1] * w.sum(), rtol=1e-12)
+    for name in ("z", "step", "improvement"):
+        np.testing.assert_allclose([getattr(s.numbers, name) for s in found.features], expected[name], rtol=1e-11)
+    steps = [*(s.numbers.joint_step for s in found.features), found.columns.bias.joint_step]
+    np.testing.assert_allclose(steps, expected["joint_step"], rtol=1e-11)
+    np.testing.assert_allclose(found.columns.joint_improvement, expected["joint"], rtol=1e-11)
+    assert [s.name for s in found.ranked()] == ["b", "a", "c"]
+    assert [s.name for s in found.ranked("feature", 2)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "formula"),
+    [
+        ("log_loss", lambda z, y: mpmath.log(1 + mpmath.exp(z)) - y * z),
+        ("half_squared_sigmoid", lambda z, y: (1 / (1 + mpmath.exp(-z)) - y) ** 2 / 2),
+    ],
+)
+def test_the_gradient_is_the_derivative_of_the_mean_loss(loss: str, formula: Callable[..., Any]) -> None:
+    random = np.random.default_rng(5)
+    x, z = random.normal(size=(2, 12)), random.normal(size=12)
+    y, w = random.random(12), random.random(12)
+    table = pa.table({"y": y, "z": z, "w": w, "a": x[0], "b": x[1]})
+    found = fl.feature_gradient(table, label="y", logit="z", weight="w", features="a,b", loss=loss)
+    with mpmath.workdps(40):
+
+        def mean(*weights: float) -> Any:
+            terms = [
+                w[i] * formula(z[i] + weights[0] * x[0, i] + weights[1] * x[1, i] + weights[2], y[i])
+                for i in range(12)
+            ]
+            return mpmath.fsum(terms) / mpmath.fsum(w)
+
+        expected = [float(mpmath.diff(mean, (0, 0, 0), order)) for order in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
+    np.testing.assert_allclose([*found.gradient, found.bias_gradient], expected, rtol=1e-12)
+
+
+def test_newton_steps_lead_to_the_maximum_of_the_likelihood(shared_data: Path) -> None:
+    """On LightGBM's example: the joint steps fit a logistic regression, after which no feature has a gradient."""
+    path = shared_data / "lightgbm" / "examples" / "binary_classification" / "binary.test"
+    if not path.exists():
+        pytest.skip("LightGBM's example is not here")
+    rows = np.loadtxt(path)
+    names = [f"f{i}" for i in range(1, 8)]
+    z = np.zeros(len(rows))
+    improvements = []
+    for _ in range(7):
+        table = pa.table({"y": rows[:, 0], "z": z} | {f"f{i}": rows[:, i] for i in range(1, 29)})
+        found = fl.feature_gradient(table, label="y", logit="z", features=names)
+        improvements.append((found.columns.joint_improvement, found.mean_loss))
+        steps = [score.numbers.joint_step for score in found.features]
+        z = z + columns_of(table, names).T @ np.array(steps) + found.columns.bias.joint_step
+    assert np.abs(found.gradient).max() < 1e-14
+    from sklearn.linear_model import LogisticRegression
+
+    x, y = columns_of(table, names).T, rows[:, 0]
+    fitted = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000, solver="newton-cholesky").fit(x, y)
+    np.testing.assert_allclose(z, fitted.decision_function(x), atol=1e-9)
+    # The last step promises what it gives.
+    promised, before = improvements[1]
+    assert before - improvements[2][1] == pytest.approx(promised, rel=0.1)
+    others = fl.feature_gradient(table, label="y", logit="z", features=[f"f{i}" for i in range(1, 29)])
+    assert {score.name for score in others.ranked(top=3)} <= {f"f{i}" for i in range(8, 29)}
+
+
+def test_categories_are_columns_of_ones(log: pa.Table) -> None:
+    indicators = {"de": "country = 'DE'", "none": "country is null", "three": "id = 3"}
+    ones = fl.feature_gradient(
+        log, label="y", logit="z", weight="w", features=list(indicators), with_columns={**indicators}
+    )
+    found = fl.feature_gradient(log, label="y", logit="z", weight="w", features=["country", "a"], categorical="id")
+    by_name = {score.name: score for score in found.features}
+    assert list(by_name) == [
+        "country=DE",
+        "country=FR",
+        "country=JP",
+        "country=null",
+        "a",
+        *(f"id={i}" for i in range(5)),
+    ]
+    for score, name in zip(ones.features, ["country=DE", "country=null", "id=3"], strict=True):
+        for number in ("gradient", "gradient_sum", "curvature", "z", "step", "improvement"):
+            expected = getattr(score.numbers, number)
+            assert getattr(by_name[name].numbers, number) == pytest.approx(expected, rel=1e-11), (name, number)
+    used = log["w"].to_numpy() > 0
+    assert by_name["country=FR"].n == int((log["country"].to_numpy(zero_copy_only=False) == "FR")[used].sum())
+    # All categories but one, as columns of numbers, hold what the group holds.
+    columns = {f"c{i}": f"id = {i}" for i in range(4)}
+    whole = fl.feature_gradient(
+        log, label="y", logit="z", weight="w", features=list(columns), with_columns={**columns}
+    )
+    assert found.groups["id"].n_categories == 5
+    assert found.groups["id"].improvement == pytest.approx(whole.columns.joint_improvement, rel=1e-9)
+    assert [float(g) for g in found.gradient] == [by_name["a"].numbers.gradient]
+
+
+def test_lists_are_columns_by_place(log: pa.Table) -> None:
+    flat = np.asarray(log["e"].combine_chunks().flatten()).reshape(-1, 2)
+    given = flat.astype(object)
+    given[5, 0] = None
+    lists = pa.array([None if i == 7 else row for i, row in enumerate(given.tolist())], pa.list_(pa.float64()))
+    filled = flat.copy()
+    filled[5, 0], filled[7] = 0.0, 0.0
+    table = log.append_column("lists", lists).append_column("e0", pa.array(filled[:, 0]))
+    table = table.append_column("e1", pa.array(filled[:, 1]))
+    found = fl.feature_gradient(table, label="y", logit="z", features=["lists", "b"], batch_rows=6)
+    columns = fl.feature_gradient(table, label="y", logit="z", features=["e0", "e1", "b"])
+    assert found.names == ("lists[0]", "lists[1]", "b")
+    assert np.array_equal(found.gauss_newton, columns.gauss_newton)
+    assert [s.numbers for s in found.features] == [s.numbers for s in columns.features]
+    assert [s.n for s in found.features] == [N - 2, N - 2, N]
+
+
+def content_of(found: fl.FeatureGradient) -> dict[str, Any]:
+    content = found.to_dict()
+    del content["plan"], content["files"], content["rows"]
+    return content
+
+
+def test_no_digit_depends_on_layout(log: pa.Table, tmp_path: Path) -> None:
+    request: dict[str, Any] = {
+        "label": "y", "logit": "z", "weight": "w", "features": ["a", "b", "e", "country"]
+    }  # fmt: skip
+    expected = content_of(fl.feature_gradient(log, **request, threads=1))
+    shuffled = log.take(np.random.default_rng(1).permutation(N))
+    wide = shuffled.set_column(3, "a", shuffled["a"].cast(pa.float64()))
+    wide = wide.set_column(6, "country", wide["country"].dictionary_encode())
+    for i, (first, stop) in enumerate([(0, 1), (1, 2_000), (2_000, N)]):
+        pq.write_table(wide.slice(first, stop - first), tmp_path / f"{9 - i}.parquet", row_group_size=700)
+    assert content_of(fl.feature_gradient(tmp_path, **request, threads=3)) == expected
+    for batch_rows in (1, 97, 1_000_000) if N < 5_000 else ():
+        assert content_of(fl.feature_gradient(shuffled, **request, batch_rows=batch_rows)) == expected
+    without = {**request, "features": ["a", "b", "e"]}
+    alone = content_of(fl.feature_gradient(log, **without))
+    assert alone["features"] == expected["features"][:4]
+    assert content_of(fl.feature_gradient(tmp_path, **without, executor="processes", threads=2)) == alone
+
+
+def test_constant_and_collinear_features_are_named_and_not_inverted(log: pa.Table) -> None:
+    derived = {"two": "a * 2", "sum": "a + b", "one": "a * 0 + 3.7", "zero": "a * 0"}
+    found = fl.feature_gradient(
+        log, label="y", logit="z", features=["a", "two", "one", "b", "sum", "zero"], with_columns={**derived}
+    )
+    assert found.collinear == ["two", "sum"]
+    reasons = {score.name: score.numbers.reason for score in found.features}
+    assert reasons == {"a": None, "two": None, "one": "constant", "b": None, "sum": None, "zero": "constant"}
+    plain = fl.feature_gradient(log, label="y", logit="z", features=["a", "b"])
+    assert found.columns.joint_improvement == pytest.approx(plain.columns.joint_improvement, rel=1e-12)
+    assert "left out of the step of all, since others determine them: two, sum" in str(found)
+    diagonal = fl.feature_gradient(log, label="y", logit="z", features=["a", "b"], diagonal=True)
+    assert diagonal.gauss_newton is None
+    assert diagonal.columns.joint_improvement is None
+    assert [s.to_dict() | {"joint_step": 0} for s in diagonal.features] == [
+        s.to_dict() | {"joint_step": 0} for s in plain.features
+    ]
+
+
+def test_a_feature_far_from_zero_keeps_its_digits(log: pa.Table) -> None:
+    plain = fl.feature_gradient(log, label="y", logit="z", features="b")
+    far = fl.feature_gradient(log, label="y", logit="z", features="b + 1000000")
+    assert far.features[0].numbers.z == pytest.approx(plain.features[0].numbers.z, rel=1e-5)
+    assert far.features[0].numbers.improvement == pytest.approx(plain.features[0].numbers.improvement, rel=1e-3)
+
+
+def test_rows_without_a_feature_and_bad_rows() -> None:
+    table = pa.table({"y": [1, 0, 1, 0], "z": [0.5, 0.1, -0.2, 1.0], "a": [1.0, None, 2.0, -1.0]})
+    found = fl.feature_gradient(table, label="y", logit="z", features="a")
+    filled = table.set_column(2, "a", pa.array([1.0, 0.0, 2.0, -1.0]))
+    assert found.columns.scores == fl.feature_gradient(filled, label="y", logit="z", features="a").columns.scores
+    assert (found.features[0].n, found.n) == (3, 4)
+    for bad, shown in ((math.nan, "nan"), (-math.inf, "-inf")):
+        broken = table.set_column(2, "a", pa.array([1.0, None, bad, -1.0]))
+        with pytest.raises(fl.DataError, match=rf"row 2: feature column 'a' is {shown}; allowed: finite numbers"):
+            fl.feature_gradient(broken, label="y", logit="z", features="a")
+        dropped = fl.feature_gradient(broken, label="y", logit="z", features="a", on_bad_row="drop")
+        rest = table.take([0, 1, 3])
+        assert dropped.columns.scores == fl.feature_gradient(rest, label="y", logit="z", features="a").columns.scores
+        assert [(d["role"], d["rows"]) for d in dropped.rows["dropped"]] == [("feature", 1)]
+    ragged = pa.table({"y": [1, 0, 1], "z": [0.1, 0.2, 0.3], "e": [[1.0, 2.0], None, [1.0]]})
+    for batch_rows in (1, 100):
+        with pytest.raises(fl.DataError, match=r"feature column 'e' has lists of \d and of \d numbers; allowed: one"):
+            fl.feature_gradient(ragged, label="y", logit="z", features="e", batch_rows=batch_rows)
+    nan = pa.table({"y": [1, 0], "z": [0.1, 0.2], "e": [[1.0, 2.0], [1.0, math.nan]]})
+    with pytest.raises(fl.DataError, match="row 1: feature column 'e' is nan"):
+        fl.feature_gradient(nan, label="y", logit="z", features="e")
+    assert fl.feature_gradient(nan, label="y", logit="z", features="e", on_bad_row="drop").n == 1
+
+
+def test_no_rows_and_losses_without_curvature() -> None:
+    empty = pa.table({"y": pa.array([], pa.int8()), "z": pa.array([], pa.float64()), "a": pa.array([], pa.float32())})
+    found = fl.feature_gradient(empty, label="y", logit="z", features="a")
+    assert (found.n, found.mean_loss, found.bias_gradient) == (0, None, None)
+    assert [s.numbers.reason for s in found.features] == ["no_rows"]
+    assert "null (no rows)" in str(found)
+    table = pa.table({"y": [1.0, 2.0, 4.0], "p": [1.5, 1.5, 1.5], "a": [1.0, 2.0, 3.0], "c": ["x", "y", "y"]})
+    flat = fl.feature_gradient(table, label="y", value="p", features=["a", "c"], loss="mean_absolute_error")
+    assert [s.numbers.reason for s in flat.features] == ["no_curvature"] * 3
+    # Gradients 1, -1 and -1 times 1, 2 and 3.
+    assert flat.features[0].numbers.z == pytest.approx(-4 / math.sqrt(14), rel=1e-15)
+    assert flat.columns.joint_reason == "no_curvature"
+    default = fl.feature_gradient(table, label="y", value="p", features="a")
+    assert (default.loss, default.gradient.tolist()) == ("mean_squared_error", [(1.0 - 2.0 - 15.0) / 3])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"features": "nothing"}, "The log has no column 'nothing'"),
+        ({"features": "y"}, "The feature 'y' is the label"),
+        ({"features": "z"}, "The feature 'z' is the prediction"),
+        ({"features": "w", "weight": "w"}, "The feature 'w' is the weight"),
+        ({"features": []}, "No feature was named"),
+        ({"features": [3]}, r"features is \[3\]; allowed: names of columns"),
+        ({"features": "a", "loss": "roc_auc"}, "roc_auc has no gradient by row"),
+        ({"features": "a", "loss": "categorical_crossentropy"}, "has no gradient by row; name a pointwise loss"),
+        ({"features": "a", "loss": "zero_one"}, "zero_one is a step"),
+        ({"features": "a", "logit": None}, "The gradient is of one prediction column"),
+        ({"features": "a", "prob": "z"}, "The gradient is of one prediction column"),
+        ({"features": "a", "categorical": "a"}, "a key must not be floating point"),
+        ({"features": "a", "loss": "mean_squared_error"}, "mean_squared_error reads"),
+    ],
+)
+def test_what_cannot_be_asked(log: pa.Table, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(fl.FastlossError, match=message):
+        fl.feature_gradient(log, **{"label": "y", "logit": "z", **options})
+    with pytest.raises(fl.UsageError, match="sort is 'size'; allowed"):
+        fl.feature_gradient(log.slice(0, 9), label="y", logit="z", features="a").ranked("size")  # type: ignore[arg-type]
+
+
+def test_the_command_writes_every_format(log: pa.Table, tmp_path: Path, run: Run, fails: Callable[..., str]) -> None:
+    pq.write_table(log, tmp_path / "log.parquet")
+    words = ["gradient", tmp_path / "log.parquet", "--label", "y", "--logit", "z", "--features", "a,b", "--features"]
+    words += ["country", "--categorical", "id", "--weight", "w"]
+    status, out, err = run(*words)
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].endswith(f"used, {N:,} rows") or f"{N:,} rows read from 1 file" in lines[0]
+    assert [line.split()[0] for line in lines if line.startswith(("a ", "b ", "country=DE"))] == [
+        "b",
+        "country=DE",
+        "a",
+    ]
+    found = fl.feature_gradient(
+        log, label="y", logit="z", weight="w", features=["a", "b", "country"], categorical=["id"]
+    )
+    for ending in ("json", "arrow", "parquet", "csv", "md", "txt"):
+        target = tmp_path / f"result.{ending}"
+        assert run(*words, "-o", target, "--sort", "improvement", "--top", 3) == (0, "", "")
+        expected = found.to_arrow(sort="improvement", top=3)
+        if ending == "json":
+            content = json.loads(target.read_text())
+            assert [f["name"] for f in content["features"]] == expected["name"].to_pylist()
+            assert content["gauss_newton"]["names"] == ["a", "b", "bias"]
+        elif ending == "arrow":
+            assert pa.ipc.open_file(target).read_all() == expected
+        elif ending == "parquet":
+            assert pq.read_table(target) == expected
+        elif ending == "csv":
+            assert pl.read_csv(target)["z"].to_list() == expected["z"].to_pylist()
+        else:
+            assert "… 3 of 11 features" in target.read_text()
+    assert found.to_polars().to_arrow().column_names == found.to_arrow().column_names
+    assert "--top is -1" in fails(*words, "--top", -1)
+    assert "No feature was named" in fails(*words[:6])
+    assert "No log was given" in fails(*words[:1], *words[2:])
+    assert "does not exist" in fails(*words, "-o", tmp_path / "none" / "x.json")
+    status, out, err = run(*words, "--where", "a > 1000")
+    assert (status, "no row was used" in err) == (0, True)
