@@ -134,7 +134,7 @@ def run_merge(plan: MergePlan) -> ScanResult:
     if any(refining_specs(evaluation, table, specs) for table in merged.state.tables):
         raise UsageError(
             "An exact value needs a second pass over all logs here, which states cannot give; evaluate the logs "
-            "together, or ask for roc_auc without exact, whose low and high bound the value."
+            "together, or leave out exact: low and high then bound the value."
         )
     return merged
 

@@ -20,8 +20,9 @@ TABLES = ("keras_losses", "torch_family", "sklearn", "xgboost_metrics")
 
 NULL_WITHOUT_WEIGHT = "all weights are 0: null here (there is nothing to tell of), 0 in Keras"
 NEGATIVE_WEIGHT = "negative weights are bad rows"
-NO_AUC = "the area under the ROC curve is no loss and not among the metrics yet"
-NO_PRECISION = "average precision is no loss and not among the metrics yet"
+ONE_CLASS = "one class alone: null here, NaN or an error there"
+OF_LABELS = "a mean over the areas of several label columns"
+TRAPEZOIDS = "the area below straight lines between points of precision and recall, which scikit-learn has left"
 NO_RANKING = "ranking metrics are not there yet"
 NO_PROBABILITIES = "labels and predictions up to 6, where overlaps are of probabilities: bad rows"
 NO_CORRELATION = "a correlation is no loss"
@@ -31,21 +32,20 @@ NOT_APPLIED: Mapping[str, str] = {
     **dict.fromkeys([f"keras_losses-{n:03}" for n in (14, 30, 38, 52, 64, 70)], NULL_WITHOUT_WEIGHT),
     **dict.fromkeys(["keras_losses-140", "keras_losses-144"], NO_PROBABILITIES),
     "torch_family-012": "hinge_embedding, the hinge of a distance, is not in the catalogue",
-    "torch_family-022": NO_AUC,
-    **dict.fromkeys(["torch_family-024", "torch_family-036", "torch_family-056"], NO_PRECISION),
     **dict.fromkeys(["torch_family-030", "torch_family-032", "torch_family-038"], NO_RANKING),
     "torch_family-052": "the part of the variance that is explained is no loss",
     "torch_family-054": NO_CORRELATION,
     "sklearn-004": "scikit-learn before 1.3 divided rows by their sum; it no longer does, nor does the preset",
-    **dict.fromkeys([f"sklearn-{n:03}" for n in (10, 12, 14, 16, 18, 20)], NO_AUC),
-    "sklearn-022": NO_PRECISION,
+    "sklearn-016": ONE_CLASS,
+    "sklearn-020": OF_LABELS,
+    "sklearn-022": TRAPEZOIDS,
     **dict.fromkeys([f"sklearn-{n:03}" for n in range(24, 62, 2)], MULTILABEL_RANKING),
     "sklearn-070": "a Tweedie power of 3; the power of this loss lies between 1 and 2",
     **dict.fromkeys([f"xgboost_metrics-{n:03}" for n in (4, 10, 22, 28)], NEGATIVE_WEIGHT),
     "xgboost_metrics-032": "a zero-one loss at another threshold than the class border",
     **dict.fromkeys(["xgboost_metrics-034", "xgboost_metrics-042"], "a quantile of 0 or 1 has no pinball loss"),
     "xgboost_metrics-048": "the zero-one loss of several classes is not in the catalogue",
-    **dict.fromkeys([f"xgboost_metrics-{n:03}" for n in range(52, 63, 2)], NO_AUC),
+    "xgboost_metrics-060": ONE_CLASS,
     **dict.fromkeys([f"xgboost_metrics-{n:03}" for n in (64, 66, 68, 70, 72)], NO_RANKING),
 }
 
@@ -220,6 +220,10 @@ TORCH: Mapping[str, Callable[[Any], Request]] = {
     "torch_family-016": by_row(torch_request("log_loss", "logit")),
     "torch_family-018": torch_request("normalized_entropy", "prob"),
     "torch_family-020": torch_request("normalized_entropy", "logit"),
+    "torch_family-022": torch_request("roc_auc", "score"),
+    "torch_family-024": torch_request("average_precision", "prob"),
+    "torch_family-036": torch_request("average_precision", "score"),
+    "torch_family-056": torch_request("average_precision", "prob"),
     "torch_family-026": lambda case: Request("ctr", "prob", numbers(case["input"]), numbers(case["input"])),
     "torch_family-028": torch_request("calibration", "prob"),
     "torch_family-034": torch_request("mean_squared_error", "value"),
@@ -270,11 +274,17 @@ def sklearn_classes(case: Any) -> Request:
     return Request("sparse_categorical_crossentropy", "logit", label, prediction)
 
 
+def sklearn_area(case: Any) -> Request:
+    # The micro average is that of all labels together.
+    return Request("roc_auc", "score", numbers(case["y_true"]).reshape(-1), numbers(case["y_pred"]).reshape(-1))
+
+
 SKLEARN: Mapping[str, Callable[[Any], Request]] = {
     "sklearn-000": sklearn_texts,
     "sklearn-002": sklearn_sum,
     "sklearn-006": sklearn_hinge,
     "sklearn-008": lambda case: Request("brier_score", "prob", numbers(case["y_true"]), numbers(case["y_pred"])),
+    **{f"sklearn-{n:03}": sklearn_area for n in (10, 12, 14, 16, 18)},
     "sklearn-062": sklearn_row("mean_absolute_error", "value"),
     "sklearn-064": sklearn_row("pinball(quantile=0.25)", "value"),
     "sklearn-066": sklearn_row("huber(delta=3)", "value"),
@@ -319,6 +329,7 @@ XGBOOST: Mapping[str, Callable[[Any], Request]] = {
     "xgboost_metrics-044": xgboost_request("expectile(expectile=0.2)", "value"),
     "xgboost_metrics-046": xgboost_request("expectile(expectile=0.8)", "value"),
     "xgboost_metrics-050": xgboost_request("sparse_categorical_crossentropy", "prob"),
+    **{f"xgboost_metrics-{n:03}": xgboost_request("roc_auc", "score") for n in range(52, 63, 2)},
 }
 
 KERAS_IDS = [f"keras_losses-{n:03}" for n in range(0, 158, 2)]

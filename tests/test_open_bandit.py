@@ -17,6 +17,7 @@ import pytest
 import fastloss as fl
 from fastloss.cli import main
 from tests.oracles import evaluation as oracle
+from tests.oracles import ranking
 
 METRICS = ["log_loss", "normalized_entropy", "brier_score", "calibration", "ctr", "mean_prediction"]
 FEATURE = "user_feature_1"
@@ -85,6 +86,25 @@ def test_open_bandit_against_fifty_digits(logs: Path) -> None:
     slices = {tuple(v.slice) for v in result.values}
     assert slices == {(), ("policy",), ("position",), (FEATURE,), ("policy", "position")}
     assert result["ctr"]["rate"] == result["ctr"]["logit"]
+
+
+def test_the_order_of_open_bandit_against_fractions(logs: Path) -> None:
+    definitions = {
+        "roc_auc": ranking.roc_auc,
+        "average_precision": ranking.average_precision,
+        "ks": ranking.kolmogorov_smirnov,
+        "partial_roc_auc(max_fpr=0.2)": lambda rows: ranking.partial_roc_auc(rows, 0.2),
+        "lift@0.05": lambda rows: ranking.lift(rows, 0.05),
+    }
+    result = fl.evaluate(logs, label="click", prob="p", weight="weight", metrics=list(definitions), by="policy")
+    assert [value.metric for value in result.values if not value.slice] == list(definitions)
+    chosen = {
+        key: chosen_rows(logs, dict(key), "p") for key in {tuple(value.slice.items()) for value in result.values}
+    }
+    assert len(chosen) == 3
+    for value in result.values:
+        truth = definitions[value.metric](chosen[tuple(value.slice.items())])
+        assert value.value == value.evidence["low"] == value.evidence["high"] == pytest.approx(float(truth), rel=2e-15)
 
 
 def test_open_bandit_on_the_command_line(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:

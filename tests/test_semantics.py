@@ -344,5 +344,57 @@ def test_mistake_n4_several_classes_at_once_are_sigmoids_not_a_softmax() -> None
         mean("log_loss", "logit", one)
 
 
+# The order of predictions
+
+GROUPED = pa.table(
+    {
+        "y": [1, 0, 0, 0, 1, 1, 1, 1, 0],
+        "p": [0.8, 0.8, 0.3, 0.1, 0.7, 0.6, 0.9, 0.5, 0.2],
+        "group": list("AAAABBCCC"),
+    }
+)
+
+
+@pytest.mark.parametrize("space", ["prob", "logit", "value", "score"])
+def test_n4_ranks_all_positives_first(space: str) -> None:
+    for metric in ("roc_auc", "gini", "average_precision", "partial_roc_auc", "ks"):
+        assert mean(metric, space) == 1.0
+    assert mean("lift@0.2", space) == close(3.5)
+
+
+def test_areas_of_groups_are_of_their_own_rows() -> None:
+    found = fl.evaluate(GROUPED, label="y", prob="p", metrics=["roc_auc", "gini", "average_precision"], by="group")
+    areas = [value for value in found.values if value.metric == "roc_auc"]
+    assert [value.value for value in areas] == [0.825, 5 / 6, None, 1.0]
+    assert areas[2].reason == "one_class"
+    assert [value.value for value in found.values if value.metric == "gini"] == [0.65, 4 / 6, None, 1.0]
+    precision = [value.value for value in found.values if value.metric == "average_precision"]
+    assert precision[1:] == [0.5, 1.0, 1.0]
+
+
+def test_ties_count_one_half_and_are_one_step() -> None:
+    tied = pa.table({"y": [1, 0, 1, 0], "s": [0.0, -0.0, 0.0, 0.0]})
+    assert (mean("roc_auc", "score", tied), mean("partial_roc_auc", "score", tied)) == (0.5, 0.5)
+    assert (mean("gini", "score", tied), mean("ks", "score", tied), mean("average_precision", "score", tied)) == (
+        0.0,
+        0.0,
+        0.5,
+    )
+
+
+def test_without_positives_there_is_no_average_precision() -> None:
+    log = pa.table({"y": [0, 0], "s": [0.25, 0.5]})
+    [value] = fl.evaluate(log, label="y", score="s", metrics="average_precision").values
+    assert (value.value, value.reason, value.n) == (None, "no_positive", 2)
+
+
+def test_a_soft_label_is_a_positive_and_a_negative() -> None:
+    soft = pa.table({"y": [0.25, 1.0, 0.0], "s": [3.0, 2.0, 1.0], "w": [4.0, 2.0, 1.0]})
+    hard = pa.table({"y": [1, 0, 1, 0], "s": [3.0, 3.0, 2.0, 1.0], "w": [1.0, 3.0, 2.0, 1.0]})
+    metrics = ["roc_auc", "average_precision", "ks", "partial_roc_auc(max_fpr=0.5)", "lift@0.5", "f1(threshold=2.5)"]
+    found = [fl.evaluate(log, label="y", score="s", weight="w", metrics=metrics).values for log in (soft, hard)]
+    assert [value.value for value in found[0]] == [value.value for value in found[1]]
+
+
 def test_brier_score_of_a_probability_is_its_squared_error() -> None:
     assert BrierScore()(LABEL, prob=PREDICTION) == close(MeanSquaredError()(LABEL, value=PREDICTION))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -81,6 +81,7 @@ class SliceStates:
         self.model = model
         self.n_slices = n_slices
         self._columns = columns
+        self._shared: dict[object, Any] = {}
 
     def __getitem__(self, spec: StateSpec) -> Any:
         """Return what a column evaluates to, one entry for each slice."""
@@ -89,6 +90,16 @@ class SliceStates:
     def __contains__(self, spec: StateSpec) -> bool:
         """Tell whether a statistic was kept; those of a second pass may not be."""
         return spec in self._columns
+
+    def once(self, key: object, make: Callable[[], Any]) -> Any:
+        """Return what `make` returns, made once for all metrics until `release`."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
+
+    def release(self) -> None:
+        """Keep nothing any more of what metrics share."""
+        self._shared.clear()
 
     def count(self, rows: RowSet) -> Integers:
         """Return how many rows each slice has."""

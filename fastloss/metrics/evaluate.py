@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastloss.metrics.base import MetricValues, SliceStates
+from fastloss.metrics.base import Metric, MetricValues, SliceStates
 from fastloss.metrics.calibration_error import CalibrationBins
 from fastloss.metrics.curves import Binned
 from fastloss.metrics.quantities import Rows
@@ -126,20 +126,24 @@ def slice_states(evaluation: Evaluation, table: SliceTable, specs: Sequence[Stat
 def refining_specs(evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec]) -> list[StateSpec]:
     """Return what the metrics want of a second pass over the log, each once."""
     states = slice_states(evaluation, table, specs)
-    found = (metric.refine(model) for metric in evaluation.metrics for model in states)
-    return list(dict.fromkeys(spec for wanted in found for spec in wanted))
+    wanted: dict[StateSpec, None] = {}
+    for model in states:
+        for metric in evaluation.metrics:
+            wanted |= dict.fromkeys(metric.refine(model))
+        model.release()
+    return list(wanted)
 
 
 def evaluate_table(evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec]) -> GroupingValues:
     """Compute every metric over all slices of a table."""
     states = slice_states(evaluation, table, specs)
-    columns = []
+    by_model = []
     with np.errstate(all="ignore"):
-        for metric in evaluation.metrics:
-            for model in states:
-                values = metric.evaluate(model)
-                weight = model.weight(values.rows).to_float()
-                columns.append(ModelValues(metric.name, model.model.name, values, model.count(values.rows), weight))
+        # Metrics of one model share what they read of its histogram, which is not kept for all models at once.
+        for model in states:
+            by_model.append([_values(metric, model) for metric in evaluation.metrics])
+            model.release()
+    columns = [values for of_metric in zip(*by_model, strict=True) for values in of_metric]
     order = table.sorted_positions()
     if table.keys:
         # A slice of rows of weight 0 alone is counted for its rows, and has no values.
@@ -156,6 +160,12 @@ def evaluate_table(evaluation: Evaluation, table: SliceTable, specs: Sequence[St
         if isinstance(metric, Binned)
     }
     return GroupingValues(table.keys, table.key_columns(), order, columns, histograms, bins)
+
+
+def _values(metric: Metric, model: SliceStates) -> ModelValues:
+    values = metric.evaluate(model)
+    weight = model.weight(values.rows).to_float()
+    return ModelValues(metric.name, model.model.name, values, model.count(values.rows), weight)
 
 
 def _of_metric(metric: Binned, states: SliceStates) -> SliceStates:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ import numpy as np
 from fastloss.errors import UsageError
 from fastloss.metrics.base import BINARY_LABEL, Floats, Mask, MetricValues, ModelFacts, PlainMetric, SliceStates
 from fastloss.states.base import Integers, StateSpec
-from fastloss.states.cumulated import Cumulated
+from fastloss.states.cumulated import PART_BUCKETS, Cumulated
 from fastloss.states.histogram import Buckets, ScoreHistogram, ScoreHistograms
 from fastloss_kernels.domain import SPACES, Interval
 
@@ -82,18 +83,17 @@ class RankedMetric(PlainMetric):
         rows = model.rows()
         return (ScoreHistogram(rows), *model.weight(rows))
 
-    def open_buckets(self, first: ScoreHistograms) -> Buckets:
+    def open_buckets(self, states: SliceStates) -> Buckets:
         """Return the buckets whose scores an exact value needs: here those that hold both classes."""
-        return first.mixed_buckets()
+        return self.first(states).mixed_buckets()
 
     def refine(self, states: SliceStates) -> tuple[StateSpec, ...]:
         """Return the scores of the buckets that leave something open, if an exact value is asked for."""
         if not self.exact:
             return ()
-        first = self.first(states)
-        if not first.dropped_bits:
+        if not self.first(states).dropped_bits:
             return ()
-        wanted = self.open_buckets(first)
+        wanted = self.open_buckets(states)
         if not np.frombuffer(wanted.words, dtype="<i8").any():
             return ()
         rows = states.model.rows()
@@ -166,10 +166,11 @@ class CurveMetric(RankedMetric):
         """Return the buckets whose scores an exact value needs: here those that hold both classes."""
         return points.mixed
 
-    def open_buckets(self, first: ScoreHistograms) -> Buckets:
+    def open_buckets(self, states: SliceStates) -> Buckets:
         """Return the buckets whose scores an exact value needs, in all slices together."""
+        first = self.first(states)
         with np.errstate(all="ignore"):
-            marked = [self.open_at(points) for points in first.cumulated()]
+            marked = [self.open_at(points) for points in _points(states, first)]
         dropped = first.dropped_bits
         places = np.unique(first.buckets[np.concatenate(marked)]) + (1 << (63 - dropped))
         words = np.zeros(max(1, 1 << (64 - dropped) >> 6), dtype=np.int64)
@@ -181,7 +182,7 @@ class CurveMetric(RankedMetric):
         rows = states.model.rows()
         histograms, exact = self._histograms(states)
         with np.errstate(all="ignore"):
-            readings = [self.read(points, exact=exact) for points in histograms.cumulated()]
+            readings = [self.read(points, exact=exact) for points in _points(states, histograms)]
         values = MetricValues(np.concatenate([np.empty(0), *(found.value for found in readings)]), rows)
         if not readings:
             return values
@@ -218,6 +219,14 @@ class CurveMetric(RankedMetric):
         assert isinstance(spec, ScoreHistogram)
         assert spec.only is not None
         return _combined(first, refined, spec.only), True
+
+
+def _points(states: SliceStates, histograms: ScoreHistograms) -> Iterable[Cumulated]:
+    """Return the points of the curves; those of the first pass are shared where they are one part."""
+    if len(histograms.buckets) > PART_BUCKETS or histograms is not states[ScoreHistogram(states.model.rows())]:
+        return histograms.cumulated()
+    points: list[Cumulated] = states.once(ScoreHistogram, lambda: list(histograms.cumulated()))
+    return points
 
 
 def _combined(first: ScoreHistograms, refined: ScoreHistograms, only: Buckets) -> ScoreHistograms:

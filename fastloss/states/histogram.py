@@ -14,7 +14,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -168,33 +167,14 @@ class ScoreHistograms:
         return found[0], found[1]
 
     def cumulated(self) -> Iterator[Cumulated]:
-        """Yield the points of the curves of all slices, some slices at a time.
-
-        What fits into one part is kept, for all metrics that read it.
-        """
-        parts = list(parts_of(self.starts))
-        if len(parts) == 1:
-            yield self._points
-            return
-        for first, stop in parts:
-            yield self._cumulate(first, stop)
-
-    @cached_property
-    def _points(self) -> Cumulated:
-        return self._cumulate(0, len(self.starts) - 1)
-
-    def _cumulate(self, first: int, stop: int) -> Cumulated:
-        begin, end = self.starts[first], self.starts[stop]
-        part = ScoreHistograms(
-            self.dropped_bits,
-            self.low_digit,
-            self.starts[first : stop + 1] - begin,
-            self.buckets[begin:end],
-            self.masses[begin:end],
-        )
+        """Yield the points of the curves of all slices, some slices at a time."""
         # Masses of whole numbers are those of rows, each at least 1.
         unit = 1.0 if self.low_digit == UNIT_DIGIT and self.masses.shape[1] == 2 else 0.0
-        return cumulate(part.starts, part.score_bounds()[0], part.masses, unit)
+        for first, stop in parts_of(self.starts):
+            begin, end = self.starts[first], self.starts[stop]
+            starts, buckets = self.starts[first : stop + 1] - begin, self.buckets[begin:end]
+            part = ScoreHistograms(self.dropped_bits, self.low_digit, starts, buckets, self.masses[begin:end])
+            yield cumulate(starts, part.score_bounds()[0], part.masses, unit)
 
     def units(self) -> Integers:
         """Return the highest digit of the weights of each slice, int64 ``(n_slices,)``; 0 for a slice without any."""
