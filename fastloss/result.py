@@ -540,7 +540,9 @@ def result_of(evaluation: Evaluation, scanned: ScanResult) -> Result:
     tables = scanned.state.tables
     whole = [table for table in tables if not table.keys]
     total = whole[0] if whole else tables[0].total()
-    groupings = [evaluate_table(evaluation, table, scanned.specs) for table in (total, *(t for t in tables if t.keys))]
+    sliced = [table for table in tables if table.keys]
+    groupings = [evaluate_table(evaluation, total, scanned.specs, sliced)]
+    groupings += [evaluate_table(evaluation, table, scanned.specs) for table in sliced]
     inputs = scanned.state.inputs
     # One alone has nothing to overlap with.
     unchecked = sum(found == STREAM for found in inputs.values()) if len(inputs) > 1 else 0

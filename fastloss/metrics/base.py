@@ -77,9 +77,17 @@ class ModelFacts:
 class SliceStates:
     """The statistics of one model over all slices of a grouping; those of rows without weights are counts."""
 
-    def __init__(self, model: ModelFacts, columns: Mapping[StateSpec, Any], n_slices: int) -> None:
+    def __init__(
+        self,
+        model: ModelFacts,
+        columns: Mapping[StateSpec, Any],
+        n_slices: int,
+        groupings: Mapping[tuple[str, ...], SliceStates] | None = None,
+    ) -> None:
         self.model = model
         self.n_slices = n_slices
+        # Those of the total know the statistics of all other groupings, by their keys.
+        self.groupings = groupings or {}
         self._columns = columns
         self._shared: dict[object, Any] = {}
 

@@ -113,7 +113,7 @@ class _BinnedError(PlainMetric):
         rows = states.model.rows()
         filled = self._filled(states)
         of_all = states.weight(rows)
-        middle = _magnitude(filled.middle - filled.label)
+        middle = magnitudes(filled.middle - filled.label)
         values = MetricValues(self._reduce(middle, filled, of_all), rows)
         values.explain(states.count(rows) == 0, "no_rows", undefined=True)
         if self.binning != "mass":
@@ -123,7 +123,7 @@ class _BinnedError(PlainMetric):
             above, below = filled.least - filled.label, filled.label - filled.most
             none = ExactSums.from_counts(np.zeros(len(above), dtype=np.int64))
             low = self._reduce(_larger(_larger(above, below), none), filled, of_all) - _ROUNDING
-            most = _larger(_magnitude(above), _magnitude(below))
+            most = _larger(magnitudes(above), magnitudes(below))
             high = self._reduce(most, filled, of_all) + _ROUNDING
             low = np.maximum(low, 0.0)
         add_bounds(values, low, high)
@@ -221,7 +221,7 @@ class ExpectedCalibrationError(_BinnedError):
 
     def _reduce(self, gaps: ExactSums, filled: _Filled, of_all: ExactSums) -> Floats:
         if self.norm == "l1":
-            return _sum_of_bins(gaps, filled.n_bins) / of_all
+            return sums_of_runs(gaps, filled.n_bins) / of_all
         squares = (gaps / filled.weight) ** 2 * (filled.weight / _repeated(of_all, filled.n_bins))
         # The squares of empty bins are NaN.
         listed = np.where(filled.weight.is_zero, 0.0, squares).reshape(-1, filled.n_bins).tolist()
@@ -254,7 +254,8 @@ def _check_word(name: str, given: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {given!r}; allowed: {' or '.join(map(repr, allowed))}.")
 
 
-def _magnitude(sums: ExactSums) -> ExactSums:
+def magnitudes(sums: ExactSums) -> ExactSums:
+    """Return the absolute value of each sum."""
     words = sums.words.copy()
     words[_is_negative(sums), : sums.n_limbs] *= -1
     return ExactSums(normalize_words(words), sums.low)
@@ -273,9 +274,9 @@ def _is_negative(sums: ExactSums) -> NDArray[np.bool_]:
     return negative
 
 
-def _sum_of_bins(sums: ExactSums, n_bins: int) -> ExactSums:
-    """Return the sum over the bins of each slice."""
-    words = sums.words.reshape(-1, n_bins, sums.n_limbs + 3).sum(axis=1)
+def sums_of_runs(sums: ExactSums, length: int) -> ExactSums:
+    """Return the sum of each run of so many sums, exactly."""
+    words = sums.words.reshape(-1, length, sums.n_limbs + 3).sum(axis=1)
     return ExactSums(normalize_words(words), sums.low)
 
 

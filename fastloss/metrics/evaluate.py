@@ -117,10 +117,16 @@ class _Evaluated(Mapping[StateSpec, Any]):
         return len(self._columns)
 
 
-def slice_states(evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec]) -> list[SliceStates]:
-    """Return, for each model, what the statistics of a table evaluate to."""
+def slice_states(
+    evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec], others: Sequence[SliceTable] = ()
+) -> list[SliceStates]:
+    """Return, for each model, what the statistics of a table evaluate to, and of other groupings that it may read."""
     columns = _Evaluated(dict(zip(specs, table.columns, strict=True)))
-    return [SliceStates(model, columns, table.n_slices) for model in evaluation.models]
+    of_others = [(other.keys, slice_states(evaluation, other, specs)) for other in others]
+    return [
+        SliceStates(model, columns, table.n_slices, {keys: states[model.index] for keys, states in of_others})
+        for model in evaluation.models
+    ]
 
 
 def refining_specs(evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec]) -> list[StateSpec]:
@@ -134,9 +140,11 @@ def refining_specs(evaluation: Evaluation, table: SliceTable, specs: Sequence[St
     return list(wanted)
 
 
-def evaluate_table(evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec]) -> GroupingValues:
-    """Compute every metric over all slices of a table."""
-    states = slice_states(evaluation, table, specs)
+def evaluate_table(
+    evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec], others: Sequence[SliceTable] = ()
+) -> GroupingValues:
+    """Compute every metric over all slices of a table; that of the total needs the other groupings beside it."""
+    states = slice_states(evaluation, table, specs, others)
     by_model = []
     with np.errstate(all="ignore"):
         # Metrics of one model share what they read of its histogram, which is not kept for all models at once.

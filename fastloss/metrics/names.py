@@ -14,6 +14,7 @@ from fastloss.metrics.base import Metric, PlainMetric
 from fastloss.metrics.calibration_error import ExpectedCalibrationError, MaximumCalibrationError
 from fastloss.metrics.confusion import F1, FalsePositiveRate, Precision, Recall
 from fastloss.metrics.decomposition import Discrimination, Miscalibration, Uncertainty
+from fastloss.metrics.field_calibration import FieldCalibrationError
 from fastloss.metrics.ks import KolmogorovSmirnov
 from fastloss.metrics.lift import Lift
 from fastloss.metrics.means import (
@@ -42,6 +43,7 @@ METRICS: tuple[Metric, ...] = (
     COPC,
     ExpectedCalibrationError(),
     MaximumCalibrationError(),
+    FieldCalibrationError(),
     Miscalibration(),
     Discrimination(),
     Uncertainty(),

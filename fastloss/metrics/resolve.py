@@ -15,6 +15,7 @@ from fastloss.metrics.base import Metric, ModelFacts, counted
 from fastloss.metrics.conventions import RequestConventions, column_types
 from fastloss.metrics.curves import metrics_of_curves
 from fastloss.metrics.feature_scores import FeatureScores
+from fastloss.metrics.field_calibration import FieldCalibrationError
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import default_metrics, parse_metric
 from fastloss.metrics.presets import preset_of, reduction_of
@@ -191,6 +192,7 @@ def resolve(request: Request, types: Mapping[str, ColumnType]) -> Evaluation:
     conventions = RequestConventions(preset, request.saturation, column_types(types))
     over_columns = [_over_columns(metric, request, lists, label_is_index, list_reduction) for metric in named]
     metrics = _each_once([_reduced(metric, reduction, conventions) for metric in over_columns])
+    _check_fields(metrics, request)
     if request.common_rows and lists:
         conventions = replace(conventions, common_needs=_common_needs(metrics, conventions))
     models = tuple(
@@ -256,6 +258,18 @@ def _check_spaces(metrics: Sequence[Metric], models: Sequence[Model]) -> None:
                     f"{metric.name} reads {' or '.join(f'{s}=' for s in metric.spaces)}; "
                     f"the prediction {model.column!r} was declared {model.space}=."
                 )
+
+
+def _check_fields(metrics: Sequence[Metric], request: Request) -> None:
+    """Refuse a metric that reads the slices by a key which are not asked for."""
+    for metric in metrics:
+        if isinstance(metric, FieldCalibrationError) and (metric.by,) not in request.by:
+            known = " or ".join(f"by={by[0]!r}" for by in request.by if len(by) == 1)
+            asked = "no key is named" if metric.by is None else f"there are no slices by {metric.by!r} alone"
+            raise UsageError(
+                f"{metric.name} adds up the slices by one key, and {asked}; "
+                + (f"name {known} in it, or slice by another." if known else "slice by it too, and name it in by=.")
+            )
 
 
 def _shapes(types: Mapping[str, ColumnType], label: str, models: Sequence[Model]) -> tuple[bool, bool]:
