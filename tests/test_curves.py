@@ -21,11 +21,12 @@ from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 import fastloss as fl
-from fastloss.curves.points import CurvePoints
+from fastloss.curves.points import REASONS, CurvePoints
 from fastloss.curves.ranked import RANKED_CURVES, ranked_curves
 from fastloss.curves.thinning import chord_errors, step_errors
 from fastloss.report.formats import FORMATS
 from fastloss.states.base import RowSet, SliceRuns
+from fastloss.states.cumulated import parts_of
 from fastloss.states.histogram import ScoreHistogram, ScoreHistograms
 from tests.oracles.ranking import Row, masses
 
@@ -145,7 +146,7 @@ def test_the_stated_error_holds(kind: str, rows: list[Row], room: tuple[int, int
     has_negative = any(label < 1 for label, _, _ in rows)
     assert curves.area_error is not None
     if not has_positive or (kind == "roc" and not has_negative):
-        assert curves.reasons.tolist() == [2]
+        assert REASONS[curves.reasons[0]] == ("one_class" if kind == "roc" else "no_positive")
         assert all(np.isnan(column).tolist() == [True] for column in curves.columns.values())
         return
     assert curves.reasons.tolist() == [0]
@@ -196,6 +197,15 @@ def test_two_hundred_points_lose_little() -> None:
         assert set(table.select(coordinates_of).rows()) <= set(whole.select(coordinates_of).rows())
 
 
+def test_the_area_of_all_points_is_the_metric() -> None:
+    result = evaluate(log_of(20_000), logit="x", weight="w", metrics=["roc_auc", "average_precision"])
+    roc, steps = (result.curve(kind, points=None).to_polars() for kind in ("roc", "precision_recall"))
+    x, y = roc["false_positive_rate"].to_numpy(), roc["true_positive_rate"].to_numpy()
+    assert result["roc_auc"] == pytest.approx(float(np.diff(x) @ (y[1:] + y[:-1]) / 2), rel=1e-12)
+    widths = np.diff(steps["recall"].to_numpy(), prepend=0.0)
+    assert result["average_precision"] == pytest.approx(float(widths @ steps["precision"].to_numpy()), rel=1e-12)
+
+
 def test_a_jump_keeps_both_of_its_ends() -> None:
     # Half of all rows have one score, amid a thousand others.
     random = np.random.default_rng(1)
@@ -238,7 +248,7 @@ def test_what_has_no_curve_says_why() -> None:
     assert table.rows() == [("x", key, None, None, None, None, "one_class") for key in ("a", "b", "c")]
     found = result.curve("precision_recall", by="k").to_polars()
     assert found.select("slice.k", "recall", "precision", "reason").rows() == [
-        ("a", 1.0, 1.0, None), ("b", None, None, "one_class"), ("c", 1.0, 1.0, None)
+        ("a", 1.0, 1.0, None), ("b", None, None, "no_positive"), ("c", 1.0, 1.0, None)
     ]  # fmt: skip
     empty = fl.evaluate(log.slice(0, 0), label="y", logit="x", metrics="roc_auc", by="k")
     assert empty.curve("gain").to_polars().rows() == [("x", *[None] * 5, "no_rows")]
@@ -314,7 +324,7 @@ def test_bins_of_any_metric_are_a_reliability_curve() -> None:
 def test_slices_worked_on_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     result = evaluate(log_of(3_000), by="country")
     whole = {kind: result.curve(kind, by="country", points=30).to_arrow() for kind in KINDS}
-    monkeypatch.setattr("fastloss.curves.ranked._BUCKETS", 100)
+    monkeypatch.setattr("fastloss.states.histogram.parts_of", lambda starts: parts_of(starts, 100))
     for kind in KINDS:
         assert result.curve(kind, by="country", points=30).to_arrow().equals(whole[kind])
 

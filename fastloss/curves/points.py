@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 # Why a slice has no curve; nothing where it has one.
-REASONS = ("", "no_rows", "one_class")
+REASONS = ("", "no_rows", "one_class", "no_positive")
 
 
 @dataclass(frozen=True)

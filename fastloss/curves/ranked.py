@@ -9,19 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastloss.curves.points import CurvePoints, Floats, Integers
+from fastloss.curves.points import REASONS, CurvePoints, Floats, Integers
 from fastloss.curves.thinning import Errors, chord_errors, step_errors, thin
-from fastloss.states.cumulative import CumulativeMasses, cumulative_masses
+from fastloss.states.cumulated import Cumulated, Masses
 from fastloss.states.histogram import ScoreHistograms
 
 # Rounding of the areas of buckets and their sum.
 _ROUNDING = 1e-14
-# So many buckets are worked on at a time.
-_BUCKETS = 1 << 20
+
+
+class _Thresholds(NamedTuple):
+    """Every threshold of some slices, the highest of each first.
+
+    `starts` says where each slice begins. `inside`, `above` and `reached` are of the bucket, of those above it, and of
+    both; `whole` is of its slice. `unit` is the mass of a row, 0 where that is not known.
+    """
+
+    starts: Integers
+    scores: Floats
+    inside: Masses
+    above: Masses
+    reached: Masses
+    whole: Masses
+    unit: float
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,7 @@ class _Curves:
     ----------
     starts : ndarray of int64, (n_slices + 1,)
         Where the points of each slice begin.
-    columns : mapping of str to ndarray of float64, (n_points,)
+    values : tuple of ndarray of float64, (n_points,)
         The coordinates.
     lengths : ndarray of float64, (n_points,)
         How long the curve is between each point and the one before it.
@@ -45,7 +59,7 @@ class _Curves:
     """
 
     starts: Integers
-    columns: Mapping[str, Floats]
+    values: tuple[Floats, ...]
     lengths: Floats
     errors: Errors
     power: float
@@ -66,104 +80,127 @@ def ranked_curves(kind: str, histograms: ScoreHistograms, slices: Integers, poin
     points : int or None
         The most points of each curve; None for all.
     """
-    sizes = np.diff(histograms.starts)[slices]
-    # Many slices are worked on in parts, so that the memory is bounded.
-    ends = np.flatnonzero(np.diff(np.cumsum(sizes) // _BUCKETS)) + 1
-    parts = [_some_curves(kind, _selected(histograms, part), points) for part in np.split(slices, ends)]
-    first = np.concatenate(([0], ends))
-    errors = [part.area_error for part in parts if part.area_error is not None]
+    selected = _selected(histograms, slices)
+    parts, first = [], 0
+    for part in selected.cumulated():
+        found = _some_curves(kind, part, points, may_hide=selected.dropped_bits > 0)
+        parts.append(replace(found, slices=found.slices + first))
+        first += part.n_slices
+    names, none = RANKED_CURVES[kind].columns, np.empty(0)
     return CurvePoints(
-        np.concatenate([part.slices + at for part, at in zip(parts, first, strict=True)]),
-        {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
-        np.concatenate([part.reasons for part in parts]),
-        np.concatenate(errors),
+        np.concatenate([np.empty(0, dtype=np.int64), *(part.slices for part in parts)]),
+        {name: np.concatenate([none, *(part.columns[name] for part in parts)]) for name in names},
+        np.concatenate([np.empty(0, dtype=np.int64), *(part.reasons for part in parts)]),
+        np.concatenate([none, *(part.area_error for part in parts if part.area_error is not None)]),
     )
 
 
-def _some_curves(kind: str, histograms: ScoreHistograms, points: int | None) -> CurvePoints:
-    n_slices = len(histograms.starts) - 1
-    masses = cumulative_masses(histograms)
-    positive, negative = (_last(mass, masses.starts) for mass in (masses.positive, masses.negative))
-    make, needs_negative = RANKED_CURVES[kind]
-    has_rows = np.diff(histograms.starts) > 0
-    is_defined = has_rows & (positive > 0) & ((negative > 0) | (not needs_negative))
-    defined = np.flatnonzero(is_defined)
-    if len(defined) < n_slices:
-        histograms = _selected(histograms, defined)
-        masses = cumulative_masses(histograms)
-    lowest, _ = histograms.score_bounds()
-    curves = make(masses, lowest[masses.buckets])
+def _some_curves(kind: str, masses: Cumulated, points: int | None, *, may_hide: bool) -> CurvePoints:
+    curve, whole = RANKED_CURVES[kind], masses.whole
+    reasons = np.zeros(masses.n_slices, dtype=np.int64)
+    if curve.needs_negative:
+        reasons[(whole.positive == 0) | (whole.negative == 0)] = REASONS.index("one_class")
+    reasons[(whole.positive == 0) & (not curve.needs_negative)] = REASONS.index("no_positive")
+    reasons[np.diff(masses.starts) == 0] = REASONS.index("no_rows")
+    defined = np.flatnonzero(reasons == 0)
+    curves = curve.make(_falling(masses, defined))
     kept, errors = np.ones(len(curves.lengths), dtype=np.bool_), np.zeros(len(defined))
     if points is not None:
         kept, errors = thin(curves.starts, curves.lengths, curves.errors, points, curves.power)
-    if histograms.dropped_bits and len(defined):
-        errors = errors + np.add.reduceat(curves.inside, curves.starts[:-1]) * (1 + 1e-9) + _ROUNDING
+    if may_hide and len(defined):
+        hidden = np.add.reduceat(curves.inside, curves.starts[:-1])
+        errors = errors + np.where(hidden > 0, hidden * (1 + 1e-9) + _ROUNDING, 0.0)
     of_slice = np.repeat(defined, np.diff(curves.starts))[kept]
-    without = np.flatnonzero(~is_defined)
+    without = np.flatnonzero(reasons)
     slices = np.concatenate((of_slice, without))
     order = np.argsort(slices, kind="stable")
-    area_error = np.full(n_slices, np.nan)
+    area_error = np.full(masses.n_slices, np.nan)
     area_error[defined] = errors
     missing = np.full(len(without), np.nan)
     return CurvePoints(
         slices[order],
-        {name: np.concatenate((column[kept], missing))[order] for name, column in curves.columns.items()},
-        np.where(is_defined, 0, np.where(has_rows, 2, 1)),
+        {
+            name: np.concatenate((values[kept], missing))[order]
+            for name, values in zip(curve.columns, curves.values, strict=True)
+        },
+        reasons,
         area_error,
     )
 
 
-def _roc(masses: CumulativeMasses, scores: Floats) -> _Curves:
-    starts = _with_origins(masses.starts)
-    x = _from_origin(_shares(masses.negative, masses.starts), masses.starts)
-    y = _from_origin(_shares(masses.positive, masses.starts), masses.starts)
-    threshold = _from_origin(scores, masses.starts, np.nan)
-    columns = {"threshold": threshold, "false_positive_rate": x, "true_positive_rate": y}
-    width, height = _steps(x, starts), _steps(y, starts)
+def _falling(masses: Cumulated, slices: Integers) -> _Thresholds:
+    """Return the thresholds of some slices from the highest score down."""
+    sizes = np.diff(masses.starts)[slices]
+    starts = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes)))
+    places = np.repeat(masses.starts[1:][slices] - 1 + starts[:-1], sizes) - np.arange(starts[-1])
+    inside, above, reached = (
+        Masses(each.positive[places], each.negative[places], each.weight[places])
+        for each in (masses.inside, masses.above, masses.reached)
+    )
+    of, whole = masses.slices[places], masses.whole
+    repeated = Masses(whole.positive[of], whole.negative[of], whole.weight[of])
+    return _Thresholds(starts, masses.thresholds[places], inside, above, reached, repeated, masses.unit)
+
+
+def _roc(found: _Thresholds) -> _Curves:
+    starts, reached, whole = found.starts, found.reached, found.whole
+    x = _from_origin(reached.negative / whole.negative, starts)
+    y = _from_origin(reached.positive / whole.positive, starts)
+    width = _from_origin(found.inside.negative / whole.negative, starts)
+    height = _from_origin(found.inside.positive / whole.positive, starts)
+    values = (_from_origin(found.scores, starts, np.nan), x, y)
     # All of a bucket's positives may stand above its negatives, or below: a triangle on either side.
-    return _Curves(starts, columns, width + height, _chords(x, y), 1 / 3, width * height / 2)
+    return _Curves(_with_origins(starts), values, width + height, _chords(x, y), 1 / 3, width * height / 2)
 
 
-def _gain(masses: CumulativeMasses, scores: Floats) -> _Curves:
-    starts = _with_origins(masses.starts)
-    taken = masses.positive + masses.negative
-    x = _from_origin(_shares(taken, masses.starts), masses.starts)
-    y = _from_origin(_shares(masses.positive, masses.starts), masses.starts)
-    threshold = _from_origin(scores, masses.starts, np.nan)
+def _gain(found: _Thresholds) -> _Curves:
+    starts, reached, whole = found.starts, found.reached, found.whole
+    x = _from_origin(reached.weight / whole.weight, starts)
+    y = _from_origin(reached.positive / whole.positive, starts)
+    width = _from_origin(found.inside.weight / whole.weight, starts)
+    height = _from_origin(found.inside.positive / whole.positive, starts)
+    of_negatives = _from_origin(found.inside.negative / whole.weight, starts)
     lift = np.divide(y, x, out=np.full_like(x, np.nan), where=x > 0)
-    columns = {"threshold": threshold, "weight_share": x, "positive_share": y, "lift": lift}
-    whole = np.repeat(_last(taken, masses.starts), np.diff(starts))
-    negative = _steps(_from_origin(masses.negative, masses.starts), starts) / whole
-    width, height = _steps(x, starts), _steps(y, starts)
-    return _Curves(starts, columns, width + height, _chords(x, y), 1 / 3, height * negative / 2)
+    values = (_from_origin(found.scores, starts, np.nan), x, y, lift)
+    return _Curves(_with_origins(starts), values, width + height, _chords(x, y), 1 / 3, height * of_negatives / 2)
 
 
-def _precision_recall(masses: CumulativeMasses, scores: Floats) -> _Curves:
-    starts = masses.starts
-    taken = masses.positive + masses.negative
-    recall, precision = _shares(masses.positive, starts), masses.positive / taken
-    columns = {"threshold": scores, "recall": recall, "precision": precision}
-    width = _steps(recall, starts)
-    # The precision inside of a bucket is lowest where its negatives stand above its positives.
-    above, below = (mass - _steps(mass, starts) for mass in (masses.positive, masses.negative))
-    all_above = above + masses.negative
-    least = np.divide(above, all_above, out=np.ones_like(above), where=all_above > 0)
-    at_most = masses.positive + below
-    most = np.divide(masses.positive, at_most, out=np.zeros_like(above), where=at_most > 0)
-    inside = width * np.maximum(most - precision, precision - least)
-    return _Curves(starts, columns, width, lambda kept: step_errors(width, precision, kept), 1 / 2, inside)
+def _precision_recall(found: _Thresholds) -> _Curves:
+    inside, above, reached = found.inside, found.above, found.reached
+    recall, precision = reached.positive / found.whole.positive, reached.positive / reached.weight
+    width = inside.positive / found.whole.positive
+    # Inside of a bucket, precision is lowest at its first positive where all its negatives stand above that, and
+    # highest at its last where they stand below.
+    first = above.positive + np.minimum(found.unit, inside.positive)
+    least, most = _share(first, reached.negative), _share(reached.positive, above.negative)
+    hidden = width * np.maximum(np.maximum(most - precision, precision - least), 0.0)
+    values = (found.scores, recall, precision)
+    return _Curves(found.starts, values, width, lambda kept: step_errors(width, precision, kept), 1 / 2, hidden)
 
 
-# How a curve is made, and whether it needs a negative.
-RANKED_CURVES: Mapping[str, tuple[Callable[[CumulativeMasses, Floats], _Curves], bool]] = {
-    "roc": (_roc, True),
-    "precision_recall": (_precision_recall, False),
-    "gain": (_gain, False),
+class _Kind(NamedTuple):
+    """How a kind of curve is made, the names of its coordinates, and whether it needs a negative."""
+
+    make: Callable[[_Thresholds], _Curves]
+    columns: tuple[str, ...]
+    needs_negative: bool
+
+
+RANKED_CURVES: Mapping[str, _Kind] = {
+    "roc": _Kind(_roc, ("threshold", "false_positive_rate", "true_positive_rate"), True),
+    "precision_recall": _Kind(_precision_recall, ("threshold", "recall", "precision"), False),
+    "gain": _Kind(_gain, ("threshold", "weight_share", "positive_share", "lift"), False),
 }
 
 
 def _chords(x: Floats, y: Floats) -> Errors:
     return lambda kept: chord_errors(x, y, kept)
+
+
+def _share(positive: Floats, negative: Floats) -> Floats:
+    """Return the share of the positives, 1 of nothing."""
+    both = positive + negative
+    return np.divide(positive, both, out=np.ones_like(both), where=both > 0)
 
 
 def _selected(histograms: ScoreHistograms, slices: Integers) -> ScoreHistograms:
@@ -174,19 +211,6 @@ def _selected(histograms: ScoreHistograms, slices: Integers) -> ScoreHistograms:
     return replace(histograms, starts=starts, buckets=histograms.buckets[places], masses=histograms.masses[places])
 
 
-def _last(values: NDArray[np.float64], starts: Integers) -> Floats:
-    """Return the last value of each slice, 0 where it has none."""
-    found = np.zeros(len(starts) - 1)
-    filled = starts[:-1] < starts[1:]
-    found[filled] = values[starts[1:][filled] - 1]
-    return found
-
-
-def _shares(values: Floats, starts: Integers) -> Floats:
-    """Return cumulative values as shares of the last of their slice."""
-    return np.asarray(values / np.repeat(_last(values, starts), np.diff(starts)))
-
-
 def _with_origins(starts: Integers) -> Integers:
     """Return where slices begin that have one more point each."""
     return starts + np.arange(len(starts))
@@ -195,11 +219,3 @@ def _with_origins(starts: Integers) -> Integers:
 def _from_origin(values: Floats, starts: Integers, origin: float = 0.0) -> Floats:
     """Put one more point before those of each slice."""
     return np.insert(values, starts[:-1], origin)
-
-
-def _steps(values: Floats, starts: Integers) -> Floats:
-    """Return how far each value lies from the one before it in its slice, the first from 0."""
-    found = np.diff(values, prepend=0.0)
-    filled = starts[:-1] < starts[1:]
-    found[starts[:-1][filled]] = values[starts[:-1][filled]]
-    return found
