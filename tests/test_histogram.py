@@ -169,6 +169,98 @@ def test_many_scattered_scores_are_kept_in_any_layout(bucket_bytes: int) -> None
     assert content(merged) == content(whole)
 
 
+def many_rows(seed: int, n_rows: int, spread: float) -> dict[str, np.ndarray]:
+    """Rows of four slices, whose scores hardly repeat, or do where `spread` is small."""
+    generator = np.random.default_rng(seed)
+    return {
+        "score": np.round(generator.normal(size=n_rows) * spread * 1000).astype(np.float32) / np.float32(1000),
+        "label": generator.integers(0, 2, n_rows).astype(np.int8),
+        "weight": generator.uniform(0.5, 3, n_rows).astype(np.float32),
+        "slice": np.sort(generator.integers(0, 4, n_rows)),
+    }
+
+
+def add_columns(column: ScoreHistogramColumn, given: dict[str, np.ndarray], rows: np.ndarray, weighted: bool) -> None:
+    """Add rows, ascending, in the types of a log."""
+    part = {name: values[rows] for name, values in given.items()}
+    starts = np.searchsorted(part["slice"], np.arange(5)).astype(np.int64)
+    runs = SliceRuns(None, starts, np.arange(4))
+    column.resize(4)
+    column.add_rows(part["score"], part["label"], part["weight"] if weighted else None, runs)
+
+
+def as_rows(given: dict[str, np.ndarray], weighted: bool) -> list[Row]:
+    score, label, weight, position = (given[name].tolist() for name in ("score", "label", "weight", "slice"))
+    weights = weight if weighted else [1.0] * len(score)
+    return [tuple(row) for row in zip(map(float, label), score, weights, position, strict=True)]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("spread", [0.02, 1e4])
+def test_rows_that_are_held_count_as_those_that_are_not(weighted: bool, spread: float) -> None:
+    given = many_rows(3, 8_000, spread)
+    # 1 MiB of buckets: half of that has room for the table of pages from 19 bits a bucket on.
+    spec = ScoreHistogram(RowSet(0), score_bytes=50_000, bucket_bytes=1 << 20)
+    whole = spec.identity()
+    for row in range(0, 8_000, 500):
+        # Rows that tell a slice each are never held.
+        add(whole, as_rows({name: values[row : row + 500] for name, values in given.items()}, weighted), weighted, 2)
+    assert read(whole) == naive(as_rows(given, weighted), whole.dropped_bits)
+    parts = [spec.identity() for _ in range(3)]
+    for number, part in enumerate(parts):
+        for piece in range(4):
+            add_columns(part, given, np.arange(8_000)[number::3][piece::4], weighted)
+    assert all(bool(part._held) == (spread > 1) for part in parts)
+    held = sum(part.nbytes for part in parts)
+    merged = spec.identity()
+    merged.resize(4)
+    for part in parts:
+        merged.merge(part, np.arange(4))
+    assert held == sum(part.nbytes for part in parts)
+    assert content(merged) == content(whole)
+    again = spec.identity()
+    again.resize(2)
+    for part in parts:
+        again.merge(part, np.array([1, 0, 1, 1]))
+    total = spec.identity()
+    total.resize(2)
+    total.merge(whole, np.array([1, 0, 1, 1]))
+    assert content(again) == content(total)
+    # What is held is counted when somebody looks.
+    assert [part.dropped_bits > 0 for part in parts] == [spread > 1] * 3
+    assert not any(part._held for part in parts)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_table_of_pages_finds_what_a_hash_table_finds(weighted: bool) -> None:
+    given = many_rows(5, 30_000, 1.0)
+    rows = as_rows(given, weighted)
+    found = {}
+    # Tables take half of the memory for buckets at most: at the level of these scores, one for 4 slices, or none.
+    for bucket_bytes in (32 << 20, 8 << 20):
+        column = ScoreHistogram(RowSet(0), score_bytes=0, bucket_bytes=bucket_bytes).identity()
+        for piece in range(3):
+            add_columns(column, given, np.arange(30_000)[piece::3], weighted)
+        assert column.dropped_bits == FIRST_DROPPED_BITS
+        found[bool(len(column._table))] = read(column)
+    assert found[True] == found[False] == naive(rows, FIRST_DROPPED_BITS)
+
+
+def test_a_table_grows_with_the_slices_until_it_is_too_large() -> None:
+    spec = ScoreHistogram(RowSet(0), score_bytes=0, bucket_bytes=40 << 20, slice_buckets=0)
+    column, rows = spec.identity(), []
+    for position in range(12):
+        column.resize(position + 1)
+        score = np.linspace(-1, 1, 50) * (position + 1)
+        runs = SliceRuns(None, np.array([0, 50]), np.array([position]))
+        column.add_rows(score, np.ones(50), None, runs)
+        assert column.n_buckets == 50 * (position + 1)
+        assert len(column._table) <= (40 << 20) // 4
+        rows += [(1.0, x, 1.0, position) for x in score.tolist()]
+    assert not len(column._table)
+    assert read(column) == naive(rows, FIRST_DROPPED_BITS)
+
+
 @given(weighted_rows, specs)
 def test_merging_slices_into_one_is_their_total(rows: list[Row], spec: ScoreHistogram) -> None:
     total = spec.identity()

@@ -275,11 +275,11 @@ def test_histograms_count_in_the_memory(log: tuple[Path, dict[str, np.ndarray]])
         models = {str(k): "x" for k in range(n_models)}
         return fl.make_plan(log[0], label="y", logit=models, metrics=["roc_auc"], threads=1, **options)
 
-    # 8 MiB of buckets and half as much for their index; of a thread, and merged.
-    assert plan(3).memory_bound - plan(2).memory_bound == pytest.approx(24 << 20, abs=1 << 20)
-    with pytest.raises(fl.UsageError, match=r"480 MiB of histograms of scores\. Raise memory to [\d,]+ MiB"):
+    # 16 MiB of buckets and half as much for their index; of a thread, and merged.
+    assert plan(3).memory_bound - plan(2).memory_bound == pytest.approx(48 << 20, abs=1 << 20)
+    with pytest.raises(fl.UsageError, match=r"960 MiB of histograms of scores\. Raise memory to [\d,]+ MiB"):
         plan(10, by=["c"])
-    assert plan(10, by=["c"], memory="2GiB").memory_bound <= 2 << 30
+    assert plan(10, by=["c"], memory="4GiB").memory_bound <= 4 << 30
 
 
 def test_a_stream_has_no_second_pass(log: tuple[Path, dict[str, np.ndarray]]) -> None:

@@ -30,11 +30,11 @@ Words = NDArray[np.uint64]
 # Bucket, slice and masses of cells.
 _Cells = tuple[Integers, Integers, Words]
 
-# The first level of buckets has 27 bits: histograms of float32 logits then leave ROC AUC uncertain by 5e-6 to 2e-5.
+# The first level of buckets has 27 bits: histograms of float32 logits then leave ROC AUC uncertain by 5e-6 to 1e-5.
 FIRST_DROPPED_BITS = 37
-# Of different scores (131,072 of unweighted rows), and of buckets (262,144).
+# Of different scores (131,072 of unweighted rows), and of buckets (524,288).
 SCORE_BYTES = 4 << 20
-BUCKET_BYTES = 8 << 20
+BUCKET_BYTES = 16 << 20
 # What they take with their index.
 MOST_HISTOGRAM_BYTES = BUCKET_BYTES * 3 // 2
 # Many slices of few rows each keep their scores apart.
@@ -42,6 +42,13 @@ SLICE_BUCKETS = 64
 # Buckets in a page, and pages at first.
 _PAGE_BITS = 6
 _SMALLEST_ROOM = 64
+_FEW_PAGES = 2048
+# A table counts pages in 16 bits: a page of cells takes 1,024 bytes at least.
+_MOST_TABLE_BUCKET_BYTES = 40 << 20
+# So much of the rows themselves is held while nothing is counted yet.
+_HELD_BYTES = 12 << 20
+# Rows that tell whether scores repeat.
+_SAMPLE_ROWS = 1 << 15
 _MAGNITUDE_MASK = 0x7FFF_FFFF_FFFF_FFFF
 _NO_ROWS: Integers = np.empty(0, dtype=np.int64)
 _NO_WEIGHTS: Floats = np.empty(0)
@@ -232,16 +239,78 @@ class ScoreHistograms:
         return Buckets(dropped, (positive & negative).astype("<i8", copy=False).tobytes())
 
 
+class ScoreRows:
+    """Rows on their way into histograms, in the narrowest types that hold them.
+
+    Labels lie in [0, 1] and weights, where there are any, above 0; a label y of weight w is a positive of w·y and a
+    negative of w·(1 − y).
+
+    Attributes
+    ----------
+    score : numpy.ndarray of float64 or float32
+    label : numpy.ndarray of int8 or float64
+        int8 where each is 0 or 1.
+    weight : numpy.ndarray of float64 or float32, or None
+        None where each row weighs 1.
+    """
+
+    def __init__(self, score: NDArray[Any], label: NDArray[Any], weight: NDArray[Any] | None) -> None:
+        self.score = score if score.dtype == np.float32 else _read_only(score, np.float64)
+        self.label = _narrow_labels(label)
+        self.weight = weight if weight is None or weight.dtype == np.float32 else _read_only(weight, np.float64)
+        self._kept: ScoreRows | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.score.nbytes + self.label.nbytes + (0 if self.weight is None else self.weight.nbytes)
+
+    def kept(self) -> ScoreRows:
+        """Return the same rows in memory of their own, which all columns share."""
+        if self._kept is None:
+            weight = None if self.weight is None else self.weight.copy()
+            self._kept = ScoreRows(self.score.copy(), self.label.copy(), weight)
+        return self._kept
+
+    def narrow(self, order: Integers | None) -> tuple[NDArray[Any], ...]:
+        """Return scores, labels and, where there are any, weights of rows in some order, read-only."""
+        arrays = (self.score, self.label) if self.weight is None else (self.score, self.label, self.weight)
+        return tuple(_read_only(array if order is None else array[order], array.dtype.type) for array in arrays)
+
+    def wide(self) -> tuple[Floats, Floats, Floats]:
+        """Return scores, labels and weights as read-only float64, without weights where each row weighs 1."""
+        score, label, weight = (
+            _read_only(values, np.float64)
+            for values in (self.score, self.label, _NO_WEIGHTS if self.weight is None else self.weight)
+        )
+        return score, label, weight
+
+    def least_distinct(self, n_rows: int) -> int:
+        """Return how many different scores the first rows have at least, by the places that they are hashed to."""
+        scores = self.score[:n_rows] + 0.0
+        words = scores.view(np.uint64) if scores.dtype == np.float64 else scores.view(np.uint32).astype(np.uint64)
+        log2_places = (8 * len(scores)).bit_length()
+        places = (words ^ (words >> np.uint64(32))) * np.uint64(0x9E37_79B9_7F4A_7C15) >> np.uint64(64 - log2_places)
+        seen = np.zeros(1 << log2_places, dtype=np.bool_)
+        seen[places] = True
+        return int(np.count_nonzero(seen))
+
+
 class ScoreHistogramColumn:
     """Histograms of scores of many slices, in one table of buckets that all slices share.
 
     Pages of 64 buckets are found faster than single ones. They are used from the first level of buckets on, unless
     scores are so scattered that pages would take more memory; what the histogram holds is the same.
+
+    Scores that hardly repeat are no fewer as buckets than as rows. So a new column holds such rows as they are, as far
+    as memory goes, and whoever merges it counts them.
     """
 
     def __init__(self, score_bytes: int, bucket_bytes: int, slice_buckets: int) -> None:
         self.n_slices = 0
-        self.dropped_bits = 0
+        self._dropped_bits = 0
+        self._held: list[tuple[ScoreRows, SliceRuns]] = []
+        self._held_bytes = 0
         self._score_bytes = score_bytes
         self._bucket_bytes = bucket_bytes
         self._slice_buckets = slice_buckets
@@ -254,20 +323,29 @@ class ScoreHistogramColumn:
         self._used: Integers = np.zeros(1, dtype=np.int64)
         # Pages in use, cells beside those that every slice may have, and whether there are as many as there may be.
         self._counts: Integers = np.zeros(3, dtype=np.int64)
+        self._table: NDArray[np.uint16]
         self._slots: NDArray[np.int32]
         self._keys: Integers
         self._cells: Words
         self._clear(0)
 
     @property
+    def dropped_bits(self) -> int:
+        """How many low bits of a score a bucket ignores."""
+        self._count_held()
+        return self._dropped_bits
+
+    @property
     def n_buckets(self) -> int:
         """How many buckets of slices occur."""
+        self._count_held()
         return int(self._used.sum())
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the cells and their index."""
-        return self._cells.nbytes + self._keys.nbytes + self._slots.nbytes + self._used.nbytes
+        """Bytes of the cells and their index, and of the rows that are held."""
+        index = self._table.nbytes + self._slots.nbytes
+        return self._cells.nbytes + self._keys.nbytes + index + self._used.nbytes + self._held_bytes
 
     def keep_only(self, buckets: Buckets) -> None:
         """Leave out rows of other buckets from now on."""
@@ -279,45 +357,91 @@ class ScoreHistogramColumn:
         if n_slices > len(self._used):
             self._used = grown(self._used, self.n_slices, n_slices)
         self.n_slices = max(self.n_slices, n_slices)
+        if 0 < len(self._table) < self.n_slices << self._table_bits:
+            self._index_pages()
 
     def add_rows(self, score: NDArray[Any], label: NDArray[Any], weight: NDArray[Any] | None, runs: SliceRuns) -> None:
-        """Add each row to its slice.
+        """Add each row to its slice; see `ScoreRows`."""
+        self.add(ScoreRows(score, label, weight), runs)
 
-        Labels lie in [0, 1] and weights, where there are any, above 0; a label y of weight w is a positive of w·y and
-        a negative of w·(1 − y).
-        """
+    def add(self, rows: ScoreRows, runs: SliceRuns) -> None:
+        """Add each row to its slice. The arrays of `runs` may be kept; those of the rows are not."""
+        if self._may_hold(rows, runs):
+            self._held.append((rows.kept(), runs))
+            self._held_bytes += rows.nbytes + sum(part.nbytes for part in runs if part is not None)
+            return
+        self._count_held()
+        self._count(rows, runs)
+
+    def _may_hold(self, rows: ScoreRows, runs: SliceRuns) -> bool:
+        """Say whether nothing is counted yet, there is room, and the rows' scores hardly repeat."""
+        most = min(_HELD_BYTES, max(self._score_bytes, self._bucket_bytes) * 3 // 4)
+        if len(self._keys) or len(self._only) or runs.starts is None or self._held_bytes + rows.nbytes > most:
+            return False
+        sample = min(len(rows.score), _SAMPLE_ROWS)
+        return bool(self._held) or rows.least_distinct(sample) > sample * 7 // 8
+
+    def _count_held(self) -> None:
+        """Count the rows that are held."""
+        held, self._held, self._held_bytes = self._held, [], 0
+        for rows, runs in held:
+            self._count(rows, runs)
+
+    def _count(self, rows: ScoreRows, runs: SliceRuns) -> None:
         # Kernels are compiled for arrays of one kind.
-        scores, labels = (_read_only(values, np.float64) for values in (score, label))
-        weights = _read_only(_NO_WEIGHTS if weight is None else weight, np.float64)
-        lowest, highest = loops.make_mass_bits()(labels, weights)
-        # Room for the sum of as many masses of this size as there may be rows.
-        self._set_window(lowest >> 6, (highest + LOG2_MOST_ROWS >> 6) + 1)
         order = _read_only(_NO_ROWS if runs.order is None else runs.order, np.int64)
         positions = _read_only(runs.positions, np.int64)
         starts = _read_only(np.arange(len(positions) + 1) if runs.starts is None else runs.starts, np.int64)
         at = np.zeros(2, dtype=np.int64)
+        is_hard, is_filtered = rows.label.dtype == np.int8, len(self._only) > 0
+        wide = narrow = None
+        if rows.weight is not None or not is_hard:
+            wide = rows.wide()
+            lowest, highest = loops.make_mass_bits()(*wide[1:])
+            # Room for the sum of as many masses of this size as there may be rows.
+            self._set_window(lowest >> 6, (highest + LOG2_MOST_ROWS >> 6) + 1)
+        if not len(self._keys) and not self._dropped_bits and not is_filtered:
+            # What surely does not fit is not tried.
+            free = self._slice_buckets * self.n_slices
+            if rows.least_distinct(len(rows.score)) > self._most_buckets(0) + free:
+                self._drop_bits(FIRST_DROPPED_BITS)
+        n_digits = 1 if rows.weight is None else 2
         while True:
-            loops.make_add_scores()(
-                scores, labels, weights, order, starts, positions, at, self._form(), self._only,
-                self._used, self._counts, self._slots, self._keys, self._cells.reshape(-1),
-            )  # fmt: skip
+            found = self._used, self._counts, self._table
+            cells = self._keys, self._cells.reshape(-1)
+            form = self._form()
+            if is_hard and not is_filtered and len(self._table) and self._n_digits == n_digits:
+                narrow = narrow or rows.narrow(runs.order)
+                add = loops.make_count_scores() if rows.weight is None else loops.make_weigh_scores()
+                add(*narrow, starts, positions, at, form, *found, *cells)
+            else:
+                wide = wide or rows.wide()
+                add = loops.make_add_scores()
+                add(*wide, order, starts, positions, at, form, self._only, *found, self._slots, *cells)
             if at[0] == len(positions):
                 return
             self._make_room()
 
     def merge(self, other: ScoreHistogramColumn, positions: Integers) -> None:
         """Add slice i of another column to slice ``positions[i]``; the other stays as it is."""
+        self._count_held()
+        for rows, runs in other._held:
+            self._count(rows, runs._replace(positions=positions[runs.positions]))
+        if not len(other._keys):
+            return
         self._set_window(other._low_digit, other._low_digit + other._n_digits)
-        if other.dropped_bits > self.dropped_bits:
-            self._drop_bits(other.dropped_bits)
-        given = other._list_cells(by_slot=True)
+        if other._dropped_bits > self._dropped_bits:
+            self._drop_bits(other._dropped_bits)
+        # In the order of their slots, they go to places here that are in nearly that order, too.
+        by_slot = None if other._page_bits else other._slots[other._slots >= 0].astype(np.int64)
+        given = other._list_cells(by_slot)
         if not self._page_bits:
             # Different scores, most of them new: room is made once.
             wanted = min(int(self._counts[0]) + len(given[0]), self._most_pages())
             if wanted > len(self._keys):
                 self._reserve(max(wanted, min(len(self._keys) * 3 // 2, self._most_pages())))
         at = 0
-        while (at := self._add_cells(at, *given, other.dropped_bits, other._low_digit, positions)) < len(given[0]):
+        while (at := self._add_cells(at, *given, other._dropped_bits, other._low_digit, positions)) < len(given[0]):
             self._make_room()
 
     def normalize(self) -> None:
@@ -325,10 +449,11 @@ class ScoreHistogramColumn:
 
     def evaluate(self) -> ScoreHistograms:
         """Return the histograms with their buckets in order."""
-        buckets, slices, masses = self._list_cells()
-        order = np.argsort(buckets) if self.n_slices < 2 else np.lexsort((buckets, slices))
-        starts = np.searchsorted(slices[order], np.arange(self.n_slices + 1)).astype(np.int64, copy=False)
-        return ScoreHistograms(self.dropped_bits, self._low_digit, starts, buckets[order], masses[order])
+        self._count_held()
+        pages = self._keys[: int(self._counts[0])].T
+        buckets, slices, masses = self._list_cells(np.argsort(pages[0]) if self.n_slices < 2 else np.lexsort(pages))
+        starts = np.searchsorted(slices, np.arange(self.n_slices + 1)).astype(np.int64, copy=False)
+        return ScoreHistograms(self._dropped_bits, self._low_digit, starts, buckets, masses)
 
     def fields(self) -> Mapping[str, NDArray[Any]]:
         """Return `starts` ``(n_slices + 1,)``, `buckets` and `masses` as `ScoreHistograms` has them, and `form`.
@@ -338,7 +463,7 @@ class ScoreHistogramColumn:
         """
         found = self.evaluate()
         limits = self._score_bytes, self._bucket_bytes, self._slice_buckets
-        form = np.array([self.dropped_bits, self._low_digit, *limits], dtype=np.int64)
+        form = np.array([self._dropped_bits, self._low_digit, *limits], dtype=np.int64)
         return {"form": form, "starts": found.starts, "buckets": found.buckets, "masses": found.masses}
 
     @classmethod
@@ -348,16 +473,24 @@ class ScoreHistogramColumn:
         starts, buckets, masses = (fields[name] for name in ("starts", "buckets", "masses"))
         column = cls(*limits)
         column.resize(len(starts) - 1)
-        column.dropped_bits, column._low_digit, column._n_digits = dropped_bits, low_digit, masses.shape[1] // 2
+        column._dropped_bits, column._low_digit, column._n_digits = dropped_bits, low_digit, masses.shape[1] // 2
         slices = np.repeat(np.arange(column.n_slices), np.diff(starts))
         column._fill((buckets, slices, np.ascontiguousarray(masses)), dropped_bits, _PAGE_BITS if dropped_bits else 0)
         return column
 
     def _form(self) -> Integers:
-        most = self._most_buckets(self.dropped_bits)
+        most = self._most_buckets(self._dropped_bits)
         only = self._only_dropped_bits
         free = self._slice_buckets
-        return np.array([self.dropped_bits, self._low_digit, self._page_bits, most, only, self._n_digits, free])
+        table_bits = self._table_bits
+        return np.array(
+            [self._dropped_bits, self._low_digit, self._page_bits, most, only, self._n_digits, free, table_bits]
+        )
+
+    @property
+    def _table_bits(self) -> int:
+        """How many bits the number of a page has; both signs have one at least."""
+        return max(1, 64 - self._dropped_bits - self._page_bits)
 
     def _most_buckets(self, dropped_bits: int) -> int:
         """Return how many buckets a level may have beside those of each slice; the coarsest, of two, any number."""
@@ -372,7 +505,22 @@ class ScoreHistogramColumn:
         self._used[:] = 0
         self._keys = np.empty((0, 2), dtype=np.int64)
         self._cells = np.empty((0, 2 * self._n_digits), dtype=np.uint64)
+        self._index_pages()
+
+    def _index_pages(self) -> None:
+        """Enter every page in a table, or in a hash table where that would take half of the memory for buckets."""
+        n_pages, most = int(self._counts[0]), self._bucket_bytes // 4 >> self._table_bits
+        self._table = np.zeros(0, dtype=np.uint16)
         self._slots = np.full(1, -1, dtype=np.int32)
+        if self._page_bits and max(1, self.n_slices) <= most and self._bucket_bytes <= _MOST_TABLE_BUCKET_BYTES:
+            # What is not written takes no memory. There is room for a few more slices.
+            self._table = np.zeros(min(most, len(self._used)) << self._table_bits, dtype=np.uint16)
+            pages, slices = self._keys[:n_pages].T
+            self._table[(2 * slices + 1 << self._table_bits - 1) + pages] = np.arange(1, n_pages + 1)
+            return
+        # Twice as many slots as pages, at least.
+        self._slots = np.full(1 << (2 * max(1, len(self._keys)) - 1).bit_length(), -1, dtype=np.int32)
+        loops.make_fill_slots()(self._keys, n_pages, self._slots)
 
     def _fill(self, cells: _Cells, dropped_bits: int, page_bits: int) -> None:
         """Hold these cells of another level, and nothing else."""
@@ -383,8 +531,8 @@ class ScoreHistogramColumn:
 
     def _drop_bits(self, dropped_bits: int) -> None:
         """Go to a coarser level, or to the next one at which all buckets fit."""
-        cells, finer = self._list_cells(), self.dropped_bits
-        self.dropped_bits = dropped_bits
+        cells, finer = self._list_cells(), self._dropped_bits
+        self._dropped_bits = dropped_bits
         # What does not fit drops more bits on the way, and the rest follows.
         self._fill(cells, finer, _PAGE_BITS)
 
@@ -392,20 +540,21 @@ class ScoreHistogramColumn:
         """Make room for a cell beyond those that there are: more memory if allowed, else fewer bits."""
         n_kept = len(self._keys)
         if self._counts[2] or (not self._page_bits and n_kept >= self._most_pages()):
-            self._drop_bits(self.dropped_bits + 1 if self.dropped_bits else FIRST_DROPPED_BITS)
+            self._drop_bits(self._dropped_bits + 1 if self._dropped_bits else FIRST_DROPPED_BITS)
             return
         if self._page_bits:
-            most = self._bucket_bytes * 4 // 3 // (16 * self._n_digits << self._page_bits)
+            page_bytes = (16 * self._n_digits << self._page_bits) + 16
+            most = (self._bucket_bytes * 3 // 2 - self._table.nbytes - self._used.nbytes) // page_bytes
             if n_kept >= most:
-                self._fill(self._list_cells(), self.dropped_bits, 0)
+                self._fill(self._list_cells(), self._dropped_bits, 0)
                 return
         else:
             most = self._most_pages()
-        self._reserve(min(most, max(_SMALLEST_ROOM, 2 * n_kept)))
+        self._reserve(min(most, max(_SMALLEST_ROOM, (2 if n_kept > _FEW_PAGES else 4) * n_kept)))
 
     def _most_pages(self) -> int:
         """Return how many single buckets there may be."""
-        return self._most_buckets(self.dropped_bits) + self._slice_buckets * self.n_slices
+        return self._most_buckets(self._dropped_bits) + self._slice_buckets * self.n_slices
 
     def _reserve(self, n_pages: int) -> None:
         """Have room for so many pages."""
@@ -415,24 +564,23 @@ class ScoreHistogramColumn:
         cells = np.zeros((n_pages << self._page_bits, 2 * self._n_digits), dtype=np.uint64)
         cells[: len(self._cells)] = self._cells
         self._keys, self._cells = keys, cells
-        # Twice as many slots as pages, at least.
-        self._slots = np.full(1 << (2 * n_pages - 1).bit_length(), -1, dtype=np.int32)
-        loops.make_fill_slots()(keys, int(self._counts[0]), self._slots)
+        if not len(self._table):
+            self._index_pages()
 
-    def _list_cells(self, *, by_slot: bool = False) -> _Cells:
-        """Return bucket, slice and masses of every cell in use; `by_slot`, for another table to take them fast.
-
-        In the order of their slots they go to places of another table that are in nearly that order, too.
-        """
+    def _list_cells(self, pages: Integers | None = None) -> _Cells:
+        """Return bucket, slice and masses of every cell in use, in the order of some pages."""
         n_pages, bits = int(self._counts[0]), self._page_bits
-        if not bits:
-            pages = self._slots[self._slots >= 0] if by_slot else slice(n_pages)
-            return self._keys[pages, 0].copy(), self._keys[pages, 1].copy(), self._cells[pages]
-        cells = self._cells[: n_pages << bits]
-        used = np.flatnonzero(cells[:, self._n_digits :].any(axis=1))
-        pages = used >> bits
+        if pages is None:
+            pages = np.arange(n_pages)
         keys = self._keys[pages]
-        return (keys[:, 0] << bits) + (used & (1 << bits) - 1), keys[:, 1].copy(), cells[used]
+        if not bits:
+            return keys[:, 0], keys[:, 1], self._cells[pages]
+        weights = self._cells[: n_pages << bits, self._n_digits :]
+        is_used = weights[:, 0] != 0 if self._n_digits == 1 else weights.any(axis=1)
+        used = np.flatnonzero(is_used.reshape(n_pages, 1 << bits)[pages])
+        of_page, in_page = used >> bits, used & (1 << bits) - 1
+        keys = keys[of_page]
+        return (keys[:, 0] << bits) + in_page, keys[:, 1], self._cells[(pages[of_page] << bits) + in_page]
 
     def _add_cells(
         self,
@@ -444,10 +592,10 @@ class ScoreHistogramColumn:
         low: int,
         positions: Integers,
     ) -> int:
-        shift, offset = self.dropped_bits - dropped_bits, low - self._low_digit
+        shift, offset = self._dropped_bits - dropped_bits, low - self._low_digit
         return loops.make_add_cells()(
             at, buckets, slices, masses, shift, offset, positions, self._form(),
-            self._used, self._counts, self._slots, self._keys, self._cells.reshape(-1),
+            self._used, self._counts, self._table, self._slots, self._keys, self._cells.reshape(-1),
         )  # fmt: skip
 
     def _set_window(self, low: int, high: int) -> None:
@@ -461,8 +609,8 @@ class ScoreHistogramColumn:
         wider[:, first : first + n_kept] = self._cells[:, :n_kept]
         wider[:, n_digits + first : n_digits + first + n_kept] = self._cells[:, n_kept:]
         self._cells, self._low_digit, self._n_digits = wider, low, n_digits
-        if self._counts[1] > self._most_buckets(self.dropped_bits):
-            self._drop_bits(self.dropped_bits + 1 if self.dropped_bits else FIRST_DROPPED_BITS)
+        if self._counts[1] > self._most_buckets(self._dropped_bits):
+            self._drop_bits(self._dropped_bits + 1 if self._dropped_bits else FIRST_DROPPED_BITS)
 
 
 def ordered_bits_of(scores: Floats) -> Integers:
@@ -482,6 +630,16 @@ def _integers(limbs: Words) -> list[int]:
     """Read numbers of 32-bit limbs, the lowest first, one in each row."""
     data, size = limbs.astype("<u4").tobytes(), 4 * limbs.shape[1]
     return [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size)]
+
+
+def _narrow_labels(label: NDArray[Any]) -> NDArray[Any]:
+    """Return labels as int8 if each is 0 or 1, and else as float64."""
+    if label.dtype != np.int8:
+        narrow = label.astype(np.int8)
+        if not np.array_equal(narrow, label):
+            return _read_only(label, np.float64)
+        label = narrow
+    return label
 
 
 def _read_only(array: NDArray[Any], dtype: type) -> NDArray[Any]:

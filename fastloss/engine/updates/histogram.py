@@ -8,7 +8,7 @@ from fastloss.engine.device import Device
 from fastloss.engine.inputs import RowInputs
 from fastloss.engine.slices import UsedRows
 from fastloss.engine.updates.base import Update
-from fastloss.states.histogram import ScoreHistogram, ScoreHistogramColumn
+from fastloss.states.histogram import ScoreHistogram, ScoreHistogramColumn, ScoreRows
 
 
 def make_histogram_update(spec: ScoreHistogram, device: Device) -> Update:
@@ -17,7 +17,8 @@ def make_histogram_update(spec: ScoreHistogram, device: Device) -> Update:
     def update(rows: UsedRows, columns: Sequence[ScoreHistogramColumn]) -> None:
         inputs = rows.inputs
         assert isinstance(inputs, RowInputs)
+        given = ScoreRows(inputs.score, inputs.label, rows.weight)
         for column, runs in zip(columns, rows.runs, strict=True):
-            column.add_rows(inputs.score, inputs.label, rows.weight, runs)
+            column.add(given, runs)
 
     return update

@@ -6,8 +6,10 @@ first; digit k of the window is digit ``low + k`` of a number that begins at 2^`
 of the one digit `UNIT_DIGIT`. Carries are propagated at once, so a mass has one form only.
 
 Cells lie in pages of 2^page_bits buckets of one slice; ``keys[page]`` is the bucket number of the page and the slice,
-int64. A hash table finds pages: int32 ``(n_slots,)``, a power of two, -1 where free, else the number of a page.
-A cell whose weight is 0 is one that no row fell into.
+int64. One of two indexes finds pages. A table has an entry for every page that may be, those of a slice together:
+uint16 ``(n_slices·2^table_bits,)``, 0 where there is none, else the number of a page and 1. Where that would be too
+large, it is empty, and there is a hash table: int32 ``(n_slots,)``, a power of two, -1 where free, else the number of
+a page. A cell whose weight is 0 is one that no row fell into.
 """
 
 from __future__ import annotations
@@ -18,13 +20,16 @@ from collections.abc import Callable
 import numpy as np
 
 from fastloss_kernels.exact_sum import LOWEST_EXPONENT
-from fastloss_kernels.jit import compile_cpu, float64_bits, fma, formula
+from fastloss_kernels.jit import compile_cpu, float64_bits, fma, formula, prefetch
 
 UNIT_DIGIT = -LOWEST_EXPONENT >> 6
 # Every mass leaves room for the sum of as many of its like.
 LOG2_MOST_ROWS = 46
 # One bucket holds all scores of a sign: the coarsest level.
 MOST_DROPPED_BITS = 63
+
+# Rows whose cells are looked up before any is added to.
+BLOCK_ROWS = 1024
 
 _FRACTION_MASK = 0x000F_FFFF_FFFF_FFFF
 _HIDDEN_BIT = 0x0010_0000_0000_0000
@@ -57,6 +62,41 @@ def find_page(bucket, position, slots, keys):
         if page < 0 or (keys[page, 0] == bucket and keys[page, 1] == position):
             return page, slot
         slot = (slot + 1) & mask
+
+
+@formula
+def place_in_table(page, position, table_bits):
+    """Return the entry of a slice's page; pages are numbered from the lowest negative score to the highest."""
+    return (((position << 1) + 1) << (table_bits - 1)) + page
+
+
+@formula
+def find_in(page, position, table, table_bits, slots, keys):
+    """Return the page of a slice, or −1, and the entry of the table or the hash table that holds it or is to."""
+    if table.shape[0] > 0:
+        place = place_in_table(page, position, table_bits)
+        return np.int64(table[place]) - 1, place
+    return find_page(page, position, slots, keys)
+
+
+@formula
+def take_page(bucket, position, counts, keys):
+    """Return the next page, which becomes that of a slice's buckets."""
+    page = counts[0]
+    counts[0] += 1
+    keys[page, 0], keys[page, 1] = bucket, position
+    return page
+
+
+@formula
+def new_page(bucket, position, place, counts, table, slots, keys):
+    """Return the next page, and enter it in the index."""
+    page = take_page(bucket, position, counts, keys)
+    if table.shape[0] > 0:
+        table[place] = page + 1
+    else:
+        slots[place] = page
+    return page
 
 
 @formula
@@ -192,26 +232,29 @@ def make_fill_slots() -> Callable[..., None]:
 
 @functools.cache
 def make_add_scores() -> Callable[..., None]:
-    """Make ``add_scores(score, label, weight, order, starts, positions, at, form, only, used, counts, slots, …)``.
+    """Make ``add_scores(score, label, weight, order, starts, positions, at, form, only, used, counts, table, …)``.
 
-    The last two arguments are `keys` and `cells`. It stops before a row for which there is no room: no page left, or
-    as many cells in use as there may be.
+    The last three arguments are `slots`, `keys` and `cells`. It stops before a row for which there is no room: no page
+    left, or as many cells in use as there may be.
 
     Scores and labels float64 ``(n_rows,)``, `weight` the same, or empty where every weight is 1. Rows
     ``order[starts[r]:starts[r + 1]]`` (an empty `order` is that of the rows) belong to slice ``positions[r]``; `at`
-    int64 ``(2,)``, the run and the place in `order` to go on at, is moved. `form` int64 ``(7,)`` holds the dropped
+    int64 ``(2,)``, the run and the place in `order` to go on at, is moved. `form` int64 ``(8,)`` holds the dropped
     bits of a bucket, the window's lowest digit, the bits of a page, the cells that may be in use, the dropped bits of
-    `only`, the digits of a mass, and how many cells of a slice do not count among those that may be in use. `only` has
-    a bit for each bucket, int64 words from the lowest bucket on, where rows of other buckets are left out; it is empty
-    where all rows count. `used` int64 ``(n_slices,)``, the cells of each slice, is kept up, and so are `counts` int64
-    ``(3,)``: pages in use, cells that count, and a 1 where it stopped for there being as many as there may be. Cells
-    are uint64 ``(n_pages·2^page_bits·2·n_digits,)``.
+    `only`, the digits of a mass, how many cells of a slice do not count among those that may be in use, and the table
+    bits. `only` has a bit for each bucket, int64 words from the lowest bucket on, where rows of other buckets are left
+    out; it is empty where all rows count. `used` int64 ``(n_slices,)``, the cells of each slice, is kept up, and so
+    are `counts` int64 ``(3,)``: pages in use, cells that count, and a 1 where it stopped for there being as many as
+    there may be. Cells are uint64
+    ``(n_pages·2^page_bits·2·n_digits,)``.
     """
 
-    def add_scores(score, label, weight, order, starts, positions, at, form, only, used, counts, slots, keys, cells):
+    def add_scores(
+        score, label, weight, order, starts, positions, at, form, only, used, counts, table, slots, keys, cells
+    ):
         weighted, ordered, filtered = weight.shape[0] > 0, order.shape[0] > 0, only.shape[0] > 0
         dropped, low, page_bits, most, only_dropped = form[0], form[1], form[2], form[3], form[4]
-        n_digits, free = form[5], form[6]
+        n_digits, free, table_bits = form[5], form[6], form[7]
         unit, in_page = UNIT_DIGIT - low, (1 << page_bits) - 1
         for run in range(at[0], positions.shape[0]):
             position = positions[run]
@@ -223,16 +266,13 @@ def make_add_scores() -> Callable[..., None]:
                     if (only[bucket >> 6] >> (bucket & 63)) & 1 == 0:
                         continue
                 bucket = bits >> dropped
-                page, slot = find_page(bucket >> page_bits, position, slots, keys)
+                page, slot = find_in(bucket >> page_bits, position, table, table_bits, slots, keys)
                 is_counted = page < 0
                 if is_counted:
                     if counts[0] == keys.shape[0] or not count_cell(used, position, free, most, counts):
                         at[0], at[1] = run, k
                         return
-                    page = counts[0]
-                    counts[0] += 1
-                    slots[slot] = page
-                    keys[page, 0], keys[page, 1] = bucket >> page_bits, position
+                    page = new_page(bucket >> page_bits, position, slot, counts, table, slots, keys)
                 begin = ((page << page_bits) + (bucket & in_page)) * 2 * n_digits
                 middle, end = begin + n_digits, begin + 2 * n_digits
                 # The loop over the digits costs more than all else, and the first one nearly always tells.
@@ -262,34 +302,148 @@ def make_add_scores() -> Callable[..., None]:
     return compile_cpu(add_scores)
 
 
+@formula
+def find_block(score, position, form, log2_words, counts, table, keys, cells, begins):
+    """Put where the cell of each row of a block begins into `begins`; return how many rows have a page.
+
+    A page that is missing is made, as long as there is room. A cell has 2^log2_words words. A loop of its own for each
+    step lets processors compute many rows at once, and fetch the cells that the next loop adds to.
+    """
+    dropped, page_bits = form[0], form[2]
+    zeroth = place_in_table(0, position, form[7]) << page_bits
+    for i in range(score.shape[0]):
+        begins[i] = np.uint64((ordered_bits(score[i]) >> dropped) + zeroth)
+    shift, in_page = np.uint64(page_bits), np.uint64((1 << page_bits) - 1)
+    for i in range(score.shape[0]):
+        place = begins[i] >> shift
+        page = np.uint64(table[place])
+        if page == np.uint64(0):
+            if counts[0] == keys.shape[0]:
+                return i
+            bucket = np.int64(place) - place_in_table(0, position, form[7])
+            page = np.uint64(take_page(bucket, position, counts, keys) + 1)
+            table[place] = page
+        begin = ((page - np.uint64(1)) << shift | (begins[i] & in_page)) << np.uint64(log2_words)
+        begins[i] = begin
+        prefetch(cells, np.int64(begin))
+    return score.shape[0]
+
+
+@functools.cache
+def make_count_scores() -> Callable[..., None]:
+    """Make ``count_scores(score, label, starts, positions, at, form, used, counts, table, keys, cells)``.
+
+    `add_scores` for rows in the order of their runs, of weight 1, whose labels are 0 or 1, where masses have one
+    digit, a table finds pages, and every row counts. Scores are float64 or float32, labels int8.
+    """
+
+    def count_scores(score, label, starts, positions, at, form, used, counts, table, keys, cells):
+        most, free = form[3], form[6]
+        begins = np.empty(BLOCK_ROWS, dtype=np.uint64)
+        one = np.uint64(1)
+        for run in range(at[0], positions.shape[0]):
+            position, end = positions[run], starts[run + 1]
+            for first in range(max(at[1], starts[run]), end, BLOCK_ROWS):
+                block = slice(first, min(first + BLOCK_ROWS, end))
+                scores, labels = score[block], label[block]
+                n_found = find_block(scores, position, form, 1, counts, table, keys, cells, begins)
+                for i in range(n_found):
+                    begin = begins[i]
+                    weight = cells[begin + one]
+                    if weight == np.uint64(0) and not count_cell(used, position, free, most, counts):
+                        n_found = i
+                        break
+                    cells[begin] += np.uint64(labels[i])
+                    cells[begin + one] = weight + one
+                if n_found < scores.shape[0]:
+                    at[0], at[1] = run, first + n_found
+                    return
+        at[0] = positions.shape[0]
+
+    return compile_cpu(count_scores)
+
+
+@formula
+def two_digits(x, low):
+    """Return a positive float64, whose bits lie in a window of two digits from `low` on, as these digits."""
+    bits = float64_bits(x)
+    exponent = (bits >> 52) & 0x7FF
+    fraction = np.uint64((bits & _FRACTION_MASK) | (_HIDDEN_BIT if exponent > 0 else 0))
+    position = max(exponent, 1) - 1075 - LOWEST_EXPONENT - (low << 6)
+    shift = np.uint64(position & 63)
+    lower = fraction << shift
+    upper = (fraction >> np.uint64(1)) >> (np.uint64(63) - shift)
+    return (lower, upper) if position < 64 else (np.uint64(0), lower)
+
+
+@functools.cache
+def make_weigh_scores() -> Callable[..., None]:
+    """Make ``weigh_scores(score, label, weight, starts, positions, at, form, used, counts, table, keys, cells)``.
+
+    `count_scores` for rows with weights, float64 or float32, where masses have two digits.
+    """
+
+    def weigh_scores(score, label, weight, starts, positions, at, form, used, counts, table, keys, cells):
+        low, most, free = form[1], form[3], form[6]
+        begins = np.empty(BLOCK_ROWS, dtype=np.uint64)
+        one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
+        for run in range(at[0], positions.shape[0]):
+            position, end = positions[run], starts[run + 1]
+            for first in range(max(at[1], starts[run]), end, BLOCK_ROWS):
+                block = slice(first, min(first + BLOCK_ROWS, end))
+                scores, labels, weights = score[block], label[block], weight[block]
+                n_found = find_block(scores, position, form, 2, counts, table, keys, cells, begins)
+                for i in range(n_found):
+                    begin = begins[i]
+                    weight_low, weight_high = cells[begin + two], cells[begin + three]
+                    if weight_low | weight_high == np.uint64(0) and not count_cell(used, position, free, most, counts):
+                        n_found = i
+                        break
+                    lower, upper = two_digits(weights[i], low)
+                    total = weight_low + lower
+                    cells[begin + two] = total
+                    cells[begin + three] = weight_high + upper + np.uint64(total < lower)
+                    # All bits of the weight of a positive, and none of a negative's.
+                    mask = np.uint64(-np.int64(labels[i]))
+                    lower &= mask
+                    total = cells[begin] + lower
+                    cells[begin] = total
+                    cells[begin + one] += (upper & mask) + np.uint64(total < lower)
+                if n_found < scores.shape[0]:
+                    at[0], at[1] = run, first + n_found
+                    return
+        at[0] = positions.shape[0]
+
+    return compile_cpu(weigh_scores)
+
+
 @functools.cache
 def make_add_cells() -> Callable[..., int]:
-    """Make ``add_cells(at, buckets, slices, masses, shift, offset, positions, form, used, counts, slots, keys, …)``.
+    """Make ``add_cells(at, buckets, slices, masses, shift, offset, positions, form, used, counts, table, slots, …)``.
 
-    The last argument is `cells`. It adds cells from `at` on, and returns the number of the first for which there is no
-    room.
+    The last arguments are `keys` and `cells`. It adds cells from `at` on, and returns the number of the first for
+    which there is no room.
 
     Buckets and slices int64 ``(n,)``, masses uint64 ``(n, 2·n_digits)``. Buckets lose `shift` bits more, slice i is
     here ``positions[i]``, and the lowest digit of the masses is digit `offset` of this window. The others as in
     `make_add_scores`.
     """
 
-    def add_cells(at, buckets, slices, masses, shift, offset, positions, form, used, counts, slots, keys, cells):
+    def add_cells(
+        at, buckets, slices, masses, shift, offset, positions, form, used, counts, table, slots, keys, cells
+    ):
         n_given = masses.shape[1] >> 1
-        page_bits, most, n_digits, free = form[2], form[3], form[5], form[6]
+        page_bits, most, n_digits, free, table_bits = form[2], form[3], form[5], form[6], form[7]
         in_page = (1 << page_bits) - 1
         for i in range(at, buckets.shape[0]):
             position = positions[slices[i]]
             bucket = buckets[i] >> shift
-            page, slot = find_page(bucket >> page_bits, position, slots, keys)
+            page, slot = find_in(bucket >> page_bits, position, table, table_bits, slots, keys)
             is_counted = page < 0
             if is_counted:
                 if counts[0] == keys.shape[0] or not count_cell(used, position, free, most, counts):
                     return i
-                page = counts[0]
-                counts[0] += 1
-                slots[slot] = page
-                keys[page, 0], keys[page, 1] = bucket >> page_bits, position
+                page = new_page(bucket >> page_bits, position, slot, counts, table, slots, keys)
             begin = ((page << page_bits) + (bucket & in_page)) * 2 * n_digits
             middle, end = begin + n_digits, begin + 2 * n_digits
             is_new = not is_counted and is_unused(cells, middle, end)
