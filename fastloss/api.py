@@ -53,6 +53,8 @@ def evaluate(
     curves: Sequence[str] | str = (),
     where: object = None,
     with_columns: Mapping[str, object] | None = None,
+    apply: object = None,
+    sampling_rate: object = None,
     positive: str | int | float | bool | None = None,
     label_domain: LabelDomain = "01",
     reduction: Reduction | None = None,
@@ -107,6 +109,12 @@ def evaluate(
         Partitions and row groups that cannot hold such a row are not read. See Notes.
     with_columns : mapping of str to str or polars.Expr, optional
         Further columns by name: ``{"hour": "date_trunc('hour', ts)"}``. Each may read those before it.
+    apply : path, CalibrationMap, Calibration, or mapping of str to one of these, optional
+        The map that predictions go through before they are evaluated, as `calibrate` returns or writes it: of the only
+        model, or maps by the names of models.
+    sampling_rate : float or mapping of str to float, optional
+        The rate in (0, 1] at which negatives were kept when a model was trained, where it was not told so: p becomes
+        p/(p + (1 − p)/rate), a logit x + log(rate). For all models, or rates by the names of models.
     positive : str, int, float or bool, optional
         The label's value that counts as 1, every other as 0, null as null: for labels that are texts or codes.
     label_domain : {"01", "pm1"}
@@ -226,6 +234,8 @@ def evaluate(
         curves=curves,
         where=where,
         with_columns=with_columns,
+        apply=apply,
+        sampling_rate=sampling_rate,
         positive=positive,
         label_domain=label_domain,
         reduction=reduction,
@@ -338,6 +348,8 @@ def score(
     overwrite: bool = False,
     where: object = None,
     with_columns: Mapping[str, object] | None = None,
+    apply: object = None,
+    sampling_rate: object = None,
     positive: str | int | float | bool | None = None,
     label_domain: LabelDomain = "01",
     list_reduction: ListReduction | None = None,
@@ -387,6 +399,8 @@ def score(
         are, so that a run that was stopped goes on where it was; any other file in the way is an error.
     where, with_columns, positive
         As in `evaluate`. The rows that `where` leaves out are not written.
+    apply, sampling_rate
+        As in `evaluate`. Derivatives are those by the mapped prediction.
     label_domain, saturation
         As in `evaluate`; a clipped loss is clipped in its row.
     list_reduction : {"row", "element"}, optional
@@ -435,6 +449,8 @@ def score(
         overwrite=overwrite,
         where=where,
         with_columns=with_columns,
+        apply=apply,
+        sampling_rate=sampling_rate,
         positive=positive,
         label_domain=label_domain,
         list_reduction=list_reduction,

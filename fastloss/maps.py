@@ -5,6 +5,7 @@ A map is a JSON file of a stated version. Its numbers are the shortest decimals 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -14,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from fastloss.errors import UsageError
+from fastloss.errors import UsageError, nearest_names
 from fastloss.files import atomic_file
 
 KIND = "fastloss calibration map"
@@ -59,6 +60,11 @@ class CalibrationMap:
     knots: tuple[tuple[float, float], ...] = ()
     fit: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
+    @property
+    def named_coefficients(self) -> dict[str, float]:
+        """The coefficients by name."""
+        return dict(zip(COEFFICIENTS[self.method], self.coefficients, strict=True))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the map as plain values, from which `from_dict` makes an equal one."""
         plain: dict[str, Any] = {
@@ -70,7 +76,7 @@ class CalibrationMap:
         if self.method == "isotonic":
             plain["knots"] = {"score": [x for x, _ in self.knots], "probability": [p for _, p in self.knots]}
         else:
-            plain["coefficients"] = dict(zip(COEFFICIENTS[self.method], self.coefficients, strict=True))
+            plain["coefficients"] = self.named_coefficients
         return {**plain, "fit": dict(self.fit)}
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -144,6 +150,124 @@ def map_of(name: str, given: Any) -> CalibrationMap:
     if isinstance(given, str | os.PathLike):
         return CalibrationMap.read(given)
     raise UsageError(f"{name} is {given!r}; allowed: a map that calibrate returned, or the path of one.")
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A column of predictions through a map.
+
+    Attributes
+    ----------
+    name : str
+        What the mapped column is called.
+    column : str
+        The predictions, or an expression.
+    space : str
+        Their space.
+    map : CalibrationMap or float
+        The map, or the rate at which negatives were kept in the model's training.
+    """
+
+    name: str
+    column: str
+    space: str
+    map: CalibrationMap | float
+
+    @property
+    def mapped_space(self) -> str:
+        """The space of the mapped column: what the map's formula gives."""
+        if isinstance(self.map, float):
+            return self.space
+        return "prob" if self.map.method == "isotonic" else "logit"
+
+    def to_plain(self) -> list[Any]:
+        """Return it as plain values."""
+        return [self.name, self.column, self.space, self.map if isinstance(self.map, float) else self.map.to_dict()]
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> Mapped:
+        """Read what `to_plain` wrote."""
+        name, column, space, map = plain
+        return cls(name, column, space, map if isinstance(map, float) else CalibrationMap.from_dict(map))
+
+    def described(self) -> dict[str, Any]:
+        """Return what of it can change a number, in a few plain values."""
+        if isinstance(self.map, float):
+            how: dict[str, Any] = {"sampling_rate": self.map}
+        elif self.map.method == "isotonic":
+            digest = hashlib.sha256(repr(self.map.knots).encode()).hexdigest()[:16]
+            how = {"method": self.map.method, "knots": len(self.map.knots), "digest": digest}
+        else:
+            how = {"method": self.map.method, **self.map.named_coefficients}
+        return {"column": self.column, "space": self.space, **how}
+
+
+def mapped_columns(models: Sequence[tuple[str, str, str]], apply: Any, sampling_rate: Any) -> dict[str, Mapped]:
+    """Return the mapped column of each model that has a map or a sampling rate, by the models' names.
+
+    Parameters
+    ----------
+    models : sequence of (str, str, str)
+        Name, space and column of each.
+    apply : object
+        The map of the only model, or maps by the names of models; None for none.
+    sampling_rate : object
+        The rate of all models, or rates by the names of models; None for none.
+
+    Raises
+    ------
+    UsageError
+        If one of these is none, or does not fit its model.
+    """
+    known = [name for name, *_ in models]
+    if apply is not None and not isinstance(apply, Mapping):
+        if len(models) > 1:
+            raise UsageError(
+                f"apply names no model, and there are {len(models)}; name it, such as {known[0]}=map.json."
+            )
+        apply = {known[0]: apply}
+    if sampling_rate is not None and not isinstance(sampling_rate, Mapping):
+        sampling_rate = dict.fromkeys(known, sampling_rate)
+    for option, given in (("apply", apply or {}), ("sampling_rate", sampling_rate or {})):
+        for name in given:
+            if name not in known:
+                raise UsageError(f"{option} names a model {name!r}, which is not there. {nearest_names(name, known)}")
+    found: dict[str, Mapped] = {}
+    for name, space, column in models:
+        map: CalibrationMap | float
+        if apply is not None and name in apply:
+            map, what = map_of("apply", apply[name]), ""
+            if sampling_rate is not None and name in sampling_rate:
+                raise UsageError(f"{name!r} has a map and a sampling rate; give one: a map fitted to it mends both.")
+            if space not in MAPPED_SPACES or (map.method == "isotonic" and map.space != space):
+                raise UsageError(
+                    f"apply: the map is of {map.space}= by {map.method}, and {name!r} was declared {space}=; "
+                    "calibrate the column as it was declared."
+                )
+            what = map.method
+        elif sampling_rate is not None and name in sampling_rate:
+            map, what = _rate_of(sampling_rate[name]), "sampling_rate"
+            if space not in MAPPED_SPACES:
+                raise UsageError(
+                    f"sampling_rate is for {' or '.join(f'{s}=' for s in MAPPED_SPACES)}; {name!r} was declared "
+                    f"{space}=."
+                )
+        else:
+            continue
+        called = f"{what}({column})"
+        if any(other.name == called and other.map != map for other in found.values()):
+            called = f"{called} of {name}"
+        found[name] = Mapped(called, column, space, map)
+    return found
+
+
+def _rate_of(given: Any) -> float:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0.0 < given <= 1.0:
+        raise UsageError(
+            f"sampling_rate is {given!r}; allowed: the rate at which negatives were kept in training, above 0 and at "
+            "most 1."
+        )
+    return float(given)
 
 
 def _refuse_constant(word: str) -> float:

@@ -149,6 +149,7 @@ def plan_request(
         request.label,
         *(request.where or ()),
         *(given for _, given in request.with_columns or ()),
+        *(mapped.column for mapped in request.mapped or ()),
     ]
     possible = {name: None for given in expressions for name in sorted(possible_columns(given))}
     execution = choose_execution(options, n_columns=len(columns), sliced=bool(request.by))

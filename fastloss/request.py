@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from fastloss.errors import UsageError
 from fastloss.expressions import PolarsExpression, expression_from_plain, expression_of, plain_expression
+from fastloss.maps import Mapped, mapped_columns
 from fastloss.words import CurveName, LabelDomain, ListReduction, OnBadRow, PresetName, Reduction, Saturation
 
 Space = Literal["logit", "prob", "logprob", "margin", "value", "score"]
@@ -126,6 +127,8 @@ class Request:
         The conditions that a row must meet to be evaluated.
     with_columns : tuple of (str, str or PolarsExpression), or None
         Derived columns by name.
+    mapped : tuple of Mapped, or None
+        Predictions through maps; the models that have one read these columns.
     curves : tuple of str
         Kinds of curves whose statistics are kept.
     """
@@ -146,6 +149,7 @@ class Request:
     where: tuple[str | PolarsExpression, ...] | None = None
     with_columns: tuple[tuple[str, str | PolarsExpression], ...] | None = None
     curves: tuple[str, ...] = ()
+    mapped: tuple[Mapped, ...] | None = None
 
     @classmethod
     def of(
@@ -159,10 +163,14 @@ class Request:
         positive: str | int | float | bool | None = None,
         where: object = None,
         with_columns: Mapping[str, object] | None = None,
+        apply: object = None,
+        sampling_rate: object = None,
         curves: Sequence[str] | str = (),
         **options: Any,
     ) -> Request:
         """Check what a caller wrote; besides `predictions`, a keyword of each space names columns.
+
+        Models that `apply` or `sampling_rate` names read a mapped column instead of their own.
 
         Raises
         ------
@@ -173,6 +181,8 @@ class Request:
         for column in (label, weight, *(model.column for model in models)):
             if column is not None and not isinstance(column, str):
                 raise UsageError(f"A column is named by {column!r}; allowed: a string.")
+        mapped = mapped_columns([(model.name, model.space, model.column) for model in models], apply, sampling_rate)
+        models = [_through(mapped[model.name], model) if model.name in mapped else model for model in models]
         given = split_names(metrics) if isinstance(metrics, str) else metrics
         given = given if given is None or isinstance(given, list | tuple) else [given]
         if given is not None and not given:
@@ -192,6 +202,7 @@ class Request:
             where=_conditions(where),
             with_columns=_derived(with_columns),
             curves=_curves(curves),
+            mapped=tuple(dict.fromkeys(mapped.values())) or None,
             **options,
         )
 
@@ -231,6 +242,7 @@ class Request:
             "metrics": names,
             "by": [list(keys) for keys in self.by],
             "where": self.where and [plain_expression(given) for given in self.where],
+            "mapped": self.mapped and [mapped.to_plain() for mapped in self.mapped],
             "with_columns": self.with_columns and [[n, plain_expression(given)] for n, given in self.with_columns],
         }
 
@@ -244,6 +256,7 @@ class Request:
                 "models": tuple(Model(*model) for model in plain["models"]),
                 "metrics": None if metrics is None else tuple(metrics),
                 "by": tuple(tuple(keys) for keys in plain["by"]),
+                "mapped": tuple(Mapped.from_plain(given) for given in plain.get("mapped") or ()) or None,
                 "where": _conditions([expression_from_plain(given) for given in plain["where"] or ()]),
                 "with_columns": _derived(
                     {n: expression_from_plain(given) for n, given in plain["with_columns"] or ()}
@@ -251,6 +264,11 @@ class Request:
                 "curves": tuple(plain.get("curves", ())),
             }
         )
+
+
+def _through(mapped: Mapped, model: Model) -> Model:
+    """Return a model that reads its mapped column."""
+    return Model(model.name, cast("Space", mapped.mapped_space), mapped.name)
 
 
 _WORDS: Mapping[str, tuple[str, ...]] = {

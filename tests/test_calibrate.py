@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from sklearn.linear_model import LogisticRegression
 
 import fastloss as fl
 from fastloss.calibration.newton import MOST_PASSES
-from fastloss.maps import CalibrationMap
+from fastloss.columns.mapping import bind_map
+from fastloss.maps import CalibrationMap, Mapped
 from fastloss.metrics.quantities import FitTerms
 from fastloss.states.base import RowSet
 from fastloss.states.several_sums import SeveralSums, SeveralSumsColumn
@@ -320,6 +322,215 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------
+# Applying
+
+
+def losses(log: object, **options: Any) -> dict[str, float]:
+    found = fl.evaluate(log, label="y", metrics=["log_loss", "mean_prediction"], **options)
+    return {f"{value.model} {value.metric}": value.value for value in found.values}
+
+
+PLATT, HALF = CalibrationMap("platt", "logit", (0.7, 0.3)), CalibrationMap("temperature", "logit", (0.5,))
+BETA = CalibrationMap("beta", "logit", (0.8, 1.1, -0.2))
+STAIRS = CalibrationMap("isotonic", "prob", (), ((0.1, 0.2), (0.4, 0.3), (0.5, 0.6), (0.9, 0.8)))
+
+
+def spaces_of(log: dict[str, Floats]) -> dict[str, Floats]:
+    x = log["x"]
+    return {**log, "p": 1.0 / (1.0 + np.exp(-x)), "l": -np.logaddexp(0.0, -x)}
+
+
+@pytest.mark.parametrize("space", ["logit", "prob", "logprob"])
+def test_a_map_is_its_formula(space: str) -> None:
+    log = spaces_of(make_log(12, 400))
+    x, p = log["x"], log["p"]
+    column = {"logit": "x", "prob": "p", "logprob": "l"}[space]
+    by_hand = {
+        "platt": 0.7 * x + 0.3,
+        "temperature": 0.5 * x,
+        "beta": 0.8 * np.log(p) - 1.1 * np.log1p(-p) - 0.2,
+        "rate": x + np.log(0.1),
+    }
+    table = pa.table({**log, **by_hand})
+    wanted = losses(table, logit={name: name for name in by_hand})
+    found = losses(
+        table,
+        **{space: dict.fromkeys(by_hand, column)},
+        apply={"platt": PLATT, "temperature": HALF, "beta": BETA},
+        sampling_rate={"rate": 0.1},
+    )
+    assert found == pytest.approx(wanted, rel=1e-12)
+
+
+def test_an_isotonic_map_is_that_of_scikit_learn() -> None:
+    log = spaces_of(make_log(13, 400))
+    scores, rates = zip(*STAIRS.knots, strict=True)
+    fitted = IsotonicRegression(out_of_bounds="clip").fit(scores, rates)
+    table = pa.table({**log, "q": fitted.predict(log["p"])})
+    assert losses(table, prob={"m": "p"}, apply=STAIRS) == pytest.approx(losses(table, prob={"m": "q"}), rel=1e-12)
+    one = CalibrationMap("isotonic", "prob", (), ((0.4, 0.3),))
+    assert losses(table, prob="p", apply=one)["p mean_prediction"] == pytest.approx(0.3, rel=1e-14)
+
+
+def test_ends_of_spaces_are_mapped_or_refused() -> None:
+    logits = pa.table({"x": [-np.inf, np.inf, 0.0, None], "y": [0.0, 1.0, 1.0, 1.0]})
+    for map in (
+        PLATT,
+        CalibrationMap("beta", "logit", (0.0, 1.0, 0.0)),
+        CalibrationMap("beta", "logit", (1.0, 0.0, 0.0)),
+    ):
+        found = fl.evaluate(logits, label="y", logit="x", apply=map, metrics="log_loss")
+        # Infinite logits stay infinite on the side of a feature that has a part.
+        assert found.rows["used"] == 3
+        assert found.rows["dropped"][0]["cause"] == "null_prediction"
+    outside = pa.table({"p": [0.5, -0.5, 1.5, 0.0, 1.0, np.nan], "y": [1.0] * 6})
+    for options in ({"apply": PLATT}, {"sampling_rate": 0.5}, {"apply": BETA}):
+        found = fl.evaluate(outside, label="y", prob="p", metrics="log_loss", on_bad_row="drop", **options)
+        assert (found.rows["used"], found.rows["dropped"][0]["rows"]) == (3, 3)
+    with pytest.raises(fl.DataError, match="platt\\(p\\)' is nan"):
+        fl.evaluate(outside, label="y", prob="p", metrics="log_loss", apply=PLATT)
+    above = pa.table({"l": [-np.inf, -1.0, 0.0, 0.5, 900.0], "y": [0.0] * 5})
+    found = fl.evaluate(above, label="y", logprob="l", sampling_rate=0.5, metrics="log_loss", on_bad_row="drop")
+    assert found.rows["used"] == 3
+
+
+def test_sampling_rates_take_the_odds_back() -> None:
+    log = spaces_of(make_log(14, 400))
+    p = log["p"]
+    table = pa.table({**log, "wanted": p / (p + (1.0 - p) / 0.25)})
+    wanted = losses(table, prob={"m": "wanted"})
+    for space, column in (("logit", "x"), ("prob", "p"), ("logprob", "l")):
+        found = losses(table, **{space: {"m": column, "raw": column}}, sampling_rate={"m": 0.25})
+        assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=1e-12)
+        raw = losses(table, **{space: {"raw": column}})
+        assert {name: found[name] for name in raw} == raw
+    assert losses(table, prob="p", sampling_rate=1)["p mean_prediction"] == pytest.approx(p.mean(), rel=1e-14)
+    both = losses(table, logit={"a": "x", "b": "x"}, sampling_rate=0.25)
+    assert both["a log_loss"] == both["b log_loss"] == pytest.approx(wanted["m log_loss"], rel=1e-12)
+
+
+def test_a_fitted_map_gives_the_loss_that_it_promised(tmp_path: Path) -> None:
+    log = make_log(15)
+    table = pa.table({**log, "k": np.arange(3000) % 3})
+    found = fl.calibrate(table, label="y", logit="x", weight="w")
+    found.write(tmp_path / "map.json")
+    for given in (found, found.map, tmp_path / "map.json", {"m": str(tmp_path / "map.json")}):
+        after = losses(table, logit={"m": "x"}, weight="w", apply=given)
+        assert after["m log_loss"] == pytest.approx(found.log_loss_after, rel=1e-14)
+    # On the log that it was fitted to, a map with a constant has the mean of the labels.
+    y, w = log["y"], log["w"]
+    assert after["m mean_prediction"] == pytest.approx((w * y).sum() / w.sum(), rel=1e-12)
+    # Twice is once: there is nothing left to mend.
+    again = fl.calibrate(
+        pa.table({**log, "x": found.map.coefficients[0] * log["x"]}), label="y", logit="x", weight="w"
+    )
+    assert coefficients(again) == pytest.approx([1.0, found.map.coefficients[1]], rel=1e-11)
+
+
+def test_maps_work_with_filters_slices_expressions_and_states(tmp_path: Path) -> None:
+    log = make_log(16, 500)
+    table = pa.table({**log, "k": np.arange(500) % 3, "v": 0.7 * log["x"] + 0.3})
+    pq.write_table(table, tmp_path / "log.parquet", row_group_size=100)
+    options: dict[str, Any] = {"label": "y", "where": "k <> 1", "by": ["k"], "metrics": ["log_loss", "roc_auc"]}
+    wanted = fl.evaluate(tmp_path / "log.parquet", logit={"m": "v"}, **options)
+    states = [tmp_path / "a.flstate", tmp_path / "b.flstate"]
+    found = fl.evaluate(
+        tmp_path / "log.parquet",
+        logit={"m": "x + 0 * k"},
+        apply=PLATT,
+        state=states[0],
+        **options,
+    )
+    assert [v.value for v in found.values] == pytest.approx([v.value for v in wanted.values], rel=1e-13)
+    other = tmp_path / "other.parquet"
+    pq.write_table(table, other)
+    fl.evaluate(other, logit={"m": "x + 0 * k"}, apply=PLATT, state=states[1], **options)
+    merged = fl.merge(states)
+    assert [v.n for v in merged.values] == [2 * v.n for v in wanted.values]
+    fl.evaluate(other, logit={"m": "x + 0 * k"}, apply=BETA, state=states[1], **options)
+    with pytest.raises(fl.UsageError):
+        fl.merge(states)
+    # As other processes are sent it.
+    bound = bind_map(Mapped("platt(v)", "v", "logit", PLATT), table.schema)
+    assert pickle.loads(pickle.dumps(bound)) == bound
+
+
+def test_the_map_is_part_of_the_fingerprint() -> None:
+    table = pa.table(make_log(17, 20))
+    plans = [
+        fl.make_plan(table, label="y", logit="x", **options)
+        for options in (
+            {},
+            {"apply": PLATT},
+            {"apply": HALF},
+            {"apply": CalibrationMap("isotonic", "logit", (), ((0.0, 0.1), (1.0, 0.2)))},
+            {"apply": CalibrationMap("isotonic", "logit", (), ((0.0, 0.1), (1.0, 0.3)))},
+            {"sampling_rate": 0.5},
+            {"sampling_rate": 0.25},
+        )
+    ]
+    assert len({plan.fingerprint for plan in plans}) == len(plans)
+    # What is known of its fit changes no number.
+    again = fl.make_plan(
+        table, label="y", logit="x", apply=CalibrationMap("platt", "logit", (0.7, 0.3), (), {"rows": 3})
+    )
+    assert again.fingerprint == plans[1].fingerprint
+    assert again.asked()["mapped"] == {
+        "platt(x)": {"column": "x", "space": "logit", "method": "platt", "a": 0.7, "b": 0.3}
+    }
+    for plan in plans:
+        assert fl.Request.from_dict(json.loads(json.dumps(plan.request.to_dict()))) == plan.request
+
+
+def test_rows_are_scored_through_a_map(tmp_path: Path) -> None:
+    log = make_log(18, 200)
+    table = pa.table({**log, "v": 0.7 * log["x"] + 0.3})
+    pq.write_table(table, tmp_path / "log.parquet")
+    fl.score(tmp_path / "log.parquet", tmp_path / "a.parquet", label="y", logit="x", loss="log_loss", apply=PLATT)
+    fl.score(tmp_path / "log.parquet", tmp_path / "b.parquet", label="y", logit="v", loss="log_loss")
+    mapped, by_hand = (pq.read_table(tmp_path / name) for name in ("a.parquet", "b.parquet"))
+    for column in ("loss", "gradient", "hessian"):
+        assert mapped[column].to_numpy() == pytest.approx(by_hand[column].to_numpy(), rel=1e-12)
+    total = fl.evaluate(table, label="y", logit="x", metrics="log_loss", apply=PLATT).values[0].value
+    assert mapped["loss"].to_numpy().mean() == pytest.approx(total, rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            {"logit": {"a": "x", "b": "x"}, "apply": PLATT},
+            "apply names no model, and there are 2; name it, such as a=",
+        ),
+        ({"logit": "x", "apply": {"z": PLATT}}, "apply names a model 'z', which is not there. Known: 'x'"),
+        ({"logit": "x", "sampling_rate": {"z": 0.5}}, "sampling_rate names a model 'z'"),
+        ({"logit": "x", "apply": 3}, "apply is 3; allowed: a map that calibrate returned, or the path of one"),
+        ({"logit": "x", "apply": PLATT, "sampling_rate": 0.5}, "'x' has a map and a sampling rate; give one"),
+        ({"value": "x", "apply": PLATT}, "the map is of logit= by platt, and 'x' was declared value="),
+        ({"logit": "x", "apply": STAIRS}, "the map is of prob= by isotonic, and 'x' was declared logit="),
+        ({"margin": "x", "sampling_rate": 0.5}, "sampling_rate is for logit= or prob= or logprob=; 'x' was declared"),
+        *(({"logit": "x", "sampling_rate": rate}, "sampling_rate is ") for rate in (0, -1, 1.5, True, "half", np.nan)),
+    ],
+)
+def test_maps_that_do_not_fit_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(fl.UsageError) as error:
+        fl.evaluate(pa.table(make_log(19, 9)), label="y", **options)
+    assert says in str(error.value)
+
+
+def test_columns_that_cannot_be_mapped_are_refused() -> None:
+    table = pa.table({"x": [[1.0], [2.0]], "t": ["a", "b"], "y": [0.0, 1.0], "platt(y)": [1.0, 2.0]})
+    with pytest.raises(fl.SchemaError, match="platt\\(x\\) maps one number a row, and column 'x' holds lists"):
+        fl.evaluate(table, label="y", logit="x", apply=PLATT)
+    with pytest.raises(fl.SchemaError, match="no column 'z'"):
+        fl.evaluate(table, label="y", logit="z", apply=PLATT)
+    with pytest.raises(fl.SchemaError, match="column 't' has type string"):
+        fl.evaluate(table, label="y", logit="t", apply=PLATT)
+    with pytest.raises(fl.UsageError, match="has a column 'platt\\(y\\)', as a mapped prediction is called"):
+        fl.evaluate(table, label="y", logit="y", apply=PLATT)
+
+
+# ---------------------------------------------------------------------------------------------------------------
 # The command
 
 
@@ -337,6 +548,31 @@ def test_the_command_prints_the_map_and_writes_it(run: Callable[..., Any], store
     assert CalibrationMap.read(target) == found.map
     status, out, _ = run("calibrate", stored, "--label", "y", "--logit", "x", "--format", "json")
     assert (status, json.loads(out)) == (0, found.to_dict())
+
+
+def test_commands_apply_maps(run: Callable[..., Any], fails: Callable[..., str], stored: Path, tmp_path: Path) -> None:
+    PLATT.write(tmp_path / "map.json")
+    wanted = fl.evaluate(stored, label="y", logit={"a": "x", "b": "x"}, apply={"b": PLATT}, sampling_rate={"a": 0.5})
+    words = ["--label", "y", "--logit", "a=x", "--logit", "b=x", "--format", "json"]
+    status, out, _ = run("eval", stored, *words, "--apply", f"b={tmp_path / 'map.json'}", "--sampling-rate", "a=0.5")
+    assert (status, json.loads(out)["values"]) == (0, wanted.to_dict()["values"])
+    (tmp_path / "fastloss.toml").write_text(
+        "[evaluations.nightly]\nlog = 'log.parquet'\nlabel = 'y'\nlogit = { a = 'x', b = 'x' }\n"
+        "apply = { b = 'map.json' }\nsampling-rate = { a = '0.5' }\n"
+    )
+    assert fl.run("nightly", tmp_path / "fastloss.toml").to_dict()["values"] == wanted.to_dict()["values"]
+    status, out, _ = run("plan", stored, "--label", "y", "--logit", "x", "--apply", tmp_path / "map.json")
+    assert "platt(x) = logit x, method platt, a 0.7, b 0.3" in out
+    status, _, err = run(
+        "score", stored, tmp_path / "out.parquet", "--label", "y", "--logit", "x", "--loss", "log_loss",
+        "--sampling-rate", "0.5",
+    )  # fmt: skip
+    assert (status, err.splitlines()[0][:30]) == (0, "fastloss: 300 of 300 rows scor")
+    assert "'b' twice" in fails("eval", stored, *words, "--apply", "b=1", "--apply", "b=2")
+    assert "write NAME=" in fails("eval", stored, *words, "--apply", "b=1", "--apply", "c")
+    assert "--sampling-rate is 'half'" in fails("eval", stored, *words, "--sampling-rate", "half")
+    assert "--apply names no model" in fails("eval", stored, *words, "--apply", "map.json")
+    assert "cannot be read: No such file" in fails("eval", stored, *words, "--apply", "a=none.json")
 
 
 def test_the_command_fails_in_one_line(fails: Callable[..., str], stored: Path, tmp_path: Path) -> None:

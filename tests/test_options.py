@@ -86,7 +86,8 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, tuple[Any, tuple[st
 def test_evaluate_takes_what_a_request_and_its_execution_have() -> None:
     made = options_of(Request, ExecutionOptions)
     taken = parameters_of(api.evaluate)
-    assert set(made) - {"models"} == set(taken) - {"log", "state", "progress", "predictions", *SPACES}
+    given = {"log", "state", "progress", "predictions", "apply", "sampling_rate", *SPACES}
+    assert set(made) - {"models", "mapped"} == set(taken) - given
     for name in set(made) & set(taken) - {"label"}:
         assert made[name] == taken[name], name
 

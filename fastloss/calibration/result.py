@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from fastloss.maps import COEFFICIENTS, FORMULAS, CalibrationMap
+from fastloss.maps import FORMULAS, CalibrationMap
 from fastloss.report.content import count_of
 
 
@@ -32,7 +32,7 @@ class Calibration:
     @property
     def coefficients(self) -> dict[str, float]:
         """The map's coefficients by name."""
-        return dict(zip(COEFFICIENTS[self.map.method], self.map.coefficients, strict=True))
+        return self.map.named_coefficients
 
     @property
     def log_loss_before(self) -> float:

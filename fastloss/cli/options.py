@@ -107,6 +107,12 @@ class LossOptions(RowOptions):
 
     Parameters
     ----------
+    apply
+        A map that "fastloss calibrate -o" has written, which predictions go through first: FILE for the only model, or
+        NAME=FILE.
+    sampling_rate
+        The rate at which negatives were kept when the model was trained, above 0 and at most 1: predictions are taken
+        back to all rows, p/(p + (1 - p)/RATE). RATE for every model, or NAME=RATE.
     list_reduction
         A pointwise loss over list columns: the mean in each list (left out: row), or each candidate by itself: then
         eval takes the mean over all candidates, and score writes the sum of each list.
@@ -116,9 +122,20 @@ class LossOptions(RowOptions):
         Where a probability rules out what happened: clip it at 1e-12, keep the infinite loss, or stop. It is counted.
     """
 
+    apply: Annotated[list[str] | None, Parameter(group=_COLUMNS, negative=()), Named] = None
+    sampling_rate: Annotated[list[str] | None, Parameter(group=_COLUMNS, negative=()), Named] = None
     list_reduction: Annotated[ListReduction | None, _QuestionWord] = None
     preset: Annotated[PresetName | None, _QuestionWord] = None
     saturation: Annotated[Saturation, _Question] = "clip"
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the options as arguments of the API."""
+        rates = _by_model("--sampling-rate", self.sampling_rate)
+        return {
+            **super().arguments(),
+            "apply": _by_model("--apply", self.apply),
+            "sampling_rate": {n: _rate(r) for n, r in rates.items()} if isinstance(rates, dict) else _rate(rates),
+        }
 
 
 @Parameter(name="*")
@@ -529,6 +546,30 @@ def _models(space: str, given: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"Two predictions are called {name!r}; give each a name of its own: NAME=COLUMN.")
         models[name] = column if equals else name
     return models
+
+
+def _by_model(option: str, given: Sequence[str] | None) -> str | dict[str, str] | None:
+    """Return the only item, or items by the names of models."""
+    if not given:
+        return None
+    if len(given) == 1 and "=" not in given[0]:
+        return given[0]
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, item = (part.strip() for part in text.partition("="))
+        if not (name and equals and item):
+            raise UsageError(f"{option} is {text!r}, one of {len(given)}; write NAME=..., for each model one.")
+        if name in found:
+            raise UsageError(f"{option} names the model {name!r} twice; give it once.")
+        found[name] = item
+    return found
+
+
+def _rate(given: str | None) -> float | str | None:
+    try:
+        return None if given is None else float(given)
+    except ValueError:
+        return given
 
 
 def _storage_options(given: Sequence[str] | None) -> dict[str, str] | None:

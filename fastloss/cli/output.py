@@ -45,6 +45,7 @@ def _with_options(message: str) -> str:
     message = re.sub(r"^positive is ", "--positive is ", message)
     message = re.sub(r"^(?:output_)?state (?=is|')", "--state ", message)
     message = re.sub(r"\bcurves='(\w+)'", r"--curve \1=FILE", message)
+    message = re.sub(r"^(apply|sampling_rate)(?= is| names|:)", lambda f: "--" + f[1].replace("_", "-"), message)
     message = message.replace("storage_options", "--storage-option").replace("retry_seconds", "--retry-seconds")
     return re.sub(r"\b(logit|prob|logprob|margin|value|score)=(?=[\s.,;]|$)", r"--\1", message)
 

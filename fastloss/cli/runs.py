@@ -400,6 +400,8 @@ def _read_table(path: str, place: str, table: object, folder: str) -> dict[str, 
             given[field] = [_log_from(folder, text) for text in given[field]]
         if field == "curve":
             given[field] = [_curve_from(folder, text) for text in given[field]]
+        if field == "apply":
+            given[field] = [_map_from(folder, text) for text in given[field]]
     return given
 
 
@@ -424,6 +426,11 @@ def _log_from(folder: str, text: str) -> str:
 def _curve_from(folder: str, text: str) -> str:
     kind, equals, name = text.partition("=")
     return f"{kind}={_path_from(folder, name)}" if equals and name else text
+
+
+def _map_from(folder: str, text: str) -> str:
+    name, equals, path = text.partition("=")
+    return f"{name}={_path_from(folder, path.strip())}" if equals else str(_path_from(folder, text))
 
 
 def _path_from(folder: str, text: str) -> Path:

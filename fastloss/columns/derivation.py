@@ -12,6 +12,7 @@ from fastloss.columns.arrow import ArrowBatch
 from fastloss.columns.base import Batch
 from fastloss.columns.buckets import Bucketed, Quantiles, bind_buckets
 from fastloss.columns.expressions import Expression, bind, bind_condition, is_positive
+from fastloss.columns.mapping import MappedColumn, bind_map
 from fastloss.errors import SchemaError, UsageError, nearest_names
 from fastloss.expressions import PolarsExpression, is_name, refusal
 from fastloss.request import Request
@@ -28,14 +29,14 @@ class Derivation:
     ----------
     schema : pyarrow.Schema
         The log's columns, then the derived ones.
-    derived : mapping of str to Expression or Bucketed
+    derived : mapping of str to Expression, Bucketed or MappedColumn
         Each derived column; it may read those before it.
     where : tuple of Expression
         The conditions that a row must meet.
     """
 
     schema: pa.Schema
-    derived: Mapping[str, Expression | Bucketed]
+    derived: Mapping[str, Expression | Bucketed | MappedColumn]
     where: tuple[Expression, ...]
 
     @classmethod
@@ -52,7 +53,7 @@ class Derivation:
         SchemaError
             If an expression does not fit the log.
         """
-        derived: dict[str, Expression | Bucketed] = {}
+        derived: dict[str, Expression | Bucketed | MappedColumn] = {}
 
         def derive(name: str, given: str | PolarsExpression) -> None:
             nonlocal schema
@@ -65,6 +66,15 @@ class Derivation:
                     f"with_columns makes a column {name!r}, and the log has one of that name; choose another name."
                 )
             derive(name, given)
+        for mapped in request.mapped or ():
+            if mapped.column not in schema.names and not is_name(mapped.column):
+                derive(mapped.column, mapped.column)
+            if mapped.name in schema.names:
+                raise UsageError(
+                    f"The log has a column {mapped.name!r}, as a mapped prediction is called; rename it in the log."
+                )
+            derived[mapped.name] = bind_map(mapped, schema)
+            schema = schema.append(pa.field(mapped.name, derived[mapped.name].type))
         predictions = [model.column for model in request.models]
         weight = [] if request.weight is None else [request.weight]
         for name in (request.label, *predictions, *weight, *request.keys, *keep):
@@ -141,7 +151,7 @@ class Derivation:
             assert isinstance(column, Bucketed)
             yield name, column
 
-    def _with(self, columns: Mapping[str, Expression | Bucketed]) -> Derivation:
+    def _with(self, columns: Mapping[str, Expression | Bucketed | MappedColumn]) -> Derivation:
         schema = self.schema
         for name, column in columns.items():
             schema = schema.set(schema.names.index(name), pa.field(name, column.type))
@@ -175,7 +185,7 @@ class Derivation:
 class _Rows:
     """The columns of some rows, derived when they are asked for."""
 
-    def __init__(self, stored: pa.RecordBatch, derived: Mapping[str, Expression | Bucketed]) -> None:
+    def __init__(self, stored: pa.RecordBatch, derived: Mapping[str, Expression | Bucketed | MappedColumn]) -> None:
         self._arrays = dict(zip(stored.schema.names, stored.columns, strict=True))
         self._derived = derived
         self._held: pl.Series | None = None

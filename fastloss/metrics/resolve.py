@@ -125,6 +125,7 @@ class Evaluation:
                 if not request.with_columns
                 else {"with_columns": {name: plain_expression(given) for name, given in request.with_columns}}
             ),
+            **({} if not request.mapped else {"mapped": {m.name: m.described() for m in request.mapped}}),
             "models": {m.name: {m.space: m.column} for m in request.models},
             "weight": request.weight,
             "metrics": [metric.name for metric in self.metrics],

@@ -123,6 +123,7 @@ def render_plan(description: Mapping[str, Any]) -> str:
         *((("pruned", pruned_parts(description["pruned"])),) if "pruned" in description else ()),
         *(("where", _expression(text)) for text in plan.get("where", ())),
         *(("with", f"{name} = {_expression(text)}") for name, text in plan.get("with_columns", {}).items()),
+        *(("mapped", f"{printable(name)} = {_mapping(how)}") for name, how in plan.get("mapped", {}).items()),
         *(("differs", printable(f"{found['column']}: {found['shown']}")) for found in description["differences"]),
         ("metrics", ", ".join(plan["metrics"])),
         ("slices", "; ".join(" × ".join(keys) for keys in plan["by"]) or "none"),
@@ -139,6 +140,11 @@ def render_plan(description: Mapping[str, Any]) -> str:
 
 def _expression(plain: Any) -> str:
     return printable(plain if isinstance(plain, str) else plain["text"])
+
+
+def _mapping(how: Mapping[str, Any]) -> str:
+    column, space, *rest = how.items()
+    return printable(f"{space[1]} {column[1]}, {', '.join(f'{name} {value}' for name, value in rest)}")
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:

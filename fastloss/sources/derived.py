@@ -114,7 +114,8 @@ def derive(
     names = [request.label, *request.columns, *keep]
     known = set(source.schema.names)
     simple = all(name in known or is_name(name) for name in names)
-    if simple and request.positive is None and not request.where and not request.with_columns:
+    plain = request.positive is None and not (request.where or request.with_columns or request.mapped)
+    if simple and plain:
         # Polars, which evaluates expressions, takes longer to load than a small log takes to read.
         survey(source, names, options)
         return source

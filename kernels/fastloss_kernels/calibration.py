@@ -2,12 +2,13 @@
 
 Platt's map is σ(a·x + b) of a logit x, temperature scaling σ(x/T), and the beta map σ(a·log p − b·log(1 − p) + c).
 Each is a logistic regression on features of the logit, so that one fit does for all. Probabilities are clipped where
-the log loss clips them.
+the log loss clips them. A map for a sampling rate takes back what leaving out negatives did to the odds.
 
 References
 ----------
 Platt, Probabilistic outputs for support vector machines, 1999; Guo, Pleiss, Sun and Weinberger, On calibration of
-modern neural networks, ICML 2017; Kull, Silva Filho and Flach, Beta calibration, AISTATS 2017.
+modern neural networks, ICML 2017; Kull, Silva Filho and Flach, Beta calibration, AISTATS 2017; He et al.,
+Practical lessons from predicting clicks on ads at Facebook, ADKDD 2014, section 6.3.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from fastloss_kernels.domain import SATURATION_EPSILON
-from fastloss_kernels.elementary import exp, expm1, log, log1p, softplus
-from fastloss_kernels.jit import formula
+from fastloss_kernels.domain import SATURATION_EPSILON, Row
+from fastloss_kernels.elementary import NAN, exp, expm1, log, log1p, softplus
+from fastloss_kernels.jit import divide, fma, formula
 
 _LOWEST = log(SATURATION_EPSILON)
 _LOG_HALF = -0.6931471805599453
@@ -111,3 +112,64 @@ def features_of(kind: str, space: str) -> Features:
         "beta_a": Features((log_p,), True),
         "beta_b": Features((log_rest,), True),
     }[kind]
+
+
+@functools.cache
+def map_row(kind: str, space: str) -> Row:
+    """Return the formula ``row(score, label, parameters)`` of a map, whose value is the new prediction.
+
+    Kinds are ``"platt"``, ``"temperature"`` and ``"beta"``, whose parameters are their coefficients and whose value is
+    a logit, and ``"sampling_rate"``, which stays in its space: its parameters are those of `parameters_of_rate`.
+    """
+    to_logit = LOGITS[space]
+
+    @formula
+    def platt(score, label, parameters):
+        return fma(parameters[0], to_logit(score), parameters[1]), 0.0, 0.0
+
+    @formula
+    def temperature(score, label, parameters):
+        return parameters[0] * to_logit(score), 0.0, 0.0
+
+    @formula
+    def beta(score, label, parameters):
+        x = to_logit(score)
+        # A feature that has no part may be infinite.
+        positive = parameters[0] * -softplus(-x)
+        positive = 0.0 if (parameters[0] == 0.0) & (x == x) else positive
+        negative = parameters[1] * softplus(x)
+        negative = 0.0 if (parameters[1] == 0.0) & (x == x) else negative
+        return positive + negative + parameters[2], 0.0, 0.0
+
+    if kind == "sampling_rate":
+        return _RATES[space]
+    return {"platt": platt, "temperature": temperature, "beta": beta}[kind]
+
+
+@formula
+def _rate_of_logit(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Compute x + log c: the odds are c times as high."""
+    return score + parameters[0], 0.0, 0.0
+
+
+@formula
+def _rate_of_prob(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Compute p/(p + (1 − p)/c)."""
+    value = divide(score, score + (1.0 - score) * parameters[0])
+    return value if (score >= 0.0) & (score <= 1.0) else NAN, 0.0, 0.0
+
+
+@formula
+def _rate_of_logprob(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Compute l − log(e^l + (1 − e^l)/c), at most 0."""
+    value = score - log(exp(score) - expm1(score) * parameters[0])
+    value = 0.0 if value > 0.0 else value
+    return value if score <= 0.0 else NAN, 0.0, 0.0
+
+
+_RATES: Mapping[str, Row] = {"logit": _rate_of_logit, "prob": _rate_of_prob, "logprob": _rate_of_logprob}
+
+
+def parameters_of_rate(rate: float, space: str) -> tuple[float, ...]:
+    """Return the parameters of the map for a sampling rate: negatives were kept at this rate, in (0, 1]."""
+    return (log(rate),) if space == "logit" else (1.0 / rate,)
