@@ -511,8 +511,14 @@ def calibrate(
         is a bad row: no map moves it.
     weight : str, optional
         The column of row weights, finite and at least 0. Rows of weight 0 are skipped.
-    method : {"platt", "temperature"}
-        The map, of the logit x: ``"platt"`` is σ(a·x + b), ``"temperature"`` is σ(x/T), where a = 1/T.
+    method : {"platt", "temperature", "beta", "isotonic"}
+        The map.
+
+        - ``"platt"``: σ(a·x + b) of the logit x;
+        - ``"temperature"``: σ(a·x), where a = 1/T;
+        - ``"beta"``: σ(a·log p − b·log(1 − p) + c) of the probability p, with a and b at least 0: where one of them
+          would be negative, its feature is left out;
+        - ``"isotonic"``: the best of all rising maps of the score's buckets, linear between its at most 5,000 steps.
     where, with_columns, positive, label_domain, on_bad_row, on_bad_file, missing_columns
         As in `evaluate`.
     reader, verify_checksums, storage_options, retry_seconds, memory, threads, batch_rows, executor, device
@@ -537,9 +543,10 @@ def calibrate(
 
     Notes
     -----
-    The map has the smallest log loss of its kind: a logistic regression without penalty, by Newton's method from a
-    start that a histogram of the scores gives. Each pass sums loss and gradient exactly, so that the coefficients are
-    the same to the last bit for any number of threads, batch size, order and layout.
+    A map with coefficients has the smallest log loss of its kind: a logistic regression without penalty, by Newton's
+    method from a start that a histogram of the scores gives. Each pass sums loss and gradient exactly, so that the
+    coefficients are the same to the last bit for any number of threads, batch size, order and layout. An isotonic map
+    needs no pass beyond that of the histogram.
     """
     calibration = plan_calibration(
         log,

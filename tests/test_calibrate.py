@@ -18,6 +18,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 import fastloss as fl
+from fastloss.calibration.buckets import Steps
 from fastloss.calibration.newton import MOST_PASSES
 from fastloss.columns.mapping import bind_map
 from fastloss.maps import CalibrationMap, Mapped
@@ -71,6 +72,99 @@ def test_agrees_with_scikit_learn(method: Any, label: str, weight: str | None, t
     assert coefficients(found) == pytest.approx(wanted, rel=1e-9)
     # One pass for the scores, and few for what the histogram, which is exact here, has found already.
     assert found.map.fit["passes"] <= 4
+
+
+def beta_features(x: Floats) -> Floats:
+    return np.stack([-np.logaddexp(0.0, -x), np.logaddexp(0.0, x)], axis=1)
+
+
+def test_beta_agrees_with_scikit_learn_on_its_features() -> None:
+    log = make_log(20, ties=32)
+    found = fl.calibrate(pa.table(log), label="soft", logit="x", weight="w", method="beta")
+    wanted = oracle(beta_features(log["x"]), log["soft"], log["w"])
+    assert coefficients(found) == pytest.approx(wanted, rel=1e-9)
+    assert min(wanted[:2]) > 0.0
+
+
+@pytest.mark.parametrize(("kept", "slopes"), [(1, (-0.4, 1.2)), (0, (1.2, -0.4))], ids=["b", "a"])
+def test_beta_leaves_out_the_feature_that_turns_negative(kept: int, slopes: tuple[float, float]) -> None:
+    log = make_log(21)
+    features = beta_features(log["x"])
+    rate = 1.0 / (1.0 + np.exp(-(features @ np.array(slopes) + 0.2)))
+    log["y"] = (np.random.default_rng(0).random(len(rate)) < rate).astype(np.float64)
+    assert oracle(features, log["y"])[1 - kept] < 0.0
+    found = coefficients(fl.calibrate(pa.table(log), label="y", logit="x", method="beta"))
+    slope, constant = oracle(features[:, [kept]], log["y"])
+    assert found == pytest.approx([*((0.0, slope) if kept else (slope, 0.0)), constant], rel=1e-9)
+
+
+def test_beta_that_would_fall_is_refused() -> None:
+    log = make_log(22)
+    with pytest.raises(fl.DataError, match="no rising beta map"):
+        fl.calibrate(pa.table({**log, "y": 1.0 - log["y"]}), label="y", logit="x", method="beta")
+    two = pa.table({"x": [0.0, 0.0, 1.0, 1.0], "y": [0.0, 1.0, 0.0, 1.0]})
+    with pytest.raises(fl.DataError, match="too few different numbers for a map by 'beta'"):
+        fl.calibrate(two, label="y", logit="x", method="beta")
+
+
+@pytest.mark.parametrize(("label", "ties"), [("y", 0), ("soft", 8)])
+def test_isotonic_has_the_knots_of_scikit_learn(label: str, ties: int) -> None:
+    log = make_log(23, ties=ties)
+    found = fl.calibrate(pa.table(log), label=label, logit="x", weight="w", method="isotonic")
+    fitted = IsotonicRegression(out_of_bounds="clip").fit(log["x"], log[label], log["w"])
+    scores, rates = zip(*found.map.knots, strict=True)
+    assert scores == tuple(fitted.X_thresholds_.tolist())
+    assert rates == pytest.approx(fitted.y_thresholds_.tolist(), rel=1e-12, abs=1e-300)
+    assert found.log_loss_after == found.log_loss_isotonic
+    table = pa.table({**log, "q": fitted.predict(log["x"])})
+    after = fl.evaluate(table, label=label, prob="q", weight="w", metrics="log_loss").values[0].value
+    applied = fl.evaluate(table, label=label, logit="x", weight="w", metrics="log_loss", apply=found).values[0].value
+    assert [applied, found.log_loss_after] == pytest.approx([after, after], rel=1e-12)
+
+
+def test_isotonic_takes_what_other_maps_refuse() -> None:
+    table = pa.table({"x": [1.0, 2.0, 2.0, 3.0], "y": [0.0, 0.0, 1.0, 1.0]})
+    found = fl.calibrate(table, label="y", logit="x", method="isotonic")
+    assert found.map.knots == ((1.0, 0.0), (2.0, 0.5), (3.0, 1.0))
+    assert found.log_loss_after == pytest.approx(np.log(2.0) / 2.0, rel=1e-15)
+    one = fl.calibrate(pa.table({"x": [1.0, 1.0], "y": [0.0, 1.0]}), label="y", logit="x", method="isotonic")
+    assert one.map.knots == ((1.0, 0.5),)
+    refused(fl.DataError, "Every label is 1, and", [1.0, 2.0], [1.0, 1.0], method="isotonic")
+    refused(fl.DataError, "No row was used", [], [], method="isotonic")
+
+
+def test_isotonic_on_buckets_covers_every_score() -> None:
+    log = many_rows()
+    log["p"] = np.clip(1.0 / (1.0 + np.exp(-log["x"])), 0.0, 1.0)
+    log["p"][:3] = 0.0, 1.0, 1.0
+    found = fl.calibrate(pa.table(log), label="y", prob="p", method="isotonic")
+    exact = IsotonicRegression(out_of_bounds="clip").fit(log["p"], log["y"]).predict(log["p"])
+    before, best = (
+        fl.evaluate(pa.table({**log, "q": q}), label="y", prob="q", metrics="log_loss").values[0].value
+        for q in (log["p"], exact)
+    )
+    # Buckets are a little coarser than scores.
+    assert best <= found.log_loss_isotonic < best + 1e-5
+    assert found.log_loss_before == pytest.approx(before, rel=1e-12)
+    # Each row lies on a step, so that what the steps promise is what the log gives.
+    after = fl.evaluate(pa.table(log), label="y", prob="p", metrics="log_loss", apply=found).values[0].value
+    assert found.log_loss_after == pytest.approx(after, rel=1e-12)
+    shuffled = pa.table(log).take(np.random.default_rng(0).permutation(len(log["p"])))
+    assert fl.calibrate(shuffled, label="y", prob="p", method="isotonic", threads=3).map == found.map
+
+
+def test_steps_beyond_a_bound_are_put_together() -> None:
+    random = np.random.default_rng(0)
+    low = np.sort(random.random(1000))
+    positive = np.sort(random.random(1000)) * 5.0
+    steps = Steps(low, low, positive, 5.0 - positive)
+    fewer = steps.at_most(20)
+    assert len(fewer.low) <= 20
+    assert fewer.low[0], fewer.high[-1] == (low[0], low[-1])
+    assert (np.diff(fewer.rates) > 0.0).all()
+    assert fewer.positive.sum() == pytest.approx(positive.sum(), rel=1e-12)
+    assert steps.loss() < fewer.loss() < steps.loss() * 1.01
+    assert steps.at_most(1000) is steps
 
 
 def test_agrees_with_mpmath_on_a_few_rows() -> None:
@@ -257,7 +351,9 @@ def test_requests_that_cannot_be_carried_out() -> None:
         fl.calibrate(table, label="y")
     with pytest.raises(fl.UsageError, match="got logit='z', prob='z'"):
         fl.calibrate(table, label="y", logit="z", prob="z")
-    with pytest.raises(fl.UsageError, match="method is 'spline'; allowed: 'platt' or 'temperature'"):
+    with pytest.raises(
+        fl.UsageError, match="method is 'spline'; allowed: 'platt' or 'temperature' or 'beta' or 'isotonic'"
+    ):
         fl.calibrate(table, label="y", logit="z", method="spline")  # type: ignore[arg-type]
     with pytest.raises(fl.UsageError, match="gives its rows once"):
         fl.calibrate(pa.RecordBatchReader.from_batches(table.schema, table.to_batches()), label="y", logit="z")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fastloss.calibration.newton import Sums
 from fastloss.states.histogram import ScoreHistograms
 from fastloss_kernels.calibration import LOGITS, features_of
-from fastloss_kernels.cpu.isotonic import IsotonicBlocks, pool_adjacent
+from fastloss_kernels.cpu.isotonic import pool_adjacent
 from fastloss_kernels.cpu.linear import make_add_fit_sums
 from fastloss_kernels.elementary import softplus
 from fastloss_kernels.elementwise import map_formula
@@ -22,6 +22,7 @@ from fastloss_kernels.losses import BinaryCrossentropy
 
 Floats = NDArray[np.float64]
 _LOSS = BinaryCrossentropy()
+_LARGEST = float(np.finfo(np.float64).max)
 # The score of each space that stands for the probability one half.
 _HALF = {"logit": 0.0, "prob": 0.5, "logprob": -0.6931471805599453}
 
@@ -48,16 +49,9 @@ class Buckets:
 
     @cached_property
     def scores(self) -> Floats:
-        """The middle of each bucket; the nearer to 0 of its bounds where the other is infinite."""
-        low, high = self.histogram.score_bounds()
-        middle = low / 2 + high / 2 if self.histogram.dropped_bits else low
-        # The bucket of the largest numbers ends at infinity.
-        middle = np.where(np.isposinf(middle), low, np.where(np.isneginf(middle), high, middle))
-        if self.space == "prob":
-            middle = np.clip(middle, 0.0, 1.0)
-        elif self.space == "logprob":
-            middle = np.minimum(middle, 0.0)
-        return _read_only(middle)
+        """The middle of each bucket."""
+        low, high = self._bounds
+        return _read_only(np.where(low == high, low, low / 2 + high / 2))
 
     @cached_property
     def masses(self) -> tuple[Floats, Floats]:
@@ -134,19 +128,71 @@ class Buckets:
         return Sums.of([ExactSum.from_words(each).units for each in normalize_words(words)], features.n, wanted)
 
     @cached_property
-    def isotonic(self) -> IsotonicBlocks:
-        """The isotonic regression of the labels."""
+    def isotonic(self) -> Steps:
+        """The isotonic regression of the labels: no rising map of the buckets has a smaller log loss."""
         starts = np.array([0, len(self.scores)], dtype=np.int64)
-        return pool_adjacent(starts, *self.masses)
-
-    def isotonic_loss(self) -> float:
-        """Return the sum of the log losses of the isotonic regression: no increasing map of the buckets has less."""
-        blocks = self.isotonic
+        blocks = pool_adjacent(starts, *self.masses)
+        first, last = np.append(0, blocks.stops[:-1]), blocks.stops - 1
+        low, high = self._bounds
         negative = (blocks.weight - blocks.positive) + (blocks.weight_lo - blocks.positive_lo)
-        mixed = (blocks.positive > 0.0) & (negative > 0.0)
-        positive, negative, weight = (each[mixed] for each in (blocks.positive, negative, blocks.weight))
+        return Steps(low[first], high[last], blocks.positive + blocks.positive_lo, np.maximum(negative, 0.0))
+
+    @property
+    def _bounds(self) -> tuple[Floats, Floats]:
+        """The lowest and the highest score of each bucket that a row of the space may have."""
+        low, high = self.histogram.score_bounds()
+        most = {"prob": 1.0, "logprob": 0.0}.get(self.space, _LARGEST)
+        return np.maximum(low, -_LARGEST), np.minimum(high, most)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A rising map in steps.
+
+    Attributes
+    ----------
+    low, high : numpy.ndarray of float64, shape (n_steps,)
+        The scores of each step, ascending.
+    positive, negative : numpy.ndarray of float64, shape (n_steps,)
+        The mass of each class on it.
+    """
+
+    low: Floats
+    high: Floats
+    positive: Floats
+    negative: Floats
+
+    @property
+    def rates(self) -> Floats:
+        """The share of positives on each step."""
+        return self.positive / (self.positive + self.negative)
+
+    def loss(self) -> float:
+        """Return the sum of the log losses of these shares."""
+        mixed = (self.positive > 0.0) & (self.negative > 0.0)
+        positive, negative = self.positive[mixed], self.negative[mixed]
+        weight = positive + negative
         entropies = map_formula(binary_entropy, positive / weight, negative / weight)
         return math.fsum((entropies * weight).tolist())
+
+    def at_most(self, n: int) -> Steps:
+        """Return about n steps of equal weight at most, each of neighbouring ones that are put together."""
+        if len(self.low) <= n:
+            return self
+        weight = self.positive + self.negative
+        ends = np.cumsum(weight)
+        group = np.floor((ends - weight / 2) * (n / ends[-1]))
+        first = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
+        last = np.append(first[1:], len(group)) - 1
+        positive, negative = (np.add.reduceat(mass, first) for mass in (self.positive, self.negative))
+        return Steps(self.low[first], self.high[last], positive, negative)
+
+    def knots(self) -> tuple[tuple[float, float], ...]:
+        """Return the ends of the steps, with the shares there."""
+        found = []
+        for low, high, rate in zip(self.low.tolist(), self.high.tolist(), self.rates.tolist(), strict=True):
+            found += [(low, rate), (high, rate)] if low < high else [(low, rate)]
+        return tuple(found)
 
 
 def _mean(values: Floats, share: Floats) -> float:

@@ -31,6 +31,9 @@ from fastloss.sources.base import gives_rows_once
 from fastloss.words import CalibrationMethod
 from fastloss_kernels.calibration import LOGITS, features_of
 
+# A step of an isotonic map takes two knots.
+MOST_STEPS = 5_000
+
 
 @dataclass(frozen=True)
 class CalibrationPlan:
@@ -110,21 +113,28 @@ class _Fit:
         if n == 0:
             raise DataError("No row was used, so no map can be fitted; look at what the request leaves out.")
         self._buckets = Buckets(histogram, self._space)
-        self._refuse_undetermined()
-        coefficients, after = self._coefficients()
         total = Fraction(weight.units)
+        best = self._buckets.isotonic.loss() / float(weight)
+        if self._method == "isotonic":
+            self._refuse_one_class()
+            steps = self._buckets.isotonic.at_most(MOST_STEPS)
+            coefficients, knots, after = (), steps.knots(), steps.loss() / float(weight)
+        else:
+            self._refuse_undetermined()
+            coefficients, loss = self._coefficients()
+            knots, after = (), float(loss / total)
         fit = {
             "rows": n,
             "weight": float(weight),
             "log_loss_before": float(self._identity_loss() / total),
-            "log_loss_after": float(after / total),
-            "log_loss_isotonic": self._buckets.isotonic_loss() / float(weight),
+            "log_loss_after": after,
+            "log_loss_isotonic": best,
             "passes": self._passes.n,
             "label": self._plan.request.label,
             "column": self._column,
             "fingerprint": self._plan.fingerprint,
         }
-        found = CalibrationMap(self._method, self._space, coefficients, (), fit)
+        found = CalibrationMap(self._method, self._space, coefficients, knots, fit)
         return Calibration(found, self._passes.rows, self._passes.files)
 
     def _refuse_undetermined(self) -> None:
@@ -137,11 +147,14 @@ class _Fit:
             if buckets.lie_on_one_side():
                 raise self._separable()
             return
-        only = buckets.only_class()
-        if only is not None:
-            raise DataError(f"Every label is {only}, and a map needs rows of both outcomes; calibrate on more rows.")
+        self._refuse_one_class()
         if buckets.are_separable():
             raise self._separable()
+
+    def _refuse_one_class(self) -> None:
+        only = self._buckets.only_class()
+        if only is not None:
+            raise DataError(f"Every label is {only}, and a map needs rows of both outcomes; calibrate on more rows.")
 
     def _separable(self) -> DataError:
         return DataError(
@@ -151,14 +164,31 @@ class _Fit:
 
     def _coefficients(self) -> tuple[tuple[float, ...], Fraction]:
         """Return the map's coefficients, and the log loss with them in units of the exact sums."""
-        fitted, parameters = self._fit(self._method)
         try:
-            return _coefficients_of(fitted.coefficients, parameters), fitted.loss
+            return self._beta() if self._method == "beta" else self._of_kind(self._method)
         except OverflowError:
             raise DataError(
                 f"Column {self._column!r} holds numbers so small that the coefficients of a map of them are beyond "
                 "float64; scale the column."
             ) from None
+
+    def _beta(self) -> tuple[tuple[float, ...], Fraction]:
+        """Return a, b and c of the beta map; a feature whose part would be negative is left out, as its authors do."""
+        (a, b, c), loss = self._of_kind("beta")
+        if a >= 0.0 and b >= 0.0:
+            return (a, b, c), loss
+        (slope, c), loss = self._of_kind("beta_b" if a < 0.0 else "beta_a")
+        if slope < 0.0:
+            raise DataError(
+                f"The higher column {self._column!r}, the fewer positives: no rising beta map is better than a "
+                "constant. Is it the prediction of this label?"
+            )
+        return (0.0, slope, c) if a < 0.0 else (slope, 0.0, c), loss
+
+    def _of_kind(self, kind: str) -> tuple[tuple[float, ...], Fraction]:
+        fitted, parameters = self._fit(kind)
+        centers = parameters[1:2] if kind == "beta_b" else parameters[:2]
+        return _coefficients_of(fitted.coefficients, centers, parameters[2]), fitted.loss
 
     def _fit(self, kind: str) -> tuple[Fitted, tuple[float, ...]]:
         """Return the minimum for these features, and their parameters."""
@@ -198,12 +228,11 @@ class _Fit:
         return self._evaluate("temperature", (0.0, 0.0, 1.0), (1.0,), LOSS).loss
 
 
-def _coefficients_of(fitted: tuple[Fraction, ...], parameters: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the coefficients of features without parameters, each rounded once."""
-    *centers, factor = map(Fraction, parameters)
+def _coefficients_of(fitted: tuple[Fraction, ...], centers: tuple[float, ...], factor: float) -> tuple[float, ...]:
+    """Return the coefficients of features that are less nothing, each rounded once."""
     if len(fitted) == 1:
-        return (float(fitted[0] * factor),)
+        return (float(fitted[0] * Fraction(factor)),)
     *slopes, constant = fitted
-    slopes = [slope * factor for slope in slopes]
-    constant -= sum((slope * center for slope, center in zip(slopes, centers, strict=False)), Fraction(0))
+    slopes = [slope * Fraction(factor) for slope in slopes]
+    constant -= sum((slope * Fraction(center) for slope, center in zip(slopes, centers, strict=False)), Fraction(0))
     return *map(float, slopes), float(constant)

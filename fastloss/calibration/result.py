@@ -66,6 +66,11 @@ class Calibration:
         if method == "temperature":
             (a,) = self.map.coefficients
             lines.append(("T", repr(1.0 / a) if a else "inf"))
+        if method == "isotonic":
+            (low, least), *_, (high, most) = self.map.knots[0], self.map.knots[-1]
+            lines.append(
+                ("knots", f"{len(self.map.knots):,}, from {least:.6g} at {low:.6g} to {most:.6g} at {high:.6g}")
+            )
         lines += [
             ("rows", f"{fit['rows']:,}"),
             ("log loss", f"{self.log_loss_before:.6g} before, {self.log_loss_after:.6g} after"),
@@ -74,7 +79,7 @@ class Calibration:
         ]
         width = max(len(name) for name, _ in lines)
         said = [f"{name:{width}}  {text}" for name, text in lines]
-        if method != "isotonic" and self.map.coefficients[0] < 0.0:
+        if method in ("platt", "temperature") and self.map.coefficients[0] < 0.0:
             said.append("The map falls: the higher the score, the fewer positives. Is it the score of the label?")
         said += [
             f"dropped {count_of(entry['rows'], 'row')}: {entry['cause']} in {entry['column']}, the first in "

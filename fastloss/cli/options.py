@@ -254,7 +254,8 @@ class CalibrateOptions(RowOptions):
     weight
         Row weights, at least 0; rows of weight 0 are skipped.
     method
-        The map: platt is a line on the logit, temperature its slope alone.
+        The map: platt is a line on the logit, temperature its slope alone, beta has a slope for log p and one for
+        log(1 - p), isotonic is the best rising map of all, in steps.
     """
 
     logit: Annotated[str | None, _Columns] = None
