@@ -160,7 +160,7 @@ def test_steps_beyond_a_bound_are_put_together() -> None:
     steps = Steps(low, low, positive, 5.0 - positive)
     fewer = steps.at_most(20)
     assert len(fewer.low) <= 20
-    assert fewer.low[0], fewer.high[-1] == (low[0], low[-1])
+    assert (fewer.low[0], fewer.high[-1]) == (low[0], low[-1])
     assert (np.diff(fewer.rates) > 0.0).all()
     assert fewer.positive.sum() == pytest.approx(positive.sum(), rel=1e-12)
     assert steps.loss() < fewer.loss() < steps.loss() * 1.01
@@ -351,9 +351,7 @@ def test_requests_that_cannot_be_carried_out() -> None:
         fl.calibrate(table, label="y")
     with pytest.raises(fl.UsageError, match="got logit='z', prob='z'"):
         fl.calibrate(table, label="y", logit="z", prob="z")
-    with pytest.raises(
-        fl.UsageError, match="method is 'spline'; allowed: 'platt' or 'temperature' or 'beta' or 'isotonic'"
-    ):
+    with pytest.raises(fl.UsageError, match="method is 'spline'; allowed: 'platt' or 'temperature' or"):
         fl.calibrate(table, label="y", logit="z", method="spline")  # type: ignore[arg-type]
     with pytest.raises(fl.UsageError, match="gives its rows once"):
         fl.calibrate(pa.RecordBatchReader.from_batches(table.schema, table.to_batches()), label="y", logit="z")

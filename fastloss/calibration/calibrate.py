@@ -115,14 +115,16 @@ class _Fit:
         self._buckets = Buckets(histogram, self._space)
         total = Fraction(weight.units)
         best = self._buckets.isotonic.loss() / float(weight)
+        coefficients: tuple[float, ...] = ()
+        knots: tuple[tuple[float, float], ...] = ()
         if self._method == "isotonic":
             self._refuse_one_class()
             steps = self._buckets.isotonic.at_most(MOST_STEPS)
-            coefficients, knots, after = (), steps.knots(), steps.loss() / float(weight)
+            knots, after = steps.knots(), steps.loss() / float(weight)
         else:
             self._refuse_undetermined()
             coefficients, loss = self._coefficients()
-            knots, after = (), float(loss / total)
+            after = float(loss / total)
         fit = {
             "rows": n,
             "weight": float(weight),

@@ -67,10 +67,8 @@ class Calibration:
             (a,) = self.map.coefficients
             lines.append(("T", repr(1.0 / a) if a else "inf"))
         if method == "isotonic":
-            (low, least), *_, (high, most) = self.map.knots[0], self.map.knots[-1]
-            lines.append(
-                ("knots", f"{len(self.map.knots):,}, from {least:.6g} at {low:.6g} to {most:.6g} at {high:.6g}")
-            )
+            ends = " to ".join(f"{p:.6g} at {x:.6g}" for x, p in (self.map.knots[0], self.map.knots[-1]))
+            lines.append(("knots", f"{len(self.map.knots):,}, from {ends}"))
         lines += [
             ("rows", f"{fit['rows']:,}"),
             ("log loss", f"{self.log_loss_before:.6g} before, {self.log_loss_after:.6g} after"),
