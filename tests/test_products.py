@@ -14,18 +14,31 @@ from hypothesis.extra import numpy as arrays
 
 from fastloss.states.base import RowSet
 from fastloss.states.products import MOST_PAIRED_COLUMNS, FeatureProducts, FeatureProductsColumn, factors_of
-from fastloss_kernels.cpu.products import make_add_feature_products
+from fastloss_kernels.cpu.products import add_products, make_add_feature_products, scale_column, widen_column
 from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS, BLOCK_ROWS, LOWEST_EXPONENT, ExactSum
+from fastloss_kernels.jit import float32_at, float64_at, int8_at
 
 
 def add(
-    features: np.ndarray, residual: np.ndarray, curvature: np.ndarray, factors: np.ndarray, accumulators: np.ndarray
+    features: np.ndarray,
+    residual: np.ndarray,
+    curvature: np.ndarray,
+    factors: np.ndarray,
+    accumulators: np.ndarray,
 ) -> None:
-    n_columns, n_rows = features.shape
-    scaled = np.empty((2 * n_columns, BLOCK_ROWS))
-    exponents = np.empty((3 * n_columns, 2), dtype=np.int64)
     loop = make_add_feature_products()
-    loop(features, n_rows, residual, curvature, factors, scaled, exponents, accumulators)
+    n_columns, n_rows = features.shape
+    scratch = np.empty((3 * n_columns, BLOCK_ROWS))
+    exponents = np.empty((3 * n_columns, 2), dtype=np.int64)
+    # Each column in the narrowest type that holds it, and nothing where it is 0.
+    with np.errstate(over="ignore"):
+        narrow = features.astype(np.float32)
+    held = [narrow[i] if (narrow[i] == features[i]).all() else features[i] for i in range(n_columns)]
+    held = [x.astype(np.int8) if (np.abs(x) < 9).all() and not (x % 1).any() and x.all() else x for x in held]
+    columns = np.array([(x.ctypes.data if x.any() else 0, x.itemsize) for x in held[1:]], dtype=np.int64).reshape(
+        -1, 2
+    )
+    loop(columns, n_rows, residual, curvature, factors, scratch, exponents, accumulators)
 
 
 def summed(features: np.ndarray, residual: np.ndarray, curvature: np.ndarray) -> list[ExactSum]:
@@ -57,9 +70,29 @@ def test_sums_are_exact(n_rows: int, spread: float) -> None:
     random = np.random.default_rng(n_rows)
     features = random.normal(size=(4, n_rows)) * 2.0 ** random.normal(0.0, spread, (4, n_rows)).round()
     features[0] = 1.0
+    features[1] = features[1].clip(-1e38, 1e38).astype(np.float32)
+    features[3] = random.integers(-3, 4, n_rows)
     features[2, random.random(n_rows) < 0.9] = 0.0
     residual, curvature = random.normal(size=n_rows), random.random(n_rows)
     assert summed(features, residual, curvature) == expected(features, residual, curvature)
+
+
+@pytest.mark.parametrize("smallest", [1.0, 1e-9, 1e-40])
+def test_plain_python_gives_the_same_bits(smallest: float) -> None:
+    random = np.random.default_rng(2)
+    x = random.normal(size=9)
+    x[4] = smallest
+    residual = random.normal(size=9)
+    scaled, widened = np.empty(9), np.empty(9)
+    bounds = [scale_column(residual, x, scaled), widen_column(float64_at(x.ctypes.data, 9), widened)]
+    accumulator = np.zeros(ACCUMULATOR_WORDS, dtype=np.int64)
+    exponents = [[pattern >> 52 for pattern in found] for found in bounds]
+    add_products(accumulator, scaled, widened, *exponents)
+    exact = sum(map(Fraction, (residual * x * x).tolist())) * 2**-LOWEST_EXPONENT
+    assert ExactSum.from_words(accumulator).units == exact
+    narrow = np.array([1, -2, 3], dtype=np.int8)
+    assert int8_at(narrow.ctypes.data, 3).tolist() == [1, -2, 3]
+    assert float32_at(narrow.astype(np.float32).ctypes.data, 0).tolist() == []
 
 
 _EDGES = [0.0, -0.0, 1.0, -1.0, 1.5e-323, -5e-324, 2.0**-1022, 1e-300, 1e300, 1.7e308, -1.7e308, 0.1, 3.0]
@@ -69,7 +102,8 @@ _ANY = st.one_of(st.sampled_from(_EDGES), st.floats(allow_nan=False, allow_infin
 @settings(max_examples=150, deadline=None)
 @given(st.data(), st.integers(1, 40))
 def test_sums_are_exact_for_any_numbers(data: st.DataObject, n_rows: int) -> None:
-    features = data.draw(arrays.arrays(np.float64, (2, n_rows), elements=_ANY))
+    features = np.ones((3, n_rows))
+    features[1:] = data.draw(arrays.arrays(np.float64, (2, n_rows), elements=_ANY))
     extreme = st.one_of(_ANY, st.sampled_from([np.inf, -np.inf, np.nan]))
     residual, curvature = (data.draw(arrays.arrays(np.float64, n_rows, elements=extreme)) for _ in range(2))
     assert summed(features, residual, curvature) == expected(features, residual, curvature)

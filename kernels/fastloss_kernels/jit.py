@@ -96,13 +96,37 @@ def prefetch(array: Any, position: int) -> None:
     """Ask for the memory of ``array[position]`` ahead of its use, on a CPU; plain Python has nothing to ask."""
 
 
+def float64_at(address: int, n: int) -> Any:
+    """Return the float64 array of `n` numbers at an address, which its owner must keep alive."""
+    return _array_at(address, n, "float64")
+
+
+def float32_at(address: int, n: int) -> Any:
+    """Return the float32 array of `n` numbers at an address, which its owner must keep alive."""
+    return _array_at(address, n, "float32")
+
+
+def int8_at(address: int, n: int) -> Any:
+    """Return the int8 array of `n` numbers at an address, which its owner must keep alive."""
+    return _array_at(address, n, "int8")
+
+
+def _array_at(address: int, n: int, kind: str) -> Any:
+    import ctypes
+
+    import numpy as np
+
+    dtype = np.dtype(kind)
+    return np.frombuffer((ctypes.c_char * (n * dtype.itemsize)).from_address(int(address)), dtype)
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Numba
 
 
 def _register_primitives() -> None:
     import numpy as np
-    from numba import types
+    from numba import carray, types
     from numba.extending import intrinsic, overload
 
     @intrinsic
@@ -150,6 +174,21 @@ def _register_primitives() -> None:
     @overload(prefetch, jit_options={"forceinline": True})
     def prefetch_overload(array, position):
         return lambda array, position: prefetch_instruction(array, np.int64(position))
+
+    def register_array_at(function: Callable[..., Any], kind: Any) -> None:
+        @intrinsic
+        def pointer(typingctx: Any, address: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+                return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+            return types.CPointer(kind)(types.int64), codegen
+
+        @overload(function, jit_options={"forceinline": True})
+        def array_at(address, n):
+            return lambda address, n: carray(pointer(np.int64(address)), n)
+
+    for function, kind in ((float64_at, types.float64), (float32_at, types.float32), (int8_at, types.int8)):
+        register_array_at(function, kind)
 
     @overload(float64_bits, jit_options={"forceinline": True})
     def float64_bits_overload(x):

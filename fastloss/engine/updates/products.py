@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastloss.columns.base import NumberArray
 from fastloss.engine.device import Device
 from fastloss.engine.features import Feature
 from fastloss.engine.slices import UsedRows
 from fastloss.engine.updates.base import Update
 from fastloss.errors import UsageError
 from fastloss.metrics.quantities import FeatureDerivatives
+from fastloss.states.base import Integers
 from fastloss.states.products import FeatureProducts, FeatureProductsColumn
 from fastloss_kernels.exact_sum import BLOCK_ROWS
 
-# So many numbers are widened at a time: they stay in a core's cache.
-_CHUNK_NUMBERS = 1 << 16
+_GATHERED_ROWS = 1 << 14
 _MOST_COLUMNS = 4096
 
 
@@ -56,23 +57,34 @@ def _add(
     if column.conflict is not None:
         return
     n_columns = column.n_columns
-    chunk = max(1, min(rows.n_rows, max(BLOCK_ROWS, _CHUNK_NUMBERS // n_columns)))
     with rows.workspace.scope():
-        block = rows.workspace.floats(n_columns * chunk).reshape(n_columns, chunk)
-        scaled = rows.workspace.floats(2 * n_columns * BLOCK_ROWS).reshape(2 * n_columns, BLOCK_ROWS)
+        scratch = rows.workspace.floats(3 * n_columns * BLOCK_ROWS).reshape(3 * n_columns, BLOCK_ROWS)
         exponents = np.empty((3 * n_columns, 2), dtype=np.int64)
-        block[0] = 1.0
         loop = device.products.make_add_feature_products()
-        for start in range(0, rows.n_rows, chunk):
-            stop = min(start + chunk, rows.n_rows)
-            first = 1
-            for feature, width in zip(features, column.widths.tolist(), strict=True):
-                some = block[first : first + width, : stop - start]
-                if feature.width:
-                    part = slice(start, stop) if chosen is None else chosen[start:stop]
-                    np.copyto(some, feature.values[part].T)
-                else:
-                    some[:] = 0.0
-                first += width
-            n = stop - start
-            loop(block, n, residual[start:stop], curvature[start:stop], factors, scaled, exponents, accumulators)
+        # Rows that are chosen are gathered a part at a time.
+        step = max(1, rows.n_rows if chosen is None else _GATHERED_ROWS)
+        for start in range(0, rows.n_rows, step):
+            stop = min(start + step, rows.n_rows)
+            held = [
+                _contiguous(feature.values if chosen is None else feature.values[chosen[start:stop]])
+                for feature in features
+            ]
+            columns = _addresses(held, column.widths.tolist())
+            r, c = residual[start:stop], curvature[start:stop]
+            loop(columns, stop - start, r, c, factors, scratch, exponents, accumulators)
+
+
+def _contiguous(values: NumberArray) -> NumberArray:
+    """Return numbers by row and place as arrays by place and row."""
+    return np.ascontiguousarray(values.T)
+
+
+def _addresses(held: Sequence[NumberArray], widths: Sequence[int]) -> Integers:
+    """Return where the numbers of each column begin, and the bytes of one; zeros where no list was seen."""
+    columns = []
+    for values, width in zip(held, widths, strict=True):
+        first, size = values.ctypes.data, values.itemsize
+        columns += [
+            (first + place * values.shape[1] * size, size) if len(values) else (0, 0) for place in range(width)
+        ]
+    return np.array(columns, dtype=np.int64).reshape(-1, 2)

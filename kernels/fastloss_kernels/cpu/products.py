@@ -14,7 +14,17 @@ import functools
 from collections.abc import Callable
 
 from fastloss_kernels.exact_sum import BLOCK_ROWS, add_term
-from fastloss_kernels.jit import compile_cpu, exact_add, float64_bits, float64_from_bits, fma, formula
+from fastloss_kernels.jit import (
+    compile_cpu,
+    exact_add,
+    float32_at,
+    float64_at,
+    float64_bits,
+    float64_from_bits,
+    fma,
+    formula,
+    int8_at,
+)
 
 _MAGNITUDE_MASK = 0x7FFF_FFFF_FFFF_FFFF
 # The exponent of infinities and NaN.
@@ -29,7 +39,7 @@ _PLAIN_BITS = 42
 
 @formula
 def scale_column(factor, column, out):
-    """Write factor·column, and return what `magnitudes_of` returns of it."""
+    """Write factor·column; return bit patterns at or above its largest magnitude, and below its smallest but 0."""
     largest = 0
     smallest = _MAGNITUDE_MASK
     for i in range(column.shape[0]):
@@ -37,19 +47,21 @@ def scale_column(factor, column, out):
         out[i] = product
         magnitude = float64_bits(product) & _MAGNITUDE_MASK
         largest = max(largest, magnitude)
+        # Zero wraps around to the largest pattern.
         smallest = min(smallest, (magnitude - 1) & _MAGNITUDE_MASK)
     return largest, smallest
 
 
 @formula
-def magnitudes_of(column):
-    """Return bit patterns at or above the largest magnitude, and below the smallest that is not 0."""
+def widen_column(column, out):
+    """Write a column as float64, and return what `scale_column` returns of it."""
     largest = 0
     smallest = _MAGNITUDE_MASK
     for i in range(column.shape[0]):
-        magnitude = float64_bits(column[i]) & _MAGNITUDE_MASK
+        number = float(column[i])
+        out[i] = number
+        magnitude = float64_bits(number) & _MAGNITUDE_MASK
         largest = max(largest, magnitude)
-        # Zero wraps around to the largest pattern.
         smallest = min(smallest, (magnitude - 1) & _MAGNITUDE_MASK)
     return largest, smallest
 
@@ -87,7 +99,7 @@ def split_products_twice(a, b, splitter, second):
 def add_products(accumulator, a, b, exponents_of_a, exponents_of_b):
     """Add the terms a·b of at most `BLOCK_ROWS` rows to an accumulator, exactly.
 
-    Exponents are those of the two bit patterns that `magnitudes_of` returns of a column, before they are unbiased.
+    Exponents are those of the two bit patterns that `scale_column` returns of a column, before they are unbiased.
     """
     largest = max(exponents_of_a[0], exponents_of_b[0])
     # A column of zeros has no smallest magnitude.
@@ -116,31 +128,43 @@ def add_products(accumulator, a, b, exponents_of_a, exponents_of_b):
 
 @functools.cache
 def make_add_feature_products() -> Callable[..., None]:
-    """Make ``add_feature_products(features, n_rows, residual, curvature, factors, scaled, exponents, accumulators)``.
+    """Make ``add_feature_products(columns, n_rows, residual, curvature, factors, scratch, exponents, accumulators)``.
 
-    `features` float64 ``(n_columns, at least n_rows)``; `residual` and `curvature` float64, at least `n_rows` long.
-    Columns of factors are numbered: features first, then curvature·feature, then residual·feature. `factors` int64
-    ``(n_sums, 2)`` names the two whose products are added to each of `accumulators`, int64
-    ``(n_sums, ACCUMULATOR_WORDS)``. Scratch: `scaled` float64 ``(2 * n_columns, BLOCK_ROWS)``, `exponents` int64
-    ``(3 * n_columns, 2)``.
+    `columns` int64 ``(n_columns - 1, 2)`` has the address of each feature's numbers, `n_rows` in a row, and the bytes
+    of one: 8 for float64, 4 for float32, 1 for int8; at the address 0 are zeros. `residual` and `curvature` float64
+    ``(n_rows,)``. Factors are numbered: 1 for the bias and each feature first, then curvature·feature, then
+    residual·feature. `factors` int64 ``(n_sums, 2)`` names the two whose products are added to each of `accumulators`,
+    int64 ``(n_sums, ACCUMULATOR_WORDS)``. There is scratch: `scratch` float64 ``(3 * n_columns, BLOCK_ROWS)`` and
+    `exponents` int64 ``(3 * n_columns, 2)``.
     """
 
-    def add_feature_products(features, n_rows, residual, curvature, factors, scaled, exponents, accumulators):
-        n = features.shape[0]
+    def add_feature_products(columns, n_rows, residual, curvature, factors, scratch, exponents, accumulators):
+        n = columns.shape[0] + 1
+        scratch[0] = 1.0
+        exponents[0] = 1023
         for start in range(0, n_rows, BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, n_rows)
             for j in range(n):
-                feature = features[j, start:stop]
-                largest, smallest = magnitudes_of(feature)
-                exponents[j, 0], exponents[j, 1] = largest >> 52, smallest >> 52
-                largest, smallest = scale_column(curvature[start:stop], feature, scaled[j])
+                feature = scratch[j, : stop - start]
+                if j > 0:
+                    address = columns[j - 1, 0] + start * columns[j - 1, 1]
+                    if columns[j - 1, 0] == 0:
+                        feature[:] = 0.0
+                        largest, smallest = 0, _MAGNITUDE_MASK
+                    elif columns[j - 1, 1] == 4:
+                        largest, smallest = widen_column(float32_at(address, stop - start), feature)
+                    elif columns[j - 1, 1] == 8:
+                        largest, smallest = widen_column(float64_at(address, stop - start), feature)
+                    else:
+                        largest, smallest = widen_column(int8_at(address, stop - start), feature)
+                    exponents[j, 0], exponents[j, 1] = largest >> 52, smallest >> 52
+                largest, smallest = scale_column(curvature[start:stop], feature, scratch[n + j])
                 exponents[n + j, 0], exponents[n + j, 1] = largest >> 52, smallest >> 52
-                largest, smallest = scale_column(residual[start:stop], feature, scaled[n + j])
+                largest, smallest = scale_column(residual[start:stop], feature, scratch[2 * n + j])
                 exponents[2 * n + j, 0], exponents[2 * n + j, 1] = largest >> 52, smallest >> 52
             for k in range(factors.shape[0]):
                 i, j = factors[k]
-                a = features[i, start:stop] if i < n else scaled[i - n, : stop - start]
-                b = features[j, start:stop] if j < n else scaled[j - n, : stop - start]
+                a, b = scratch[i, : stop - start], scratch[j, : stop - start]
                 add_products(accumulators[k], a, b, exponents[i], exponents[j])
 
     return compile_cpu(add_feature_products)
