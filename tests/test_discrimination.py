@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -128,14 +128,27 @@ def test_the_threshold_gives_the_value(name: str, rows: list[Row], room: tuple[i
     assert at[place] == found.value[0]
 
 
-@given(st.lists(st.lists(st.tuples(st.integers(0, 1 << 130), st.integers(0, 1 << 130)), max_size=6), max_size=5))
-@example([[], [(0, 0)], [(1, 0)]])
-def test_masses_are_cumulated_exactly_and_rounded_once(slices: list[list[tuple[int, int]]]) -> None:
+def cells(n_digits: int) -> st.SearchStrategy[list[list[tuple[int, int]]]]:
+    """Masses of buckets of slices, many of them halfway between two float64."""
+    bits = {1: 50, 2: 120, 3: 150}[n_digits]
+    near = st.builds(
+        lambda top, shift, odd: ((top << 1 | 1) << shift) + odd, st.integers(1 << 52, 1 << 53),
+        st.integers(0, max(0, bits - 55)), st.integers(-1, 1),
+    )  # fmt: skip
+    number = st.integers(0, 1 << bits) if n_digits == 1 else st.one_of(st.integers(0, 1 << bits), near, st.just(0))
+    return st.lists(st.lists(st.tuples(number, number), max_size=5), max_size=4)
+
+
+@pytest.mark.parametrize("n_digits", [1, 2, 3])
+@given(st.data())
+@settings(max_examples=40)
+def test_masses_are_cumulated_exactly_and_rounded_once(n_digits: int, data: st.DataObject) -> None:
+    slices = data.draw(cells(n_digits))
     starts = np.cumsum([0, *map(len, slices)])
-    cells = [cell for cells in slices for cell in cells]
-    digits = [[x >> (64 * k) & (1 << 64) - 1 for x in (p, p + n) for k in range(3)] for p, n in cells]
-    masses = np.array(digits, dtype=np.uint64).reshape(-1, 6)
-    points = cumulate(starts, np.zeros(len(cells)), masses, 0.0)
+    pairs = [pair for of_slice in slices for pair in of_slice]
+    digits = [[x >> (64 * k) & (1 << 64) - 1 for x in (p, p + n) for k in range(n_digits)] for p, n in pairs]
+    masses = np.array(digits, dtype=np.uint64).reshape(-1, 2 * n_digits)
+    points = cumulate(starts, np.zeros(len(pairs)), masses, 0.0)
     for s, of_slice in enumerate(slices):
         whole = [sum(p for p, _ in of_slice), sum(n for _, n in of_slice)]
         # The unit is a power of two.

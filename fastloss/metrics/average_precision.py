@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastloss.metrics.base import Mask
-from fastloss.metrics.ranked import CurveMetric, Reading
+from fastloss.metrics.ranked import WIDEST, CurveMetric, Reading
 from fastloss.states.cumulated import Cumulated
 
 # Each term is eight operations at most from exact integers, and their sum is rounded once.
@@ -48,7 +48,9 @@ class AveragePrecision(CurveMetric):
         best = points.reached.positive / (points.reached.positive + points.above.negative)
         high_terms = _weighted(mass, best)
         low, high = points.total(low_terms), points.total(high_terms)
-        left_open = points.total(np.where(points.mixed, high_terms - low_terms, 0.0)) / positives
+        left_open = (high - low) / positives
+        if (left_open > WIDEST).any():
+            left_open = points.total(np.where(points.mixed, high_terms - low_terms, 0.0)) / positives
         certain = low == high
         low = np.where(certain, value, low / positives * (1.0 - _ERROR))
         high = np.where(certain, value, np.minimum(high / positives * (1.0 + _ERROR), 1.0))

@@ -64,7 +64,8 @@ class ThresholdMetric(CurveMetric):
             found = self.threshold
             if isinstance(found, bool) or not isinstance(found, int | float) or np.isnan(found):
                 raise ValueError(f"threshold is {found!r}; allowed: a number.")
-            object.__setattr__(self, "threshold", float(found))
+            # 0 has one sign, so that −0 is no other threshold.
+            object.__setattr__(self, "threshold", float(found) + 0.0)
         if self.exact and not any(name in self.given_rates for name in given):
             ways = " or ".join(f"{self.family}({name}=…)" for name in self.given_rates) or "other metrics"
             raise ValueError(f"exact is for {ways}: {self.family} at a threshold is exact as it is.")
@@ -126,7 +127,7 @@ class ThresholdMetric(CurveMetric):
                     f"{self.family} needs a threshold beside {model.space}=, in the unit of column {model.column!r}: "
                     f"{self.family}(threshold=0.5)."
                 )
-            return self.threshold + 0.0
+            return self.threshold
         probability = 0.5 if self.threshold is None else self.threshold
         if not 0.0 <= probability <= 1.0:
             raise UsageError(

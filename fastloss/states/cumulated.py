@@ -136,31 +136,30 @@ def cumulate(starts: Integers, thresholds: Floats, masses: Words, unit: float) -
     positive: NDArray[Any] = masses[:, 0] if n_digits == 1 else _limbs(masses[:, :n_digits])
     weight: NDArray[Any] = masses[:, 1] if n_digits == 1 else _limbs(masses[:, n_digits:])
     ends = starts[1:][slices]
+    scale: Integers | None = None
     found: list[tuple[Floats, Floats, Floats]] = []
-    scale: Any = None
     for own in (weight, positive, weight - positive):
         sums = np.zeros((*own.shape[:-1], own.shape[-1] + 1), dtype=own.dtype)
         np.cumsum(own, axis=-1, out=sums[..., 1:])
         whole = sums[..., starts[1:]] - sums[..., starts[:-1]]
         reached = sums[..., ends] - sums[..., :-1]
-        if n_digits == 1:
-            found.append((own.astype(np.float64), reached.astype(np.float64), whole.astype(np.float64)))
-            continue
-        whole = _carried(whole)
-        if scale is None:
-            scale = _WHOLE_BITS - _n_bits(whole)
-        found.append(
-            (
-                _rounded(_carried(own.copy()), scale[slices]),
-                _rounded(_carried(reached), scale[slices]),
-                _rounded(whole, scale),
-            )
-        )
+        if n_digits > 2 and scale is None:
+            scale = _WHOLE_BITS - _n_bits(_carried(whole))
+        scales = None if scale is None else scale[slices]
+        found.append((_floats(own.copy(), scales), _floats(reached, scales), _floats(whole, scale)))
     inside, to, whole_masses = (
         Masses(positive=found[1][k], negative=found[2][k], weight=found[0][k]) for k in range(3)
     )
     above = Masses(*(_above(each, starts) for each in (to.positive, to.negative, to.weight)))
     return Cumulated(starts, slices, thresholds, inside, above, to, whole_masses, unit)
+
+
+def _floats(numbers: NDArray[Any], scale: Integers | None) -> Floats:
+    """Round integers of one word or of limbs, whose memory is used up, to float64; times 2^scale if it is given."""
+    if numbers.ndim == 1:
+        return numbers.astype(np.float64)
+    limbs = _carried(numbers)
+    return _rounded_short(limbs) if scale is None else _rounded(limbs, scale)
 
 
 def parts_of(starts: Integers, most_buckets: int = PART_BUCKETS) -> Iterator[tuple[int, int]]:
@@ -183,6 +182,7 @@ def _above(reached: Floats, starts: Integers) -> Floats:
 
 
 def _exact_sum(terms: Floats) -> float:
+    terms = terms[terms != 0.0]
     return math.fsum(chain.from_iterable(terms[at : at + _CHUNK].tolist() for at in range(0, len(terms), _CHUNK)))
 
 
@@ -215,6 +215,22 @@ def _top(limbs: Integers) -> Integers:
     """Return the highest limb that is not 0, or 0."""
     top: Integers = len(limbs) - 1 - np.argmax((limbs != 0)[::-1], axis=0)
     return np.where(limbs.any(axis=0), top, 0)
+
+
+def _rounded_short(limbs: Integers) -> Floats:
+    """Return numbers of four limbs, and a fifth that is 0, rounded to nearest."""
+    low, high = ((limbs[k + 1].view(np.uint64) << np.uint64(32)) | limbs[k].view(np.uint64) for k in (0, 2))
+    # Rounded to float64 the high word may have a bit more than it has: then 63 bits are left, which are enough.
+    n_bits = np.frexp(high.astype(np.float64))[1].astype(np.uint64)
+    n_bits = np.minimum(n_bits, np.uint64(64))
+    missing = np.uint64(64) - n_bits
+    # A shift by 64 is undefined; two by halves of it are not.
+    half, half_bits = missing >> np.uint64(1), n_bits >> np.uint64(1)
+    leading = (high << half << (missing - half)) | (low >> half_bits >> (n_bits - half_bits))
+    beyond = (low << half << (missing - half)) != 0
+    leading |= beyond.astype(np.uint64)
+    found: Floats = np.ldexp(leading.astype(np.float64), n_bits.astype(np.int32))
+    return np.where(high == 0, low.astype(np.float64), found)
 
 
 def _rounded(limbs: Integers, scale: Integers) -> Floats:
