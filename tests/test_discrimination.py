@@ -505,3 +505,19 @@ def test_gates_and_the_command_line_read_such_names(tmp_path: Path, run: Run) ->
     status, _, err = run(*words, "--fail-if", "lift@0.5 > 1.1")
     assert status == 1
     assert "lift@0.5 of x is " in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METRICS)
+@given(st.booleans(), st.data(), limits)
+@settings(max_examples=1500)
+def test_no_scores_are_found_beyond_the_bounds(
+    name: str, is_weighted: bool, data: st.DataObject, room: tuple[int, int]
+) -> None:
+    metric, definition = METRICS[name]
+    rows = data.draw(weighted if is_weighted else plain)
+    wanted, found = definition(rows), evaluated(metric, rows, is_weighted, *room)
+    if wanted is not None and not (found.undefined[0] and found.absent["low"][0]):
+        low, high = found.evidence["low"][0], found.evidence["high"][0]
+        slack = Fraction(0 if low < high else ERROR) * max(1, Fraction(wanted))
+        assert Fraction(low) - slack <= Fraction(wanted) <= Fraction(high) + slack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -161,8 +161,7 @@ def evaluate_table(
                 used |= column.evaluate() > 0
         order = order[used[order]]
     kept = {state.model.name: (state, ScoreHistogram(state.model.rows())) for state in states}
-    # A copy has none of the points that metrics made of it.
-    histograms = {name: replace(state[spec]) for name, (state, spec) in kept.items() if spec in state}
+    histograms = {name: state[spec] for name, (state, spec) in kept.items() if spec in state}
     bins = {
         metric.name: {state.model.name: functools.partial(metric.bins, _of_metric(metric, state)) for state in states}
         for metric in (*evaluation.metrics, *evaluation.hidden)
