@@ -11,21 +11,26 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastloss.states.base import RowSet, SliceRuns
-from fastloss.states.bins import BinnedSums, BinnedSumsColumn
+from fastloss.states.bins import BinnedSums, BinnedSumsColumn, Edges
 from fastloss_kernels.cpu.bins import make_find_bins
 
 Row = tuple[float, float, float, int, int]  # prediction, label, weight, bin, slice
 
 N_SLICES, N_BINS = 3, 4
 
+# Keys are the numbers of bins.
+WHOLE = Edges(np.array([-math.inf, 1.0, 2.0, 3.0, math.inf]), 1.0, 0.0, of_scores=False)
+
 shares = st.one_of(st.sampled_from([0.0, 1.0, 0.5, 5e-324, 1e-20, 2.0**-52]), st.floats(0, 1))
-usual = st.one_of(st.sampled_from([1.0, 0.25, 3.0]), st.floats(2.0**-60, 2.0**24))
+usual = st.one_of(st.sampled_from([1.0, 0.25, 3.0]), st.floats(2.0**-60, 2.0**24), st.integers(1, 2**24).map(float))
 weights = st.one_of(usual, st.floats(1e-130, 1e-110), st.floats(5e-324, 1e308), st.just(1e300))
 
 
-def rows_of(weight: st.SearchStrategy[float]) -> st.SearchStrategy[list[Row]]:
+def rows_of(
+    weight: st.SearchStrategy[float], label: st.SearchStrategy[float] = shares
+) -> st.SearchStrategy[list[Row]]:
     """Rows of some slices and bins."""
-    row = st.tuples(shares, shares, weight, st.integers(0, N_BINS - 1), st.integers(0, N_SLICES - 1))
+    row = st.tuples(shares, label, weight, st.integers(0, N_BINS - 1), st.integers(0, N_SLICES - 1))
     return st.lists(row, max_size=20)
 
 
@@ -43,10 +48,10 @@ def add(column: BinnedSumsColumn, rows: list[Row], weighted: bool, way: int) -> 
     else:
         runs = SliceRuns(None, None, slices)
     prediction, label, weight = (np.array([row[k] for row in rows], dtype=np.float64) for k in range(3))
-    bins = np.array([row[3] for row in rows], dtype=np.int32)
+    bins = np.array([row[3] for row in rows], dtype=np.float64)
     # Squares overflow to infinities, as they do in the engine.
     with np.errstate(all="ignore"):
-        column.add_rows(prediction, label, weight if weighted else None, bins, runs)
+        column.add_rows(prediction, label, weight if weighted else None, bins, WHOLE, runs)
 
 
 def expected(rows: list[Row], weighted: bool) -> list[list[tuple[int, Fraction | float, ...]]]:
@@ -83,7 +88,11 @@ def new(weighted: bool) -> BinnedSumsColumn:
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-@given(first=rows_of(usual), second=rows_of(weights), ways=st.tuples(st.integers(0, 2), st.integers(0, 2)))
+@given(
+    first=st.one_of(rows_of(st.integers(1, 8).map(float), st.integers(0, 1).map(float)), rows_of(usual)),
+    second=rows_of(weights),
+    ways=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+)
 @example(first=[(2.0**-80, 0.0, 2.0**24, 0, 0), (1.0, 1.0, 2.0**-50, 0, 0)], second=[], ways=(1, 1))
 @example(first=[(0.1, 1.0, 1.0, 1, 0)], second=[(0.3, 1.0, 1e200, 1, 0)], ways=(1, 0))
 def test_every_way_gives_the_sums_of_the_definition(
@@ -115,7 +124,7 @@ def test_many_rows_fill_several_blocks() -> None:
     prediction = generator.random(n)
     runs = SliceRuns(None, np.array([0, n]), np.array([1]))
     column = new(weighted=False)
-    column.add_rows(prediction, np.ones(n), None, np.full(n, 2, dtype=np.int32), runs)
+    column.add_rows(prediction, np.ones(n), None, np.full(n, 2.0), WHOLE, runs)
     assert read(column)[N_BINS + 2] == (n, n, sum(map(Fraction, prediction.tolist())), n, n)
 
 
@@ -124,11 +133,11 @@ def test_the_bins_of_many_slices_are_added_row_by_row() -> None:
     n_slices = 3000
     generator = np.random.default_rng(2)
     prediction = generator.random(n_slices * 20)
-    bins = generator.integers(0, N_BINS, len(prediction)).astype(np.int32)
+    bins = generator.integers(0, N_BINS, len(prediction))
     column = BinnedSums(RowSet(0), "width", N_BINS, False).identity()
     column.resize(n_slices)
     runs = SliceRuns(None, np.arange(n_slices + 1) * 20, np.arange(n_slices))
-    column.add_rows(prediction, prediction, None, bins, runs)
+    column.add_rows(prediction, prediction, None, bins.astype(np.float64), WHOLE, runs)
     sums = column.evaluate()
     at = np.repeat(np.arange(n_slices), 20) * N_BINS + bins
     assert sums.n.tolist() == np.bincount(at, minlength=n_slices * N_BINS).tolist()
@@ -141,8 +150,9 @@ def test_a_key_lies_between_the_edges_of_its_bin(keys: list[float], n_bins: int,
     inner = [-10.0 + 20.0 * i / n_bins for i in range(1, n_bins)]
     edges = np.array([-math.inf, *inner, math.inf])
     edges.flags.writeable = False
+    scale = 0.0 if by_search else n_bins / 20.0
     given_keys = np.array([*keys, *inner, *np.nextafter(inner, -math.inf), math.inf, -math.inf])
     given_keys.flags.writeable = False
     bins = np.empty(len(given_keys), dtype=np.int32)
-    make_find_bins()(given_keys, edges, 0.0 if by_search else n_bins / 20.0, bins)
+    make_find_bins()(given_keys, edges, scale, 10.0 * scale, bins)
     assert bins.tolist() == [sum(key >= edge for edge in inner) for key in given_keys.tolist()]

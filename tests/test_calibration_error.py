@@ -15,6 +15,7 @@ from sklearn.calibration import calibration_curve
 
 import fastloss as fl
 from fastloss.metrics.base import ModelFacts, SliceStates
+from fastloss.metrics.binning import edges_of
 from fastloss.metrics.calibration_error import CalibrationBins, ExpectedCalibrationError
 from fastloss.metrics.conventions import RequestConventions
 from fastloss.states.base import SliceRuns
@@ -173,8 +174,8 @@ def bins_of(metric: ExpectedCalibrationError, rows: list[Row], *, weighted: bool
         column.add_rows(prediction, label, given_weight, runs)
     else:
         assert isinstance(spec, BinnedSums)
-        bins = np.array([bin_of(p, spec.n_bins) for p in prediction.tolist()], dtype=np.int32)
-        column.add_rows(prediction, label, given_weight, bins, runs)
+        edges = edges_of(spec.binning, spec.n_bins, "prob")
+        column.add_rows(prediction, label, given_weight, prediction, edges, runs)
     return metric.bins(SliceStates(model, {spec: column.evaluate()}, 1))
 
 

@@ -45,11 +45,6 @@ class Device:
         return import_module(f"{self.package}.histogram")
 
     @cached_property
-    def bins(self) -> Any:
-        """Loops over bins of predictions."""
-        return import_module(f"{self.package}.bins")
-
-    @cached_property
     def linear(self) -> Any:
         """Loops over a linear predictor."""
         return import_module(f"{self.package}.linear")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastloss.states.bins import Edges
 from fastloss_kernels.elementary import sigmoid
 from fastloss_kernels.inverse_links import INVERSE_LINKS
 
@@ -17,25 +17,6 @@ Floats = NDArray[np.float64]
 LOGIT_RANGE = (-10, 10)
 # Below this many, plain Python takes less time than loading a loop.
 _FEW = 512
-
-
-@dataclass(frozen=True)
-class Edges:
-    """The edges of bins, for predictions of one space.
-
-    Attributes
-    ----------
-    inner : numpy.ndarray of float64, shape (n_bins + 1,)
-        The edges, of which the outer two are −∞ and ∞.
-    scale : float
-        One over the width of a bin; 0 where bins are not of one width.
-    of_scores : bool
-        Whether they are edges of the logits in the column; else of predicted probabilities.
-    """
-
-    inner: Floats
-    scale: float
-    of_scores: bool
 
 
 def probability_edges(binning: str, n_bins: int) -> Floats:
@@ -57,16 +38,14 @@ def edges_of(binning: str, n_bins: int, space: str) -> Edges:
     Bins of logits in a column of logits have edges that are logits: no probability is rounded on the way.
     """
     low, high = LOGIT_RANGE
-    if binning == "logit" and space == "logit":
-        return _edges(np.array(_logit_edges(n_bins)), n_bins / (high - low), of_scores=True)
-    inner = probability_edges(binning, n_bins)[1:-1]
-    return _edges(inner, float(n_bins) if binning == "width" else 0.0, of_scores=False)
-
-
-def _edges(inner: Floats, scale: float, *, of_scores: bool) -> Edges:
+    of_scores = binning == "logit" and space == "logit"
+    inner = np.array(_logit_edges(n_bins)) if of_scores else probability_edges(binning, n_bins)[1:-1]
     edges = np.concatenate([[-np.inf], inner, [np.inf]])
     edges.flags.writeable = False
-    return Edges(edges, scale, of_scores)
+    if of_scores:
+        scale = n_bins / (high - low)
+        return Edges(edges, scale, -low * scale, of_scores=True)
+    return Edges(edges, float(n_bins) if binning == "width" else 0.0, 0.0, of_scores=False)
 
 
 def _logit_edges(n_bins: int) -> list[float]:

@@ -61,6 +61,26 @@ class BinnedSums:
 
 
 @dataclass(frozen=True)
+class Edges:
+    """The edges of bins, for predictions of one space.
+
+    Attributes
+    ----------
+    inner : numpy.ndarray of float64, shape (n_bins + 1,)
+        The edges, of which the outer two are −∞ and ∞.
+    scale, offset : float
+        Of bins of one width: ``key * scale + offset`` is 0, 1, ... where they begin. `scale` is 0 for other bins.
+    of_scores : bool
+        Whether they are edges of the logits in the column; else of predicted probabilities.
+    """
+
+    inner: Floats
+    scale: float
+    offset: float
+    of_scores: bool
+
+
+@dataclass(frozen=True)
 class BinSums:
     """What bins hold, those of slice s from ``s · n_bins`` on.
 
@@ -112,24 +132,28 @@ class BinnedSumsColumn:
         prediction: Floats,
         label: Floats,
         weight: Floats | None,
-        bins: NDArray[np.int32],
+        keys: Floats,
+        edges: Edges,
         runs: SliceRuns,
     ) -> None:
-        """Add each row to its bin of its slice; labels and predictions lie in [0, 1], weights above 0."""
+        """Add each row to the bin of its slice that `edges` tell for its key, float64 ``(n_rows,)``.
+
+        Labels and predictions lie in [0, 1], weights above 0.
+        """
         if not len(label):
             return
         exponent = math.frexp(1.0 if weight is None else float(weight.max()))[1]
         fits = loops.LOWEST_EXPONENT_OF_WEIGHTS <= exponent <= loops.HIGHEST_EXPONENT
         if runs.starts is None or not fits or self._counts.n_slices > _FEW_BINS:
-            self._add_each(prediction, label, weight, bins, runs)
+            self._add_each(prediction, label, weight, keys, edges, runs)
             return
         # A term adds two parts and what they leave.
         words = [column.accumulators(3 * len(label)) for column in self._sums]
         weights = _NO_WEIGHTS if weight is None else weight
         order = _NO_ORDER if runs.order is None else runs.order
-        arrays: list[NDArray[Any]] = [prediction, label, weights, bins, order, runs.starts, runs.positions]
         loops.make_add_to_bins()(
-            *map(_read_only, arrays), self._n_bins, exponent,
+            *map(_read_only, (prediction, label, weights, keys, edges.inner)), edges.scale, edges.offset,
+            _read_only(order), _read_only(runs.starts), _read_only(runs.positions), exponent,
             self._counts.counts, *(words if self._weighted else [*words, *words]),
         )  # fmt: skip
 
@@ -138,10 +162,13 @@ class BinnedSumsColumn:
         prediction: Floats,
         label: Floats,
         weight: Floats | None,
-        bins: NDArray[np.int32],
+        keys: Floats,
+        edges: Edges,
         runs: SliceRuns,
     ) -> None:
         """Add each row by itself: the way for many slices, and for weights of any size."""
+        bins = np.empty(len(keys), dtype=np.int32)
+        loops.make_find_bins()(_read_only(keys), _read_only(edges.inner), edges.scale, edges.offset, bins)
         order = slice(None) if runs.order is None else runs.order
         positions = runs.positions if runs.starts is None else np.repeat(runs.positions, np.diff(runs.starts))
         own = SliceRuns(None, None, positions * self._n_bins + bins[order])

@@ -12,7 +12,7 @@ from fastloss.engine.inputs import RowInputs
 from fastloss.engine.slices import UsedRows
 from fastloss.engine.updates.base import Update
 from fastloss.engine.workspace import read_only
-from fastloss.metrics.binning import Edges, edges_of
+from fastloss.metrics.binning import edges_of
 from fastloss.states.bins import BinnedSums, BinnedSumsColumn
 
 Floats = NDArray[np.float64]
@@ -27,20 +27,13 @@ def make_bins_update(spec: BinnedSums, device: Device) -> Update:
         predicted = rows.predicted_means()
         edges = edges_of(spec.binning, spec.n_bins, rows.space)
         keys = _as_floats(inputs.score) if edges.of_scores else predicted
-        bins = _find_bins(keys, edges, device)
         label = _as_floats(inputs.label)
         weight = None if rows.weight is None else _as_floats(rows.weight)
         for column, runs in zip(columns, rows.runs, strict=True):
-            column.add_rows(predicted, label, weight, bins, runs)
+            column.add_rows(predicted, label, weight, keys, edges, runs)
 
     return update
 
 
 def _as_floats(values: NDArray[np.generic]) -> Floats:
     return read_only(values.astype(np.float64, copy=False))
-
-
-def _find_bins(keys: Floats, edges: Edges, device: Device) -> NDArray[np.int32]:
-    bins = np.empty(len(keys), dtype=np.int32)
-    device.bins.make_find_bins()(keys, edges.inner, edges.scale, bins)
-    return bins
