@@ -172,6 +172,15 @@ def test_curves(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"{error:.4f}" == said[1]
 
 
+def test_the_gradient_prints_what_is_shown(
+    logs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(logs)
+    command, printed = blocks_of("What the model has not used")
+    assert main(shlex.split(command)[1:]) == 0
+    assert capsys.readouterr() == (printed, "")
+
+
 def test_common_rows_are_those_that_every_metric_can_use() -> None:
     code, _ = blocks_of("Lists of candidates")
     code = code.replace("metrics=metrics)", "metrics=metrics, common_rows=True)")
