@@ -496,6 +496,19 @@ def test_states_merge_to_the_whole(columns: dict[str, np.ndarray], tmp_path: Pat
     assert merged.values == fl.evaluate(whole, **asked).values
 
 
+def test_the_table_says_how_far_a_value_may_be_off() -> None:
+    generator = np.random.default_rng(9)
+    log = pa.table({"x": generator.normal(size=140_000), "y": generator.integers(0, 2, 140_000)})
+    metrics = [f"false_positive_rate(recall=0.{k})" for k in range(2, 9)]
+    result = fl.evaluate(log, label="y", score="x", metrics=metrics)
+    # Such a value is its upper bound.
+    off = {v.metric: v.value - v.evidence["low"] for v in result.values if v.value - v.evidence["low"] > 1e-5}
+    assert off
+    for metric, far in off.items():
+        [line] = [line for line in str(result).splitlines() if line.startswith(metric)]
+        assert float(line.partition("±")[2]) == pytest.approx(far, rel=0.5)
+
+
 def test_gates_and_the_command_line_read_such_names(tmp_path: Path, run: Run) -> None:
     pq.write_table(table([(1.0, 2.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 1.0)]), tmp_path / "log.parquet")
     words = ["eval", tmp_path / "log.parquet", "--label", "y", "--score", "x", "-m", "lift@0.5,precision(recall=0.5)"]

@@ -379,9 +379,10 @@ def _saturated(rows: Iterable[Sequence[Shown]]) -> dict[str, list[int]]:
 def _number(value: Shown) -> str:
     if value["value"] is None:
         return f"null ({value['reason']})"
-    half = (value["high"] - value["low"]) / 2 if "low" in value and "high" in value else 0.0
+    # A value may be one of its bounds.
+    far = max(value["high"] - value["value"], value["value"] - value["low"]) if "low" in value else 0.0
     # Bounds that leave the six digits in doubt are shown.
-    return six_digits(value["value"]) + (f" ±{half:.1g}" if half > _DOUBT else "")
+    return six_digits(value["value"]) + (f" ±{far:.1g}" if far > _DOUBT else "")
 
 
 def _weight(weight: float) -> str:
