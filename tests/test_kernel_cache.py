@@ -88,7 +88,7 @@ def entries_of(cache: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("place", [0.3, *(pytest.param(place, marks=pytest.mark.slow) for place in (0.6, 1.0))])
-@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("suffix", [pytest.param(".nbi", marks=pytest.mark.slow), ".nbc"])
 def test_a_flipped_bit_is_found_before_anything_is_loaded(
     package: Path, tmp_path: Path, suffix: str, place: float
 ) -> None:
@@ -134,7 +134,7 @@ def test_the_folder_is_made_for_its_owner_alone(package: Path, tmp_path: Path) -
         assert stat.S_IMODE(made.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
+@pytest.mark.parametrize("mode", [0o702, *(pytest.param(mode, marks=pytest.mark.slow) for mode in (0o770, 0o777))])
 def test_a_folder_that_others_may_write_to_is_not_used(package: Path, tmp_path: Path, mode: int) -> None:
     cache = tmp_path / "cache"
     run(package, cache)

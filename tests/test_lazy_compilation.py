@@ -54,11 +54,17 @@ print(json.dumps({
     ("loss", "space", "action", "module"),
     [
         ("BinaryCrossentropy()", "logit", "evaluate", "binary_crossentropy"),
-        ("BinaryCrossentropy()", "prob", "score", "binary_crossentropy"),
+        pytest.param("BinaryCrossentropy()", "prob", "score", "binary_crossentropy", marks=pytest.mark.slow),
         ("Huber()", "value", "call", "huber"),
         # Its formulas are made by `fastloss_kernels.listwise.softmax`.
         ("CategoricalCrossentropy()", "logit", "evaluate", None),
-        ("MultiPositiveCrossentropy(form='mass')", "logit", "evaluate", "multi_positive_crossentropy"),
+        pytest.param(
+            "MultiPositiveCrossentropy(form='mass')",
+            "logit",
+            "evaluate",
+            "multi_positive_crossentropy",
+            marks=pytest.mark.slow,
+        ),
         ("MultiPositiveCrossentropy(form='mass')", "prob", "score", "multi_positive_crossentropy"),
     ],
 )

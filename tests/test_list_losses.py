@@ -76,6 +76,9 @@ FORMULAS = [
 ]
 
 
+SLOW = [pytest.mark.slow]
+
+
 def first_of_each_loss(cases: list[Any]) -> list[Any]:
     """The same cases, all but the first of each loss marked slow."""
     seen: set[str] = set()
@@ -446,7 +449,16 @@ def test_places_where_roundings_add_up(loss: ListwiseLoss, space: str, score: li
         assert_near_the_oracle(loss, space, [Case(kind, score, list(map(float, label))), *near])
 
 
-@pytest.mark.parametrize(("loss", "space"), first_of_each_loss(FORMULAS))
+def sample_of_long_lists() -> list[Any]:
+    """The same cases, all but those of three quick oracles marked slow."""
+    quick = {"categorical_crossentropy", "pairwise_logistic", "cosine_similarity"}
+    return [
+        pytest.param(*case.values, id=case.id, marks=[*case.marks, *([] if case.values[0].name in quick else SLOW)])
+        for case in first_of_each_loss(FORMULAS)
+    ]
+
+
+@pytest.mark.parametrize(("loss", "space"), sample_of_long_lists())
 def test_long_lists_against_the_oracle(loss: ListwiseLoss, space: str) -> None:
     random = np.random.default_rng(12)
     cases = with_labels(loss, [random_scores(space, declared(loss).longest, random)], random)
