@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 import fastloss as fl
+from fastloss.metrics import ranked
 from fastloss.metrics.average_precision import AveragePrecision
 from fastloss.metrics.confusion import FalsePositiveRate, Precision, Recall
 from fastloss.metrics.ks import KolmogorovSmirnov
@@ -26,6 +28,7 @@ from fastloss.metrics.names import parse_metric
 from fastloss.metrics.partial_roc_auc import PartialRocAuc
 from fastloss.metrics.ranked import WIDEST, CurveMetric
 from fastloss.metrics.roc_auc import Gini
+from fastloss.states import histogram
 from fastloss.states.cumulated import cumulate, parts_of
 from tests.conftest import Run
 from tests.oracles import ranking as oracle
@@ -494,6 +497,30 @@ def test_states_merge_to_the_whole(columns: dict[str, np.ndarray], tmp_path: Pat
         fl.evaluate(part, **asked, state=tmp_path / f"{k}.state")
     merged = fl.merge([tmp_path / "1.state", tmp_path / "0.state"])
     assert merged.values == fl.evaluate(whole, **asked).values
+
+
+def test_many_slices_are_read_like_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(4)
+    n, n_users = 6_000, 400
+    user = generator.integers(0, n_users, n)
+    columns = {"user": user, "x": generator.integers(0, 9, n), "y": generator.integers(0, 2, n)}
+    columns["w"] = generator.uniform(0.5, 2, n)
+    asked: dict[str, Any] = {"label": "y", "score": "x", "weight": "w", "by": "user"}
+    asked["metrics"] = ["average_precision", "partial_roc_auc(max_fpr=0.5)", "ks", "precision(recall=0.5)", "lift@0.3"]
+    found = fl.evaluate(pa.table(columns), **asked).values
+    for one in (0, 7, 399):
+        rows = user == one
+        alone = fl.evaluate(pa.table({name: column[rows] for name, column in columns.items()}), **asked).values
+        of_slice = [value for value in found if value.slice == {"user": one}]
+        assert of_slice == [value for value in alone if value.slice]
+        assert of_slice[0].value == pytest.approx(
+            sk.average_precision_score(columns["y"][rows], columns["x"][rows], sample_weight=columns["w"][rows]),
+            rel=1e-12,
+        )
+    # More than a part holds are read part by part.
+    monkeypatch.setattr(histogram, "parts_of", functools.partial(parts_of, most_buckets=100))
+    monkeypatch.setattr(ranked, "PART_BUCKETS", 100)
+    assert fl.evaluate(pa.table(columns), **asked).values == found
 
 
 def test_the_table_says_how_far_a_value_may_be_off() -> None:
