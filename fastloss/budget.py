@@ -105,7 +105,9 @@ class Execution:
     sliced : bool
         Whether there are slices, which take a part of the memory.
     bounded_bytes : int
-        What a state takes at most in columns whose size does not grow with slices.
+        What the merged state takes at most in columns whose size does not grow with slices.
+    bounded_task_bytes : int
+        What the state of a task takes at most in them.
     """
 
     reader: Reader
@@ -120,13 +122,14 @@ class Execution:
     n_columns: int
     sliced: bool
     bounded_bytes: int = 0
+    bounded_task_bytes: int = 0
     storage_options: Mapping[str, object] | None = field(default=None, repr=False, hash=False)
     retry_seconds: float = DEFAULT_RETRY_SECONDS
 
     @property
     def states_bytes(self) -> int:
         """The part of the memory for columns of bounded size: those of each thread's state and of the merged one."""
-        return (self.threads + 1) * self.bounded_bytes
+        return self.bounded_bytes + self.threads * self.bounded_task_bytes
 
     @property
     def buffer_bytes(self) -> int:

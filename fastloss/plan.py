@@ -168,9 +168,14 @@ def plan_request(
             "rows once; give a table, a list of batches or files, or edges of your own: cut(score, 0.1, 0.5)."
         )
     bounded = max(evaluation.bounded_bytes, len(quantiles) * MOST_HISTOGRAM_BYTES)
-    execution = dataclasses.replace(execution, bounded_bytes=bounded)
+    execution = dataclasses.replace(execution, bounded_bytes=bounded, bounded_task_bytes=bounded)
     with suggesting_to_skip(execution.on_bad_file):
         summary = source.summary(columns, _read_options(execution))
+        if bounded and not quantiles and summary.largest_task_rows is not None:
+            # Tasks that are joined have no more rows than a batch.
+            rows = max(summary.largest_task_rows, execution.batch_rows)
+            execution = dataclasses.replace(execution, bounded_task_bytes=evaluation.bounded_task_bytes(rows))
+            summary = source.summary(columns, _read_options(execution))
     check_keys(summary.differences, request.keys)
     plan = Plan(evaluation, execution, source, summary, tuple(keep))
     while plan.memory_bound > execution.memory_bytes and options.threads is None and plan.execution.threads > 1:

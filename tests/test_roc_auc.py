@@ -275,9 +275,9 @@ def test_histograms_count_in_the_memory(log: tuple[Path, dict[str, np.ndarray]])
         models = {str(k): "x" for k in range(n_models)}
         return fl.make_plan(log[0], label="y", logit=models, metrics=["roc_auc"], threads=1, **options)
 
-    # 16 MiB of buckets and half as much for their index; of a thread, and merged.
-    assert plan(3).memory_bound - plan(2).memory_bound == pytest.approx(48 << 20, abs=1 << 20)
-    with pytest.raises(fl.UsageError, match=r"960 MiB of histograms of scores\. Raise memory to [\d,]+ MiB"):
+    # 32 MiB of a merged histogram; a thread holds its rows, which are those of a batch at most, in 5 bytes each.
+    assert plan(3).memory_bound - plan(2).memory_bound == pytest.approx(33.25 * 2**20, abs=1 << 20)
+    with pytest.raises(fl.UsageError, match=r"665 MiB of histograms of scores\. Raise memory to [\d,]+ MiB"):
         plan(10, by=["c"])
     assert plan(10, by=["c"], memory="4GiB").memory_bound <= 4 << 30
 

@@ -20,7 +20,7 @@ from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import default_metrics, parse_metric
 from fastloss.metrics.presets import preset_of, reduction_of
 from fastloss.request import ColumnType, Model, Request, one_of
-from fastloss.states.base import StateSpec, bounded_bytes
+from fastloss.states.base import StateSpec, bounded_bytes, bounded_task_bytes
 from fastloss_kernels import FORMULAS_VERSION
 from fastloss_kernels.domain import Interval
 from fastloss_kernels.losses import LOSSES, ListwiseLoss, Loss
@@ -112,6 +112,18 @@ class Evaluation:
     def bounded_bytes(self) -> int:
         """The most bytes of a state that do not grow with its slices."""
         return sum(map(bounded_bytes, self.specs)) * len(self.groupings)
+
+    def bounded_task_bytes(self, n_rows: int | None) -> int:
+        """Return the most bytes of the same in the state of a task of so many rows; None where that is not known."""
+        row_bytes = 0
+        for model in self.models:
+            of_row = [_kept_bytes(self.types[model.column], 4), _kept_bytes(self.types[self.request.label_column], 1)]
+            if self.request.weight is not None:
+                of_row.append(_kept_bytes(self.types[self.request.weight], 4))
+            row_bytes = max(row_bytes, sum(of_row))
+        # Groupings after the first keep the order of their rows besides.
+        row_bytes += 8 * (len(self.groupings) > 2)
+        return sum(bounded_task_bytes(spec, n_rows, row_bytes) for spec in self.specs) * len(self.groupings)
 
     def asked(self) -> dict[str, Any]:
         """Return what was asked, as a reader of the result knows it."""
@@ -271,6 +283,13 @@ def _check_fields(metrics: Sequence[Metric], request: Request) -> None:
                 f"{metric.name} adds up the slices by one key, and {asked}; "
                 + (f"name {known} in it, or slice by another." if known else "slice by it too, and name it in by=.")
             )
+
+
+def _kept_bytes(kind: ColumnType, narrow: int) -> int:
+    """Return what a number of a column takes as rows of histograms keep it: `narrow` where all numbers fit in that."""
+    whole = kind.name.startswith(("int", "uint", "bool"))
+    few_digits = kind.is_single or kind.name in ("bool", "int8", "uint8", "int16", "uint16")
+    return narrow if (whole if narrow == 1 else few_digits) else 8
 
 
 def _shapes(types: Mapping[str, ColumnType], label: str, models: Sequence[Model]) -> tuple[bool, bool]:

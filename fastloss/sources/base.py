@@ -167,6 +167,8 @@ class SourceSummary:
         Compressed bytes of the selected columns; None where only reading tells.
     largest_task_bytes : int or None
         Largest ``Task.decoded_bytes``; None where only reading tells.
+    largest_task_rows : int or None
+        The most rows of a task that is not joined of others; None where only reading tells.
     skipped : list of (str, str)
         Files left out, each with its cause.
     pruned_files, pruned_row_groups : int
@@ -180,6 +182,7 @@ class SourceSummary:
     rows: int | None
     stored_bytes: int | None
     largest_task_bytes: int | None
+    largest_task_rows: int | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
     pruned_files: int = 0
     pruned_row_groups: int = 0

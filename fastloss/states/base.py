@@ -112,6 +112,13 @@ def bounded_bytes(spec: StateSpec) -> int:
     return found
 
 
+def bounded_task_bytes(spec: StateSpec, n_rows: int | None, row_bytes: int) -> int:
+    """Return what such a column may take in the state of a task of so many rows; None where that is not known."""
+    of_task = getattr(spec, "most_task_bytes", None)
+    found: int = bounded_bytes(spec) if of_task is None or n_rows is None else of_task(n_rows, row_bytes)
+    return found
+
+
 class Named(Protocol):
     """A quantity that is summed or counted: frozen and hashable."""
 

@@ -36,7 +36,7 @@ FIRST_DROPPED_BITS = 37
 SCORE_BYTES = 4 << 20
 BUCKET_BYTES = 16 << 20
 # What they take with their index.
-MOST_HISTOGRAM_BYTES = BUCKET_BYTES * 3 // 2
+MOST_HISTOGRAM_BYTES = BUCKET_BYTES * 2
 # Many slices of few rows each keep their scores apart.
 SLICE_BUCKETS = 64
 # Buckets in a page, and pages at first.
@@ -44,11 +44,11 @@ _PAGE_BITS = 6
 _SMALLEST_ROOM = 64
 _FEW_PAGES = 2048
 # A table counts pages in 16 bits: a page of cells takes 1,024 bytes at least.
-_MOST_TABLE_BUCKET_BYTES = 40 << 20
+_MOST_TABLE_BUCKET_BYTES = 32 << 20
 # So much of the rows themselves is held while nothing is counted yet.
 _HELD_BYTES = 12 << 20
-# Rows that tell whether scores repeat.
-_SAMPLE_ROWS = 1 << 15
+# Numbers that tell whether float32 holds them.
+_SAMPLE_ROWS = 512
 _MAGNITUDE_MASK = 0x7FFF_FFFF_FFFF_FFFF
 _NO_ROWS: Integers = np.empty(0, dtype=np.int64)
 _NO_WEIGHTS: Floats = np.empty(0)
@@ -99,7 +99,12 @@ class ScoreHistogram:
     @property
     def most_bytes(self) -> int:
         """The most bytes of all slices together, with the index, beside the buckets that each may have."""
-        return max(self.score_bytes, self.bucket_bytes) * 3 // 2
+        return max(self.score_bytes, self.bucket_bytes) * 2
+
+    def most_task_bytes(self, n_rows: int, row_bytes: int) -> int:
+        """Return the most bytes of so many rows, each of which takes `row_bytes` as `ScoreRows` keeps it."""
+        rows_bytes, most = n_rows * row_bytes, held_bytes(self.score_bytes, self.bucket_bytes)
+        return rows_bytes if self.only is None and rows_bytes <= most else self.most_bytes
 
     def identity(self) -> ScoreHistogramColumn:
         """Return the histogram of no rows."""
@@ -268,8 +273,8 @@ class ScoreRows:
     def kept(self) -> ScoreRows:
         """Return the same rows in memory of their own, which all columns share."""
         if self._kept is None:
-            weight = None if self.weight is None else self.weight.copy()
-            self._kept = ScoreRows(self.score.copy(), self.label.copy(), weight)
+            weight = None if self.weight is None else _narrow(self.weight)
+            self._kept = ScoreRows(_narrow(self.score), self.label.copy(), weight)
         return self._kept
 
     def narrow(self, order: Integers | None) -> tuple[NDArray[Any], ...]:
@@ -302,8 +307,8 @@ class ScoreHistogramColumn:
     Pages of 64 buckets are found faster than single ones. They are used from the first level of buckets on, unless
     scores are so scattered that pages would take more memory; what the histogram holds is the same.
 
-    Scores that hardly repeat are no fewer as buckets than as rows. So a new column holds such rows as they are, as far
-    as memory goes, and whoever merges it counts them.
+    A million scores are hardly fewer as buckets than as rows. So a new column holds rows as they are, as far as memory
+    goes, and whoever merges it counts them.
     """
 
     def __init__(self, score_bytes: int, bucket_bytes: int, slice_buckets: int) -> None:
@@ -366,20 +371,16 @@ class ScoreHistogramColumn:
 
     def add(self, rows: ScoreRows, runs: SliceRuns) -> None:
         """Add each row to its slice. The arrays of `runs` may be kept; those of the rows are not."""
-        if self._may_hold(rows, runs):
-            self._held.append((rows.kept(), runs))
-            self._held_bytes += rows.nbytes + sum(part.nbytes for part in runs if part is not None)
-            return
+        most = held_bytes(self._score_bytes, self._bucket_bytes)
+        if most and not len(self._keys) and not len(self._only) and runs.starts is not None:
+            kept = rows.kept()
+            n_bytes = kept.nbytes + sum(part.nbytes for part in runs if part is not None)
+            if self._held_bytes + n_bytes <= most:
+                self._held.append((kept, runs))
+                self._held_bytes += n_bytes
+                return
         self._count_held()
         self._count(rows, runs)
-
-    def _may_hold(self, rows: ScoreRows, runs: SliceRuns) -> bool:
-        """Say whether nothing is counted yet, there is room, and the rows' scores hardly repeat."""
-        most = min(_HELD_BYTES, max(self._score_bytes, self._bucket_bytes) * 3 // 4)
-        if len(self._keys) or len(self._only) or runs.starts is None or self._held_bytes + rows.nbytes > most:
-            return False
-        sample = min(len(rows.score), _SAMPLE_ROWS)
-        return bool(self._held) or rows.least_distinct(sample) > sample * 7 // 8
 
     def _count_held(self) -> None:
         """Count the rows that are held."""
@@ -410,10 +411,10 @@ class ScoreHistogramColumn:
             found = self._used, self._counts, self._table
             cells = self._keys, self._cells.reshape(-1)
             form = self._form()
-            if is_hard and not is_filtered and len(self._table) and self._n_digits == n_digits:
+            if is_hard and not is_filtered and self._n_digits == n_digits:
                 narrow = narrow or rows.narrow(runs.order)
                 add = loops.make_count_scores() if rows.weight is None else loops.make_weigh_scores()
-                add(*narrow, starts, positions, at, form, *found, *cells)
+                add(*narrow, starts, positions, at, form, *found, self._slots, *cells)
             else:
                 wide = wide or rows.wide()
                 add = loops.make_add_scores()
@@ -525,6 +526,9 @@ class ScoreHistogramColumn:
     def _fill(self, cells: _Cells, dropped_bits: int, page_bits: int) -> None:
         """Hold these cells of another level, and nothing else."""
         self._clear(page_bits)
+        if page_bits:
+            # About as many pages as there will be.
+            self._reserve(min(max(_SMALLEST_ROOM, len(cells[0]) >> page_bits - 1), self._most_pages()))
         at, slices = 0, np.arange(self.n_slices)
         while (at := self._add_cells(at, *cells, dropped_bits, self._low_digit, slices)) < len(cells[0]):
             self._make_room()
@@ -542,19 +546,19 @@ class ScoreHistogramColumn:
         if self._counts[2] or (not self._page_bits and n_kept >= self._most_pages()):
             self._drop_bits(self._dropped_bits + 1 if self._dropped_bits else FIRST_DROPPED_BITS)
             return
-        if self._page_bits:
-            page_bytes = (16 * self._n_digits << self._page_bits) + 16
-            most = (self._bucket_bytes * 3 // 2 - self._table.nbytes - self._used.nbytes) // page_bytes
-            if n_kept >= most:
-                self._fill(self._list_cells(), self._dropped_bits, 0)
-                return
-        else:
-            most = self._most_pages()
+        most = self._most_pages()
+        if self._page_bits and n_kept >= most:
+            self._fill(self._list_cells(), self._dropped_bits, 0)
+            return
         self._reserve(min(most, max(_SMALLEST_ROOM, (2 if n_kept > _FEW_PAGES else 4) * n_kept)))
 
     def _most_pages(self) -> int:
-        """Return how many single buckets there may be."""
-        return self._most_buckets(self._dropped_bits) + self._slice_buckets * self.n_slices
+        """Return how many pages there may be, or single buckets."""
+        if not self._page_bits:
+            return self._most_buckets(self._dropped_bits) + self._slice_buckets * self.n_slices
+        # With a key and up to four slots of 4 bytes.
+        page_bytes = (16 * self._n_digits << self._page_bits) + 32
+        return max(0, self._bucket_bytes * 2 - self._table.nbytes - self._used.nbytes) // page_bytes
 
     def _reserve(self, n_pages: int) -> None:
         """Have room for so many pages."""
@@ -572,9 +576,10 @@ class ScoreHistogramColumn:
         n_pages, bits = int(self._counts[0]), self._page_bits
         if pages is None:
             pages = np.arange(n_pages)
-        keys = self._keys[pages]
         if not bits:
-            return keys[:, 0], keys[:, 1], self._cells[pages]
+            pages = pages[self._cells[pages, self._n_digits :].any(axis=1)]
+            return self._keys[pages, 0], self._keys[pages, 1], self._cells[pages]
+        keys = self._keys[pages]
         weights = self._cells[: n_pages << bits, self._n_digits :]
         is_used = weights[:, 0] != 0 if self._n_digits == 1 else weights.any(axis=1)
         used = np.flatnonzero(is_used.reshape(n_pages, 1 << bits)[pages])
@@ -613,6 +618,11 @@ class ScoreHistogramColumn:
             self._drop_bits(self._dropped_bits + 1 if self._dropped_bits else FIRST_DROPPED_BITS)
 
 
+def held_bytes(score_bytes: int, bucket_bytes: int) -> int:
+    """Return how many bytes of rows a column holds that has so much memory for scores and for buckets."""
+    return min(_HELD_BYTES, max(score_bytes, bucket_bytes) * 3 // 4)
+
+
 def ordered_bits_of(scores: Floats) -> Integers:
     """Return the bits of float64 scores as integers that have the order of the scores; −0 is that of 0."""
     bits = (scores + 0.0).view(np.int64)
@@ -640,6 +650,18 @@ def _narrow_labels(label: NDArray[Any]) -> NDArray[Any]:
             return _read_only(label, np.float64)
         label = narrow
     return label
+
+
+def _narrow(values: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy of numbers, as float32 if that holds each of them exactly."""
+    if values.dtype == np.float64 and _is_narrow(values[:_SAMPLE_ROWS]) and _is_narrow(values):
+        return values.astype(np.float32)
+    return values.copy()
+
+
+def _is_narrow(values: NDArray[Any]) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(values.astype(np.float32), values))
 
 
 def _read_only(array: NDArray[Any], dtype: type) -> NDArray[Any]:

@@ -126,6 +126,7 @@ class ParquetSource(PlannedFiles[_Plan]):
             rows=sum(group.n_rows for group in row_groups),
             stored_bytes=sum(group.stored_bytes for group in row_groups),
             largest_task_bytes=max((held_bytes(g, len(columns), options) for g in row_groups), default=0),
+            largest_task_rows=max((group.n_rows for group in row_groups), default=0),
             skipped=list(self._skipped.items()),
             pruned_files=planned.pruned_files,
             pruned_row_groups=planned.pruned_row_groups,

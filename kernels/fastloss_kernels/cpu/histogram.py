@@ -303,27 +303,44 @@ def make_add_scores() -> Callable[..., None]:
 
 
 @formula
-def find_block(score, position, form, log2_words, counts, table, keys, cells, begins):
+def find_block(score, position, form, log2_words, counts, table, slots, keys, cells, begins):
     """Put where the cell of each row of a block begins into `begins`; return how many rows have a page.
 
     A page that is missing is made, as long as there is room. A cell has 2^log2_words words. A loop of its own for each
-    step lets processors compute many rows at once, and fetch the cells that the next loop adds to.
+    step lets processors compute many rows at once, and fetch what the next loop reads or adds to.
     """
     dropped, page_bits = form[0], form[2]
-    zeroth = place_in_table(0, position, form[7]) << page_bits
+    shift, in_page, words = np.uint64(page_bits), np.uint64((1 << page_bits) - 1), np.uint64(log2_words)
+    if table.shape[0] > 0:
+        zeroth = place_in_table(0, position, form[7])
+        for i in range(score.shape[0]):
+            begins[i] = np.uint64((ordered_bits(score[i]) >> dropped) + (zeroth << page_bits))
+        for i in range(score.shape[0]):
+            place = begins[i] >> shift
+            page = np.uint64(table[place])
+            if page == np.uint64(0):
+                if counts[0] == keys.shape[0]:
+                    return i
+                page = np.uint64(take_page(np.int64(place) - zeroth, position, counts, keys) + 1)
+                table[place] = page
+            begin = ((page - np.uint64(1)) << shift | (begins[i] & in_page)) << words
+            begins[i] = begin
+            prefetch(cells, np.int64(begin))
+        return score.shape[0]
+    mask = slots.shape[0] - 1
     for i in range(score.shape[0]):
-        begins[i] = np.uint64((ordered_bits(score[i]) >> dropped) + zeroth)
-    shift, in_page = np.uint64(page_bits), np.uint64((1 << page_bits) - 1)
+        bucket = ordered_bits(score[i]) >> dropped
+        begins[i] = np.uint64(bucket)
+        prefetch(slots, first_slot(bucket >> page_bits, position, mask))
     for i in range(score.shape[0]):
-        place = begins[i] >> shift
-        page = np.uint64(table[place])
-        if page == np.uint64(0):
+        bucket = np.int64(begins[i]) >> page_bits
+        page, slot = find_page(bucket, position, slots, keys)
+        if page < 0:
             if counts[0] == keys.shape[0]:
                 return i
-            bucket = np.int64(place) - place_in_table(0, position, form[7])
-            page = np.uint64(take_page(bucket, position, counts, keys) + 1)
-            table[place] = page
-        begin = ((page - np.uint64(1)) << shift | (begins[i] & in_page)) << np.uint64(log2_words)
+            page = take_page(bucket, position, counts, keys)
+            slots[slot] = page
+        begin = (np.uint64(page) << shift | (begins[i] & in_page)) << words
         begins[i] = begin
         prefetch(cells, np.int64(begin))
     return score.shape[0]
@@ -331,13 +348,14 @@ def find_block(score, position, form, log2_words, counts, table, keys, cells, be
 
 @functools.cache
 def make_count_scores() -> Callable[..., None]:
-    """Make ``count_scores(score, label, starts, positions, at, form, used, counts, table, keys, cells)``.
+    """Make ``count_scores(score, label, starts, positions, at, form, used, counts, table, slots, keys, cells)``.
 
     `add_scores` for rows in the order of their runs, of weight 1, whose labels are 0 or 1, where masses have one
-    digit, a table finds pages, and every row counts. Scores are float64 or float32, labels int8.
+    digit and every row counts. Scores are float64 or float32, labels int8. Where it stops for there being as many
+    cells as there may be, pages may be left in which no cell is in use.
     """
 
-    def count_scores(score, label, starts, positions, at, form, used, counts, table, keys, cells):
+    def count_scores(score, label, starts, positions, at, form, used, counts, table, slots, keys, cells):
         most, free = form[3], form[6]
         begins = np.empty(BLOCK_ROWS, dtype=np.uint64)
         one = np.uint64(1)
@@ -346,7 +364,7 @@ def make_count_scores() -> Callable[..., None]:
             for first in range(max(at[1], starts[run]), end, BLOCK_ROWS):
                 block = slice(first, min(first + BLOCK_ROWS, end))
                 scores, labels = score[block], label[block]
-                n_found = find_block(scores, position, form, 1, counts, table, keys, cells, begins)
+                n_found = find_block(scores, position, form, 1, counts, table, slots, keys, cells, begins)
                 for i in range(n_found):
                     begin = begins[i]
                     weight = cells[begin + one]
@@ -378,12 +396,13 @@ def two_digits(x, low):
 
 @functools.cache
 def make_weigh_scores() -> Callable[..., None]:
-    """Make ``weigh_scores(score, label, weight, starts, positions, at, form, used, counts, table, keys, cells)``.
+    """Make ``weigh_scores(score, label, weight, starts, positions, at, form, used, counts, table, slots, …)``.
 
-    `count_scores` for rows with weights, float64 or float32, where masses have two digits.
+    The last arguments are `keys` and `cells`. As `count_scores`, for rows with weights, float64 or float32, where
+    masses have two digits.
     """
 
-    def weigh_scores(score, label, weight, starts, positions, at, form, used, counts, table, keys, cells):
+    def weigh_scores(score, label, weight, starts, positions, at, form, used, counts, table, slots, keys, cells):
         low, most, free = form[1], form[3], form[6]
         begins = np.empty(BLOCK_ROWS, dtype=np.uint64)
         one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
@@ -392,7 +411,7 @@ def make_weigh_scores() -> Callable[..., None]:
             for first in range(max(at[1], starts[run]), end, BLOCK_ROWS):
                 block = slice(first, min(first + BLOCK_ROWS, end))
                 scores, labels, weights = score[block], label[block], weight[block]
-                n_found = find_block(scores, position, form, 2, counts, table, keys, cells, begins)
+                n_found = find_block(scores, position, form, 2, counts, table, slots, keys, cells, begins)
                 for i in range(n_found):
                     begin = begins[i]
                     weight_low, weight_high = cells[begin + two], cells[begin + three]
