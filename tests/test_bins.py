@@ -128,18 +128,21 @@ def test_many_rows_fill_several_blocks() -> None:
     assert read(column)[N_BINS + 2] == (n, n, sum(map(Fraction, prediction.tolist())), n, n)
 
 
-def test_the_bins_of_many_slices_are_added_row_by_row() -> None:
-    """Beyond the bins that have full accumulators, the sums are the same."""
+@pytest.mark.parametrize("by_row", [True, False])
+def test_many_slices(by_row: bool) -> None:
+    """Rows of thousands of slices go to their bins one by one and run by run."""
     n_slices = 3000
     generator = np.random.default_rng(2)
     prediction = generator.random(n_slices * 20)
     bins = generator.integers(0, N_BINS, len(prediction))
     column = BinnedSums(RowSet(0), "width", N_BINS, False).identity()
     column.resize(n_slices)
-    runs = SliceRuns(None, np.arange(n_slices + 1) * 20, np.arange(n_slices))
+    of = np.repeat(np.arange(n_slices), 20)
+    in_runs = SliceRuns(None, np.arange(n_slices + 1) * 20, np.arange(n_slices))
+    runs = SliceRuns(None, None, of) if by_row else in_runs
     column.add_rows(prediction, prediction, None, bins.astype(np.float64), WHOLE, runs)
     sums = column.evaluate()
-    at = np.repeat(np.arange(n_slices), 20) * N_BINS + bins
+    at = of * N_BINS + bins
     assert sums.n.tolist() == np.bincount(at, minlength=n_slices * N_BINS).tolist()
     np.testing.assert_allclose(sums.prediction.to_float(), np.bincount(at, prediction), rtol=1e-14)
 

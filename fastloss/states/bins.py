@@ -18,8 +18,6 @@ from fastloss_kernels.exact_sum import ExactSums
 
 Floats = NDArray[np.float64]
 
-# Of so few bins, those of all slices together, full accumulators take no memory to speak of: 9 MB for four sums.
-_FEW_BINS = 4096
 _NO_ORDER: Integers = np.empty(0, dtype=np.int64)
 _NO_WEIGHTS: Floats = np.empty(0)
 
@@ -144,18 +142,26 @@ class BinnedSumsColumn:
             return
         exponent = math.frexp(1.0 if weight is None else float(weight.max()))[1]
         fits = loops.LOWEST_EXPONENT_OF_WEIGHTS <= exponent <= loops.HIGHEST_EXPONENT
-        if runs.starts is None or not fits or self._counts.n_slices > _FEW_BINS:
+        if runs.starts is None or not fits:
             self._add_each(prediction, label, weight, keys, edges, runs)
             return
-        # A term adds two parts and what they leave.
-        words = [column.accumulators(3 * len(label)) for column in self._sums]
+        windows = [loops.window_of(exponent)] * 3 + [loops.window_of(2 * exponent)]
+        # Two parts of a term are added.
+        words = [c.accumulators(*w, 2 * len(label)) for c, w in zip(self._sums, windows, strict=False)]
+        lows = [column.low for column in self._sums]
+        late = np.empty((len(label), 2), dtype=np.int64)
         weights = _NO_WEIGHTS if weight is None else weight
         order = _NO_ORDER if runs.order is None else runs.order
-        loops.make_add_to_bins()(
+        n_late = loops.make_add_to_bins()(
             *map(_read_only, (prediction, label, weights, keys, edges.inner)), edges.scale, edges.offset,
             _read_only(order), _read_only(runs.starts), _read_only(runs.positions), exponent,
-            self._counts.counts, *(words if self._weighted else [*words, *words]),
+            self._counts.counts, *(words if self._weighted else [*words, *words]), np.array([*lows, *lows][:4]), late,
         )  # fmt: skip
+        if n_late:
+            rows, bins = late[:n_late].T
+            terms = _terms(prediction[rows], label[rows], None if weight is None else weight[rows])
+            for column, values, power in zip(self._sums, terms, (1, 1, 1, 2), strict=False):
+                column.add(loops.left_of(values, power * exponent), SliceRuns(None, None, np.ascontiguousarray(bins)))
 
     def _add_each(
         self,
@@ -172,11 +178,8 @@ class BinnedSumsColumn:
         order = slice(None) if runs.order is None else runs.order
         positions = runs.positions if runs.starts is None else np.repeat(runs.positions, np.diff(runs.starts))
         own = SliceRuns(None, None, positions * self._n_bins + bins[order])
-        terms = [label, prediction]
-        if weight is not None:
-            terms = [label * weight, prediction * weight, weight, weight * weight]
         self._counts.add_lengths(own)
-        for column, values in zip(self._sums, terms, strict=True):
+        for column, values in zip(self._sums, _terms(prediction, label, weight), strict=True):
             column.add(values[order], own)
 
     def merge(self, other: BinnedSumsColumn, positions: Integers) -> None:
@@ -226,6 +229,13 @@ class BinnedSumsColumn:
 
 
 _NAMES = ("label", "prediction", "weight", "squared_weight")
+
+
+def _terms(prediction: Floats, label: Floats, weight: Floats | None) -> list[Floats]:
+    """Return what is summed of each row, in the order of the columns."""
+    if weight is None:
+        return [label, prediction]
+    return [label * weight, prediction * weight, weight, weight * weight]
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -123,11 +123,14 @@ class SumColumn:
     def only_accumulator(self, n_terms: int) -> Integers:
         """Return the full accumulator of the only slice, for a loop that is about to add `n_terms` terms to it."""
         assert self.n_slices == 1
-        return np.asarray(self.accumulators(n_terms)[0])
+        return np.asarray(self.accumulators(0, LIMBS, n_terms)[0])
 
-    def accumulators(self, n_terms: int) -> Integers:
-        """Return the full accumulators of all slices, for a loop that is about to add `n_terms` terms to them."""
-        self._have(0, LIMBS)
+    def accumulators(self, low: int, stop: int, n_terms: int) -> Integers:
+        """Return the accumulators of all slices, for a loop that is about to add `n_terms` terms to them.
+
+        Their window, from `self.low` on, holds the limbs [low, stop) at least.
+        """
+        self._have(low, stop)
         self._count_additions(n_terms)
         return self.words
 

@@ -165,9 +165,12 @@ def make_sum_update(spec: Sum, device: Device) -> Update:
             add_at_once(rows, columns[0].only_accumulator(rows.n_rows))
             return
         terms = rows.terms
-        fill(rows, terms)
-        if rows.weight is not None:
-            np.multiply(terms, rows.weight, out=terms)
+        if rows.weight is not None and isinstance(spec.quantity, PredictedMean):
+            np.multiply(rows.predicted_means(), rows.weight, out=terms)
+        else:
+            fill(rows, terms)
+            if rows.weight is not None:
+                np.multiply(terms, rows.weight, out=terms)
         _add(terms, rows, columns, device)
 
     return update

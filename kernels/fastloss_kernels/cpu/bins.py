@@ -1,10 +1,10 @@
 """Loops over bins of predictions: which bin each row belongs to, and exact sums of each bin of each slice.
 
 Rows are not sorted by their bins. A block of rows of one slice adds integers to a few words for each bin: every term t
-below 2^e is cut into floor(t·2^(51 − e)) and 51 bits more, so that the sums of a block fit 63 bits, and what is left
-below these 102 bits, for terms that small, is added by itself. Labels of 0 and 1 and weights that are small multiples
-of a power of two, or none, are integers as they are. Two sets of words take the rows in turn: neighbouring rows often
-share a bin, and an addition would wait for the one before it.
+below 2^e is cut into floor(t·2^(51 − e)) and 51 bits more, so that the sums of a block fit 63 bits; rows whose terms
+are so small that something is left below these 102 bits are listed, for the caller to add it. Labels of 0 and 1 and
+weights that are small multiples of a power of two, or none, are integers as they are. Two sets of words take the rows
+in turn: neighbouring rows often share a bin, and an addition would wait for the one before it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fastloss_kernels.exact_sum import LOWEST_EXPONENT, add_term
+from fastloss_kernels.exact_sum import LOWEST_EXPONENT
 from fastloss_kernels.jit import compile_cpu, float64_from_bits, formula
+
+Floats = NDArray[np.float64]
 
 # Sums of so many numbers below 2^51 stay below 2^62.
 _BLOCK_ROWS = 1 << 11
@@ -98,10 +101,13 @@ def _power_of_two(exponent):
 
 
 @formula
-def _add_integer(accumulator, number, position):
-    """Add number·2^position, from 0 up to 2^62, to a full accumulator that begins at 2^0."""
-    limb = position >> 5
-    shift = position & 31
+def _add_integer(accumulator, low, number, exponent):
+    """Add number·2^exponent, a number from 0 up to 2^62, to an accumulator whose window begins at the limb `low`.
+
+    It must hold the three limbs from that of the exponent on, as far as the number has digits there.
+    """
+    limb = ((exponent - LOWEST_EXPONENT) >> 5) - low
+    shift = (exponent - LOWEST_EXPONENT) & 31
     lower = (number & _MASK) << shift
     upper = (number >> 32) << shift
     accumulator[limb] += lower & _MASK
@@ -120,11 +126,11 @@ def _cut(term, scale):
 
 
 @formula
-def _flush(words, at, accumulator, position):
-    """Add two parts to an accumulator, the higher at a position."""
-    _add_integer(accumulator, words[at], position)
+def _flush(accumulator, low, words, at, exponent):
+    """Add two parts, of which the higher one counts units of 2^exponent."""
+    _add_integer(accumulator, low, words[at], exponent)
     if words[at + 1] != 0:
-        _add_integer(accumulator, words[at + 1], position - _PART_BITS)
+        _add_integer(accumulator, low, words[at + 1], exponent - _PART_BITS)
 
 
 @formula
@@ -139,45 +145,56 @@ def _are_integers(labels, weights, scale):
     return fit
 
 
-@functools.cache
-def make_add_to_bins() -> Callable[..., None]:
-    """Make ``add_to_bins(predictions, labels, weights, keys, edges, scale, offset, order, starts, positions, ...)``.
+def window_of(exponent: int) -> tuple[int, int]:
+    """Return the first limb of the accumulators that terms below 2^exponent are added to, and that after the last."""
+    first = exponent - 2 * _PART_BITS - LOWEST_EXPONENT
+    # Without weights, of which the largest is then 1, labels count as they are.
+    unit = (0 if exponent == 1 else exponent - _UNIT_BITS) - LOWEST_EXPONENT
+    return first >> 5, (unit >> 5) + 3
 
-    The last arguments are ``exponent, counts, label_sums, prediction_sums, weight_sums, square_sums``.
+
+def left_of(terms: Floats, exponent: int) -> Floats:
+    """Return what the two parts of terms below 2^exponent leave of them."""
+    scaled = np.ldexp(terms, _PART_BITS - exponent)
+    rest = (scaled - np.floor(scaled)) * _PART
+    return np.ldexp(rest - np.floor(rest), exponent - 2 * _PART_BITS)
+
+
+@functools.cache
+def make_add_to_bins() -> Callable[..., int]:
+    """Make ``add_to_bins(predictions, labels, weights, keys, edges, scale, offset, ...) -> n_late``.
+
+    The other arguments are ``order, starts, positions, exponent, counts, label_sums, prediction_sums, weight_sums,
+    square_sums, lows, late``.
 
     Run k is the rows ``order[starts[k]:starts[k + 1]]``, or ``starts[k]`` to ``starts[k + 1]`` where `order` is empty,
     and belongs to the slice ``positions[k]``. Predictions, labels and weights are float64 ``(n_rows,)``, the first two
     from 0 to 1, weights above 0 and below 2^exponent; no weights are weights of 1. Keys, edges, scale and offset tell
     bins as in `make_find_bins`.
 
-    The sums are int64: ``counts (n_slices · n_bins,)``, and full accumulators of label, prediction, weight and squared
-    weight, ``(n_slices · n_bins, ACCUMULATOR_WORDS)``; the last two are not touched where there are no weights.
+    The sums are int64: ``counts (n_slices · n_bins,)``, and accumulators of label, prediction, weight and squared
+    weight, ``(n_slices · n_bins, n_limbs + 3)``, whose windows begin at the limbs `lows` and hold those of
+    `window_of`, of 2^(2·exponent) for squares. The last two are not touched where there are no weights. Rows of which
+    something is left go to ``late (n_rows, 2)``, with their bins.
     """
 
     def add_to_bins(
         predictions, labels, weights, keys, edges, scale, offset, order, starts, positions, exponent,
-        counts, label_sums, prediction_sums, weight_sums, square_sums,
+        counts, label_sums, prediction_sums, weight_sums, square_sums, lows, late,
     ):  # fmt: skip
         n_bins = edges.shape[0] - 1
         ordered = order.shape[0] > 0
         weighted = weights.shape[0] > 0
         cut = _power_of_two(_PART_BITS - exponent)
-        left_unit = _power_of_two(exponent - 2 * _PART_BITS)
         square_cut = _power_of_two(_PART_BITS - 2 * exponent)
-        square_left_unit = _power_of_two(2 * exponent - 2 * _PART_BITS)
         unit = _power_of_two(_UNIT_BITS - exponent)
         in_units = _are_integers(labels, weights, unit)
-        position = exponent - _PART_BITS - LOWEST_EXPONENT
-        square_position = position + exponent
-        unit_position = exponent - _UNIT_BITS - LOWEST_EXPONENT
-        if not weighted:
-            unit_position = -LOWEST_EXPONENT
+        unit_exponent = exponent - _UNIT_BITS if weighted else 0
         # Flat: a view of a row would be counted as a reference.
         words = np.zeros(2 * n_bins * _N_WORDS, dtype=np.int64)
         block = np.empty(_BLOCK_ROWS)
         bins = np.empty(_BLOCK_ROWS, dtype=np.int32)
-        # Rows of which something is left, and their bins.
-        late = np.empty((_BLOCK_ROWS, 2), dtype=np.int64)
+        n_late = 0
         for run in range(starts.shape[0] - 1):
             base = positions[run] * n_bins
             for start in range(starts[run], starts[run + 1], _BLOCK_ROWS):
@@ -188,7 +205,6 @@ def make_add_to_bins() -> Callable[..., None]:
                     _find_bins(block[: stop - start], edges, scale, offset, bins)
                 else:
                     _find_bins(keys[start:stop], edges, scale, offset, bins)
-                n_late = 0
                 if in_units:
                     for at in range(start, stop):
                         i = order[at] if ordered else at
@@ -203,7 +219,7 @@ def make_add_to_bins() -> Callable[..., None]:
                         words[own + _PREDICTION] += high
                         words[own + _PREDICTION + 1] += low
                         if left != 0.0:
-                            late[n_late, 0], late[n_late, 1] = i, b
+                            late[n_late, 0], late[n_late, 1] = i, base + b
                             n_late += 1
                 else:
                     for at in range(start, stop):
@@ -212,55 +228,47 @@ def make_add_to_bins() -> Callable[..., None]:
                         w = weights[i] if weighted else 1.0
                         own = ((at & 1) * n_bins + b) * _N_WORDS
                         words[own + _COUNT] += _COUNTED
-                        high, low, some = _cut(labels[i] * w, cut)
+                        high, low, left = _cut(labels[i] * w, cut)
                         words[own + _LABEL] += high
                         words[own + _LABEL + 1] += low
-                        high, low, left = _cut(predictions[i] * w, cut)
+                        high, low, more = _cut(predictions[i] * w, cut)
                         words[own + _PREDICTION] += high
                         words[own + _PREDICTION + 1] += low
+                        left += more
                         if weighted:
                             high, low, more = _cut(w, cut)
                             words[own + _WEIGHT] += high
                             words[own + _WEIGHT + 1] += low
-                            some += more
+                            left += more
                             high, low, more = _cut(w * w, square_cut)
                             words[own + _SQUARE] += high
                             words[own + _SQUARE + 1] += low
-                            some += more
-                        # None of them is below 0.
-                        if some + left != 0.0:
-                            late[n_late, 0], late[n_late, 1] = i, b
+                            left += more
+                        # No part of it is below 0.
+                        if left != 0.0:
+                            late[n_late, 0], late[n_late, 1] = i, base + b
                             n_late += 1
-                for k in range(n_late):
-                    i, b = late[k, 0], late[k, 1]
-                    w = weights[i] if weighted else 1.0
-                    add_term(prediction_sums[base + b], _cut(predictions[i] * w, cut)[2] * left_unit)
-                    if not in_units:
-                        add_term(label_sums[base + b], _cut(labels[i] * w, cut)[2] * left_unit)
-                    if weighted and not in_units:
-                        add_term(weight_sums[base + b], _cut(w, cut)[2] * left_unit)
-                        add_term(square_sums[base + b], _cut(w * w, square_cut)[2] * square_left_unit)
                 for b in range(n_bins):
                     for half in range(2):
                         own = (half * n_bins + b) * _N_WORDS
                         if words[own + _COUNT] == 0:
                             continue
                         counts[base + b] += words[own + _COUNT] >> _COUNT_SHIFT
-                        _flush(words, own + _PREDICTION, prediction_sums[base + b], position)
+                        part = exponent - _PART_BITS
+                        _flush(prediction_sums[base + b], lows[1], words, own + _PREDICTION, part)
                         if in_units:
-                            _add_integer(label_sums[base + b], words[own + _LABEL], unit_position)
+                            _add_integer(label_sums[base + b], lows[0], words[own + _LABEL], unit_exponent)
                         else:
-                            _flush(words, own + _LABEL, label_sums[base + b], position)
+                            _flush(label_sums[base + b], lows[0], words, own + _LABEL, part)
                         if weighted and in_units:
-                            words[own + _COUNT] &= _COUNTED - 1
-                            _add_integer(weight_sums[base + b], words[own + _COUNT], unit_position)
-                            _add_integer(
-                                square_sums[base + b], words[own + _SQUARE], 2 * unit_position + LOWEST_EXPONENT
-                            )
+                            integer = words[own + _COUNT] & (_COUNTED - 1)
+                            _add_integer(weight_sums[base + b], lows[2], integer, unit_exponent)
+                            _add_integer(square_sums[base + b], lows[3], words[own + _SQUARE], 2 * unit_exponent)
                         elif weighted:
-                            _flush(words, own + _WEIGHT, weight_sums[base + b], position)
-                            _flush(words, own + _SQUARE, square_sums[base + b], square_position)
+                            _flush(weight_sums[base + b], lows[2], words, own + _WEIGHT, part)
+                            _flush(square_sums[base + b], lows[3], words, own + _SQUARE, part + exponent)
                         for k in range(_N_WORDS):
                             words[own + k] = 0
+        return n_late
 
     return compile_cpu(add_to_bins)
