@@ -14,10 +14,9 @@ from fastloss.states.histogram import ScoreHistograms
 from fastloss_kernels.calibration import LOGITS, features_of
 from fastloss_kernels.cpu.isotonic import pool_adjacent
 from fastloss_kernels.cpu.linear import make_add_fit_sums
+from fastloss_kernels.cpu.pointwise import make_value
 from fastloss_kernels.elementary import softplus
-from fastloss_kernels.elementwise import map_formula
 from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS, ExactSum, normalize_words
-from fastloss_kernels.information import binary_entropy
 from fastloss_kernels.losses import BinaryCrossentropy
 
 Floats = NDArray[np.float64]
@@ -59,6 +58,12 @@ class Buckets:
         return self.histogram.masses_as_float()
 
     @cached_property
+    def _rows(self) -> tuple[Floats, Floats]:
+        """Label and weight of a row that stands for each bucket."""
+        positive, weight = self.masses
+        return _read_only(np.minimum(positive / weight, 1.0)), _read_only(weight)
+
+    @cached_property
     def classes(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which buckets hold positive and negative mass."""
         positive, weight = np.hsplit(self.histogram.masses, 2)
@@ -67,8 +72,8 @@ class Buckets:
     @property
     def rate(self) -> float:
         """The mean label."""
-        positive, weight = self.masses
-        return math.fsum(positive.tolist()) / math.fsum(weight.tolist())
+        labels, weight = self._rows
+        return _mean(labels, weight / weight.sum())
 
     def only_class(self) -> int | None:
         """Return the class of all rows; None if there are both."""
@@ -118,11 +123,9 @@ class Buckets:
         """Return the sums of a fit at a point, as if each bucket's rows had its middle as their score."""
         features = features_of(kind, self.space)
         loop = make_add_fit_sums(_LOSS.formulas["logit"], features.of_score, features.constant)
-        positive, weight = self.masses
-        label = _read_only(np.minimum(positive / weight, 1.0))
         words = np.zeros((1 + features.n + features.n * (features.n + 1) // 2, ACCUMULATOR_WORDS), dtype=np.int64)
         loop(
-            self.scores, label, _read_only(weight), parameters, _LOSS.parameters("logit"), np.array(coefficients),
+            self.scores, *self._rows, parameters, _LOSS.parameters("logit"), np.array(coefficients),
             wanted, words,
         )  # fmt: skip
         return Sums.of([ExactSum.from_words(each).units for each in normalize_words(words)], features.n, wanted)
@@ -137,7 +140,7 @@ class Buckets:
         negative = (blocks.weight - blocks.positive) + (blocks.weight_lo - blocks.positive_lo)
         return Steps(low[first], high[last], blocks.positive + blocks.positive_lo, np.maximum(negative, 0.0))
 
-    @property
+    @cached_property
     def _bounds(self) -> tuple[Floats, Floats]:
         """The lowest and the highest score of each bucket that a row of the space may have."""
         low, high = self.histogram.score_bounds()
@@ -169,11 +172,10 @@ class Steps:
 
     def loss(self) -> float:
         """Return the sum of the log losses of these shares."""
-        mixed = (self.positive > 0.0) & (self.negative > 0.0)
-        positive, negative = self.positive[mixed], self.negative[mixed]
-        weight = positive + negative
-        entropies = map_formula(binary_entropy, positive / weight, negative / weight)
-        return math.fsum((entropies * weight).tolist())
+        rates, entropies = _read_only(self.rates), np.empty(len(self.low))
+        # A rate is the label that its own log loss is the least of.
+        make_value(_LOSS.formulas["prob"])(rates, rates, _LOSS.parameters("prob", 0.0), entropies)
+        return math.fsum((entropies * (self.positive + self.negative)).tolist())
 
     def at_most(self, n: int) -> Steps:
         """Return about n steps of equal weight at most, each of neighbouring ones that are put together."""
@@ -196,11 +198,16 @@ class Steps:
 
 
 def _mean(values: Floats, share: Floats) -> float:
-    """Return a mean of given shares, or 0 if it is too large a number."""
+    """Return a mean of given shares to 24 bits, or 0 if it is too large a number.
+
+    The last bits of NumPy's sums depend on the processor, and a fit begins from a mean.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
-        terms = values * share
-    mean = math.fsum(terms.tolist()) if np.isfinite(terms).all() else 0.0
-    return mean if math.isfinite(mean) else 0.0
+        mean = float((values * share).sum())
+    if not math.isfinite(mean):
+        return 0.0
+    fraction, exponent = math.frexp(mean)
+    return math.ldexp(round(math.ldexp(fraction, 24)), exponent - 24)
 
 
 def _read_only(values: Floats) -> Floats:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, get_args
 
+import numpy as np
+
 from fastloss.calibration.buckets import Buckets
 from fastloss.calibration.newton import (
     LOSS,
@@ -21,7 +23,7 @@ from fastloss.calibration.newton import (
 from fastloss.calibration.passes import Passes, ScoresPass
 from fastloss.calibration.result import Calibration
 from fastloss.errors import DataError, UsageError
-from fastloss.maps import CalibrationMap
+from fastloss.maps import COEFFICIENTS, CalibrationMap
 from fastloss.metrics.base import PROBABILITY_SPACES
 from fastloss.metrics.quantities import FitTerms
 from fastloss.plan import Plan, make_plan
@@ -109,26 +111,26 @@ class _Fit:
         self._buckets: Buckets
 
     def run(self) -> Calibration:
-        histogram, n, weight = self._passes.scores()
-        if n == 0:
+        scores = self._passes.scores()
+        if scores.n_rows == 0:
             raise DataError("No row was used, so no map can be fitted; look at what the request leaves out.")
-        self._buckets = Buckets(histogram, self._space)
-        total = Fraction(weight.units)
-        best = self._buckets.isotonic.loss() / float(weight)
+        self._buckets = Buckets(scores.histogram, self._space)
+        weight = float(scores.weight)
+        best = self._buckets.isotonic.loss() / weight
         coefficients: tuple[float, ...] = ()
         knots: tuple[tuple[float, float], ...] = ()
         if self._method == "isotonic":
             self._refuse_one_class()
             steps = self._buckets.isotonic.at_most(MOST_STEPS)
-            knots, after = steps.knots(), steps.loss() / float(weight)
+            knots, after = steps.knots(), steps.loss() / weight
         else:
             self._refuse_undetermined()
             coefficients, loss = self._coefficients()
-            after = float(loss / total)
+            after = float(loss / scores.weight.units)
         fit = {
-            "rows": n,
-            "weight": float(weight),
-            "log_loss_before": float(self._identity_loss() / total),
+            "rows": scores.n_rows,
+            "weight": weight,
+            "log_loss_before": scores.loss / scores.weight,
             "log_loss_after": after,
             "log_loss_isotonic": best,
             "passes": self._passes.n,
@@ -196,9 +198,7 @@ class _Fit:
         """Return the minimum for these features, and their parameters."""
         buckets, features = self._buckets, features_of(kind, self._space)
         parameters = buckets.parameters(kind)
-        start = [0.0] * features.n
-        if features.constant:
-            start[-1] = float(LOGITS["prob"](buckets.rate))
+        start = self._start(kind, features.n, parameters)
         try:
             hessian = None
             try:
@@ -208,7 +208,8 @@ class _Fit:
                 # All rows may lie in one bucket, and differ in it.
                 if buckets.is_exact:
                     raise
-            return minimize_on_log(functools.partial(self._evaluate, kind, parameters), start, hessian), parameters
+            evaluate = functools.partial(self._evaluate, kind, parameters)
+            return minimize_on_log(evaluate, start, hessian), parameters
         except SingularError:
             raise DataError(
                 f"Column {self._column!r} has too few different numbers for a map by {self._method!r}; choose a map "
@@ -217,17 +218,25 @@ class _Fit:
         except UnboundedError:
             raise self._separable() from None
 
+    def _start(self, kind: str, n: int, parameters: tuple[float, ...]) -> list[float]:
+        """Return the better of two points: the predictions as they are, and the mean label, or 1/2, for all rows."""
+        constant = [0.0] * n
+        if kind != "temperature":
+            constant[-1] = float(LOGITS["prob"](self._buckets.rate))
+        if n != len(COEFFICIENTS.get(kind, ())):
+            return constant
+        first, second, factor = parameters
+        identity = {"platt": [1.0 / factor, first], "temperature": [1.0 / factor]}.get(
+            kind, [1.0 / factor, 1.0 / factor, first + second]
+        )
+        points = [identity, constant] if np.isfinite(identity).all() else [constant]
+        return min(points, key=lambda point: self._buckets.evaluate(kind, parameters, tuple(point), LOSS).loss)
+
     def _evaluate(
         self, kind: str, parameters: tuple[float, ...], coefficients: tuple[float, ...], wanted: int
     ) -> Sums:
         n = len(coefficients)
         return Sums.of(self._passes.sums(FitTerms(kind, n, parameters, coefficients, wanted)), n, wanted)
-
-    def _identity_loss(self) -> int:
-        """Return the log loss of the predictions as they are, in units of the exact sums."""
-        if self._method == "platt":
-            return self._evaluate("platt", (0.0, 0.0, 1.0), (1.0, 0.0), LOSS).loss
-        return self._evaluate("temperature", (0.0, 0.0, 1.0), (1.0,), LOSS).loss
 
 
 def _coefficients_of(fitted: tuple[Fraction, ...], centers: tuple[float, ...], factor: float) -> tuple[float, ...]:

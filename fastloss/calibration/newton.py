@@ -19,6 +19,11 @@ _MOST_HALVINGS = 40
 # A direction that changes the predictor this much less than its features vary has no curvature but of rounding.
 _SINGULAR = Fraction(1, 1 << 42)
 _PRECISION = 2.0**-50
+_NEAR = 2.0**-22
+# What the first step on the log may leave, by a cautious estimate; it leaves less than that by far.
+_FIRST_PRECISION = 2.0**-42
+# An error is estimated to be no more than this many times as large as one like it.
+_WORSE = 64.0
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,10 @@ def minimize_nearby(evaluate: Evaluate, start: Sequence[float]) -> Fitted:
         assert sums.hessian is not None
         step = solve(sums.hessian, sums.gradient)
         size = _relative_size(step, point, sums.hessian)
-        if size <= _PRECISION:
-            return Fitted(tuple(map(Fraction, point)), Fraction(sums.loss), sums.hessian, number)
+        if size <= _NEAR:
+            # The next step would be about the square of this one.
+            end = tuple(Fraction(c) - s for c, s in zip(point, step, strict=True))
+            return Fitted(end, Fraction(sums.loss), sums.hessian, number)
         for halvings in range(_MOST_HALVINGS):
             following = tuple(float(c - s / (1 << halvings)) for c, s in zip(map(Fraction, point), step, strict=True))
             found = evaluate(following, LOSS | HESSIAN)
@@ -121,8 +128,8 @@ def minimize_on_log(evaluate: Evaluate, start: Sequence[float], hessian: tuple[t
     """Minimize from a start near the minimum, with as few points as possible.
 
     The Hessian of the start serves for every step while each is far smaller than the one before it; else it is summed
-    anew. The last step is taken without looking at where it leads: what it leaves is predicted from how fast steps
-    shrink, and the loss there follows from its derivatives.
+    anew. The last step is taken without looking at where it leads: what it leaves is predicted, by how fast steps
+    shrink or, of the first step, by its own size; and the loss there follows from its derivatives.
 
     Parameters
     ----------
@@ -154,13 +161,17 @@ def minimize_on_log(evaluate: Evaluate, start: Sequence[float], hessian: tuple[t
             continue
         step = solve(hessian, sums.gradient)
         size = _relative_size(step, point, hessian)
-        shrinking = 1.0 if last is None else min(1.0, size / last[3])
-        is_rounding = last is not None and size <= 64 * _PRECISION and shrinking > 0.25
-        if size * shrinking <= _PRECISION or is_rounding:
+        if last is None:
+            # What moved the start away from the minimum has moved the Hessian about as much.
+            is_last = size * _WORSE * size <= _FIRST_PRECISION
+        else:
+            shrinking = min(1.0, size / last[3])
+            is_last = size * shrinking <= _PRECISION or (size <= 64 * _PRECISION and shrinking > 0.25)
+        if is_last:
             found = tuple(Fraction(c) - s for c, s in zip(point, step, strict=True))
             gain = sum((g * s for g, s in zip(sums.gradient, step, strict=True)), Fraction(0)) / 2
             return Fitted(found, sums.loss - gain, hessian, number)
-        wanted = LOSS if (last is not None and shrinking < 1 / 64) or number == 1 else LOSS | HESSIAN
+        wanted = LOSS if last is None or shrinking < 1 / 64 else LOSS | HESSIAN
         last = point, step, sums.loss, size
         point = tuple(float(Fraction(c) - s) for c, s in zip(point, step, strict=True))
     raise UnboundedError

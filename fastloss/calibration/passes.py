@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastloss.errors import ReadError
 from fastloss.metrics.base import BINARY_LABEL, PROBABILITY_SPACES, MetricValues, ModelFacts, PlainMetric, SliceStates
-from fastloss.metrics.quantities import FitTerms, Rows, Weight
+from fastloss.metrics.quantities import FitTerms, LossValue, Rows, Weight
 from fastloss.metrics.resolve import resolve
 from fastloss.plan import Plan
 from fastloss.report.content import dropped_rows, skipped_parts
@@ -21,6 +21,7 @@ from fastloss.states.several_sums import SeveralSums
 from fastloss.states.sums import Sum
 from fastloss_kernels.domain import FINITE, SPACES, Interval
 from fastloss_kernels.exact_sum import ExactSum
+from fastloss_kernels.losses import BinaryCrossentropy
 
 _ROWS = RowSet(0)
 
@@ -43,9 +44,13 @@ class _Pass(PlainMetric):
         raise AssertionError("a pass has no value")
 
 
+def _loss_of(model: ModelFacts) -> Sum:
+    return Sum(model.rows(), LossValue(model.evaluation(BinaryCrossentropy())))
+
+
 @dataclass(frozen=True)
 class ScoresPass(_Pass):
-    """The histogram of the scores.
+    """The histogram of the scores, and their log loss as they are.
 
     Attributes
     ----------
@@ -57,8 +62,9 @@ class ScoresPass(_Pass):
     definition = "positive mass and weight by score"
 
     def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
-        """Return the histogram and the weight."""
-        return ScoreHistogram(model.rows()), *model.weight(model.rows())
+        """Return the histogram, the weight and the loss."""
+        rows = model.rows()
+        return ScoreHistogram(rows), *model.weight(rows), _loss_of(model)
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,25 @@ class FitPass(_Pass):
     def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
         """Return the sums."""
         return (SeveralSums(model.rows(), self.quantity),)
+
+
+class Scores(NamedTuple):
+    """What the first pass finds.
+
+    Attributes
+    ----------
+    histogram : ScoreHistograms
+        The scores.
+    n_rows : int
+        How many rows are used.
+    weight, loss : ExactSum
+        Their weight, and their log loss as they are.
+    """
+
+    histogram: ScoreHistograms
+    n_rows: int
+    weight: ExactSum
+    loss: ExactSum
 
 
 @dataclass
@@ -99,15 +124,15 @@ class Passes:
     _rows: dict[str, Any] = dataclasses.field(default_factory=dict)
     _files: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def scores(self) -> tuple[ScoreHistograms, int, ExactSum]:
-        """Return the histogram of the scores, and the number and the weight of the rows."""
-        spec = ScoreHistogram(_ROWS)
-        wanted: list[StateSpec] = [spec, Count(_ROWS, Rows())]
-        if self.plan.request.weight is not None:
+    def scores(self) -> Scores:
+        """Return what the first pass finds."""
+        (model,) = self.plan.evaluation.models
+        wanted: list[StateSpec] = [ScoreHistogram(_ROWS), Count(_ROWS, Rows()), _loss_of(model)]
+        if model.weighted:
             wanted.append(Sum(_ROWS, Weight()))
-        histogram, counts, *weights = self._run(self.plan, wanted)
+        histogram, counts, losses, *weights = self._run(self.plan, wanted)
         n_rows = int(counts[0])
-        return histogram, n_rows, weights[0][0] if weights else ExactSum.from_count(n_rows)
+        return Scores(histogram, n_rows, weights[0][0] if weights else ExactSum.from_count(n_rows), losses[0])
 
     def sums(self, quantity: FitTerms) -> list[int]:
         """Return the sums at a point, in units of the lowest digit."""

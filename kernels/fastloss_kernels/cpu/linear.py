@@ -12,20 +12,6 @@ from fastloss_kernels.exact_sum import BLOCK_ROWS, add_products
 from fastloss_kernels.jit import compile_cpu, fma, formula
 
 
-def _fill_with(feature: Callable[..., float]) -> Callable[..., None]:
-    @formula
-    def fill(score, parameters, out):
-        for i in range(score.shape[0]):
-            out[i] = feature(np.float64(score[i]), parameters)
-
-    return fill
-
-
-@formula
-def _fill_nothing(score, parameters, out):
-    return
-
-
 @formula
 def _multiply(terms, factors, products):
     for i in range(terms.shape[0]):
@@ -43,11 +29,10 @@ def make_add_fit_sums(row: Row, features: tuple[Callable[..., float], ...], cons
     """
     n_given = len(features)
     n = n_given + constant
-    fill_first = _fill_with(features[0])
-    fill_second = _fill_with(features[1]) if n_given == 2 else _fill_nothing
+    feature, other = features[0], features[-1]
     # Rows of the block: the features, 1, value, gradient, each feature times the hessian, the hessian, and scratch.
     ones, value_row, gradient_row, curved_row = n_given, n_given + 1, n_given + 2, n_given + 3
-    hessian_row, z_row, product_row = curved_row + n_given, curved_row + n_given + 1, curved_row + n_given + 2
+    hessian_row, product_row = curved_row + n_given, curved_row + n_given + 1
     pairs = [(value_row, ones), *((gradient_row, k) for k in range(n))]
     pairs += [(curved_row + j, k) for j in range(n) for k in range(j, n)]
     n_sums, first_hessian = len(pairs), 1 + n
@@ -55,17 +40,17 @@ def make_add_fit_sums(row: Row, features: tuple[Callable[..., float], ...], cons
     others_of = tuple(factors for _, factors in pairs)
 
     @formula
-    def combine(first, second, coefficients, z):
-        for i in range(z.shape[0]):
-            total = coefficients[n_given] if constant else 0.0
+    def evaluate(score, label, parameters, loss_parameters, coefficients, first, second, value, gradient, hessian):
+        for i in range(score.shape[0]):
+            x = np.float64(score[i])
+            phi = feature(x, parameters)
+            z = fma(coefficients[0], phi, coefficients[n_given] if constant else 0.0)
+            first[i] = phi
             if n_given == 2:
-                total = fma(coefficients[1], second[i], total)
-            z[i] = fma(coefficients[0], first[i], total)
-
-    @formula
-    def evaluate(z, label, loss_parameters, value, gradient, hessian):
-        for i in range(z.shape[0]):
-            value[i], gradient[i], hessian[i] = row(z[i], np.float64(label[i]), loss_parameters)
+                phi = other(x, parameters)
+                z = fma(coefficients[1], phi, z)
+                second[i] = phi
+            value[i], gradient[i], hessian[i] = row(z, np.float64(label[i]), loss_parameters)
 
     def add_fit_sums(score, label, weight, parameters, loss_parameters, coefficients, wanted, accumulators):
         n_rows = score.shape[0]
@@ -74,12 +59,11 @@ def make_add_fit_sums(row: Row, features: tuple[Callable[..., float], ...], cons
         for start in range(0, n_rows, BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, n_rows)
             m = stop - start
-            fill_first(score[start:stop], parameters, blocks[0, :m])
-            fill_second(score[start:stop], parameters, blocks[n_given - 1, :m])
-            z = blocks[z_row, :m]
-            combine(blocks[0, :m], blocks[n_given - 1, :m], coefficients, z)
             value, gradient, hessian = blocks[value_row, :m], blocks[gradient_row, :m], blocks[hessian_row, :m]
-            evaluate(z, label[start:stop], loss_parameters, value, gradient, hessian)
+            evaluate(
+                score[start:stop], label[start:stop], parameters, loss_parameters, coefficients,
+                blocks[0, :m], blocks[n_given - 1, :m], value, gradient, hessian,
+            )  # fmt: skip
             if weight.shape[0] > 0:
                 for k in (value_row, gradient_row, hessian_row):
                     _multiply(blocks[k, :m], weight[start:stop], blocks[k, :m])
