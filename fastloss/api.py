@@ -621,10 +621,10 @@ def feature_gradient(
         The label column: numbers or booleans.
     features : str or sequence of str
         Columns of numbers (one gradient), of lists of numbers of one length (one for each place), of texts or dates
-        (one for each category), or expressions. A null number, or a null in a list, counts as 0; a null category is
-        one of its own.
+        or lists of these (one for each category), or expressions. A null number counts as 0, also in a list; a null
+        category is one of its own; a null list has none. A category that a list names twice counts once.
     categorical : str or sequence of str
-        Further features, of which each value is a category, such as integers that are ids.
+        Further features, of which each value is a category, such as integers that are ids, or lists of them.
     logit, prob, logprob, margin, value : str, optional
         The prediction column, named by one of these, its space. The gradient is by the prediction as it is stored.
     weight : str, optional

@@ -158,9 +158,9 @@ def plan_request(
         source = derive(opened, request, keep, _read_options(execution), list(possible))
     if complete is not None:
         request = complete(source.schema, request)
-        execution = dataclasses.replace(execution, sliced=bool(request.by))
     types = check_columns(source.schema, request, keep)
     evaluation = resolve(request, types)
+    execution = dataclasses.replace(execution, sliced=bool(request.by or evaluation.feature_sets))
     quantiles = source.quantiles(columns) if isinstance(source, DerivedSource) else {}
     if quantiles and gives_rows_once(source):
         raise UsageError(
@@ -189,13 +189,16 @@ def plan_request(
 
 def _too_little_memory(plan: Plan) -> UsageError:
     execution = plan.execution
-    histograms = execution.states_bytes
-    part = f" and {format_bytes(histograms)} of histograms of scores" if histograms else ""
+    bounded = execution.states_bytes
+    has_features = bool(plan.evaluation.features)
+    part = f" and {format_bytes(bounded)} of {'sums over features' if has_features else 'histograms of scores'}"
+    part = part if bounded else ""
     # A quarter of what is left for reading goes to batches.
-    room = (plan.memory_bound - execution.memory_bound(0) + execution.buffer_bytes + histograms) * 4 // 3
+    room = (plan.memory_bound - execution.memory_bound(0) + execution.buffer_bytes + bounded) * 4 // 3
     ways = [f"Raise memory to {format_bytes(memory_for_room(room, execution.sliced))}"]
     ways += ["lower threads"] if execution.threads > 1 else []
-    ways += ["leave out some of the metrics that need histograms"] if histograms else []
+    fewer = "name fewer features" if has_features else "leave out some of the metrics that need histograms"
+    ways += [fewer] if bounded else []
     return UsageError(
         f"memory is {format_bytes(execution.memory_bytes)}, too little for the largest row group in the smallest "
         f"pieces{part}. {', or '.join(ways)}."

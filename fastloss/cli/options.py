@@ -273,10 +273,10 @@ class GradientOptions(RowOptions):
     Parameters
     ----------
     features
-        Columns of numbers, of lists of numbers of one length (a gradient for each place), of texts or dates (one for
-        each category), or expressions; comma separated or repeated.
+        Columns of numbers, of lists of numbers of one length (a gradient for each place), of texts or dates or lists
+        of these (one for each category), or expressions; comma separated or repeated.
     categorical
-        Further features, of which each value is a category, such as integers that are ids.
+        Further features, of which each value is a category, such as integers that are ids, or lists of them.
     logit
         Column of logits.
     prob

@@ -25,6 +25,7 @@ from fastloss.columns.base import (
     IntegerArray,
     Key,
     Keys,
+    ListKeys,
     Lists,
     NumberArray,
     Numbers,
@@ -105,6 +106,11 @@ class ArrowBatch:
         if column not in self._keys:
             self._keys[column] = encode_keys(self.record_batch.column(column), column)
         return self._keys[column]
+
+    def list_keys(self, column: str) -> ListKeys:
+        """Return a column of lists of keys; see `encode_keys`."""
+        lists = self.record_batch.column(column)
+        return ListKeys(encode_keys(lists.flatten(), column), _list_offsets(lists), _validity(lists))
 
     def slice(self, first: int, n_rows: int) -> ArrowBatch:
         """Return `n_rows` rows from the row `first` on, nothing of them converted yet."""
@@ -288,13 +294,18 @@ def to_lists(column: pa.Array, name: str) -> Lists:
     """
     check_list_type(name, column.type)
     valid = _validity(column)
-    offsets = np.zeros(len(column) + 1, dtype=np.int64)
-    if len(column):
-        np.cumsum(_list_lengths(column), out=offsets[1:])
+    offsets = _list_offsets(column)
     numbers, elements_valid = to_numbers(column.flatten(), name)
     values = numbers.astype(np.float64, copy=False)
     values.flags.writeable = False
     return Lists(values, offsets, valid, elements_valid)
+
+
+def _list_offsets(column: pa.Array) -> IntegerArray:
+    offsets = np.zeros(len(column) + 1, dtype=np.int64)
+    if len(column):
+        np.cumsum(_list_lengths(column), out=offsets[1:])
+    return offsets
 
 
 def _list_lengths(column: pa.Array) -> IntegerArray:

@@ -110,6 +110,24 @@ class Keys(NamedTuple):
         return keys
 
 
+class ListKeys(NamedTuple):
+    """A column of lists of keys.
+
+    Attributes
+    ----------
+    keys : Keys
+        The keys of all lists, one after the other.
+    offsets : numpy.ndarray of int64, shape (n_rows + 1,)
+        List i has the keys from ``offsets[i]`` to ``offsets[i + 1]``; a null list is empty.
+    valid : numpy.ndarray of bool, shape (n_rows,), or None
+        Which lists are not null; None if all.
+    """
+
+    keys: Keys
+    offsets: IntegerArray
+    valid: BoolArray | None
+
+
 class Batch(Protocol):
     """Some rows of a log. Each column is converted when it is first asked for, and once.
 
@@ -159,6 +177,9 @@ class Batch(Protocol):
         DataError
             If a text is not UTF-8.
         """
+
+    def list_keys(self, column: str) -> ListKeys:
+        """Return a column of lists of keys; raises as `keys` does."""
 
     def slice(self, first: int, n_rows: int) -> Batch:
         """Return `n_rows` rows from the row `first` on, and what was read with them since the row before."""

@@ -50,6 +50,20 @@ def is_category(kind: pa.DataType) -> bool:
     return bool(is_text(value_type) or pa.types.is_temporal(value_type))
 
 
+def check_category(field: pa.Field) -> None:
+    """Check that a column's values, or those of its lists, can be categories.
+
+    Raises
+    ------
+    SchemaError
+        If they cannot.
+    """
+    kind = field.type
+    _check(
+        check_key_type, pa.field(field.name, kind.value_type if is_list_type(kind) else kind, metadata=field.metadata)
+    )
+
+
 def check_feature(field: pa.Field) -> None:
     """Check that a feature is numbers, or lists of numbers.
 

@@ -19,6 +19,6 @@ def make_checks(evaluation: Evaluation, device: Device) -> Checks:
 
 def split_batch(evaluation: Evaluation, execution: Execution, batch: Batch) -> Iterator[Batch]:
     """Return a batch whole, or one of lists in pieces of no more numbers than a batch has rows."""
-    if evaluation.lists or evaluation.features:
+    if evaluation.lists or evaluation.features or evaluation.feature_sets:
         return pieces(batch, execution.batch_rows, execution.longest_list)
     return iter((batch,))

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastloss.columns.base import Batch, NumberArray
 from fastloss.engine.device import Device
-from fastloss.engine.features import Feature, FeatureChecks
+from fastloss.engine.features import Feature, FeatureChecks, FeatureSet
 from fastloss.engine.inputs import Inputs, RowInputs
 from fastloss.engine.selection import Mask, Selection
 from fastloss.engine.workspace import read_only
@@ -56,13 +56,13 @@ class CheckedBatch:
         The rows' weights; None where each weighs 1.
     models : list of ModelRows
         What each model reads.
-    features : mapping of str to Feature
+    features : mapping of str to Feature or FeatureSet
         The features, where a metric reads them.
     """
 
     weight: NumberArray | None
     models: list[ModelRows]
-    features: Mapping[str, Feature] = field(default_factory=dict)
+    features: Mapping[str, Feature | FeatureSet] = field(default_factory=dict)
 
 
 class Checks(Protocol):
@@ -108,7 +108,7 @@ class RowChecks:
         self._evaluation = evaluation
         self._count_outside = device.sums.make_count_outside()
         self._weights = WeightChecks(evaluation, device)
-        self._features = FeatureChecks(evaluation.features, device)
+        self._features = FeatureChecks(evaluation.features, evaluation.feature_sets, device)
         self._label_range = evaluation.column_label_range
 
     def check(self, ledger: Ledger, batch: Batch, place: Place) -> CheckedBatch:

@@ -197,7 +197,14 @@ class Engine:
         needed = self._merged_bytes + execution.threads * self._task_bytes
         if needed <= execution.slices_bytes:
             return
-        table = max((table for table in state.tables if table.keys), key=lambda table: table.nbytes)
+        table = max(state.tables, key=lambda table: table.nbytes)
+        if not table.keys:
+            lists = " and ".join(self._evaluation.feature_sets)
+            raise UsageError(
+                f"the categories in {lists} take {format_bytes(needed)} so far, and "
+                f"{format_bytes(execution.memory_bytes)} of memory leave {format_bytes(execution.slices_bytes)} for "
+                f"them. Leave them out, or raise memory, to {format_bytes(memory_for_slices(2 * needed))} or more."
+            )
         raise UsageError(
             f"by {' × '.join(table.keys)} brings the slices to {table.n_slices:,} so far, which take "
             f"{format_bytes(needed)}, and {format_bytes(execution.memory_bytes)} of memory leave "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastloss.columns.base import Batch, Lists, NumberArray
+from fastloss.columns.base import Batch, IntegerArray, Keys, Lists, NumberArray
 from fastloss.engine.device import Device
 from fastloss.engine.selection import Mask, Selection
 from fastloss.errors import DataError
@@ -39,14 +39,31 @@ class Feature:
         return int(self.values.shape[1])
 
 
+@dataclass(frozen=True)
+class FeatureSet:
+    """The categories of the rows of a batch, of which each row has any number.
+
+    Attributes
+    ----------
+    rows : numpy.ndarray of int64, shape (m,)
+        The row of each.
+    keys : Keys
+        The categories.
+    """
+
+    rows: IntegerArray
+    keys: Keys
+
+
 class FeatureChecks:
     """The checks of features: finite numbers, lists of one length."""
 
-    def __init__(self, names: Sequence[str], device: Device) -> None:
+    def __init__(self, names: Sequence[str], sets: Sequence[str], device: Device) -> None:
         self._names = names
+        self._sets = sets
         self._count_outside = device.sums.make_count_outside() if names else None
 
-    def check(self, usable: Selection, batch: Batch, place: Place) -> dict[str, Feature]:
+    def check(self, usable: Selection, batch: Batch, place: Place) -> dict[str, Feature | FeatureSet]:
         """Return the features of a batch; rows that hold a NaN or an infinity are left out.
 
         Raises
@@ -55,12 +72,16 @@ class FeatureChecks:
             If the lists of a column are not of one length.
         """
         lists = batch.list_columns if self._names else ()
-        return {
+        found: dict[str, Feature | FeatureSet] = {
             name: self._lists(usable, batch.lists(name), name, place)
             if name in lists
             else self._numbers(usable, batch, name)
             for name in self._names
         }
+        for name in self._sets:
+            keys, offsets, _ = batch.list_keys(name)
+            found[name] = FeatureSet(np.repeat(np.arange(batch.n_rows), np.diff(offsets)), keys)
+        return found
 
     def _numbers(self, usable: Selection, batch: Batch, name: str) -> Feature:
         values, valid = batch.numbers(name)

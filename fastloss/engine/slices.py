@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastloss.columns.base import Keys, NumberArray
 from fastloss.engine.device import Device
-from fastloss.engine.features import Feature
+from fastloss.engine.features import Feature, FeatureSet
 from fastloss.engine.inputs import Inputs
 from fastloss.engine.selection import Mask
 from fastloss.engine.workspace import Workspace, read_only
@@ -51,8 +51,8 @@ class Arrangement:
     ----------
     rows : numpy.ndarray of int64, or None
         The rows of the batch in this order; None for all of them as they stand.
-    n_rows : int
-        How many there are.
+    n_rows, n_batch_rows : int
+        How many there are, and how many the batch has.
     runs : tuple of SliceRuns
         Where they belong in each grouping.
     is_whole : bool
@@ -79,7 +79,7 @@ class Arrangement:
         self.is_shared = is_shared
         self._workspace = workspace
         self._take = device.sums.make_take_rows()
-        self._n_batch_rows = n_batch_rows
+        self.n_batch_rows = n_batch_rows
         self._wide: Floats | None = None
         self.memo = Memo()
         self._taken: dict[int, tuple[NumberArray, NumberArray]] = {}
@@ -114,7 +114,7 @@ class Arrangement:
     @property
     def batch_rows(self) -> Integers:
         """The rows of the batch, in this order."""
-        return np.arange(self._n_batch_rows) if self.rows is None else self.rows
+        return np.arange(self.n_batch_rows) if self.rows is None else self.rows
 
     def take(self, values: NumberArray) -> NumberArray:
         """Return the values of these rows; each array is gathered once."""
@@ -127,7 +127,7 @@ class Arrangement:
         if values.dtype != np.float64:
             # One array for all columns stays in the cache.
             if self._wide is None:
-                self._wide = self._workspace.floats(self._n_batch_rows)
+                self._wide = self._workspace.floats(self.n_batch_rows)
             np.copyto(self._wide, values)
             wide = read_only(self._wide)
         out = self._workspace.floats(self.n_rows)
@@ -159,7 +159,7 @@ class UsedRows:
         Memory for what an update computes.
     device : Device
         Where kernels run.
-    features : mapping of str to Feature
+    features : mapping of str to Feature or FeatureSet
         The features of all rows of the batch, in its order.
     """
 
@@ -171,7 +171,7 @@ class UsedRows:
     place: Place
     workspace: Workspace
     device: Device
-    features: Mapping[str, Feature] = field(default_factory=dict)
+    features: Mapping[str, Feature | FeatureSet] = field(default_factory=dict)
     _memo: Memo = field(default_factory=Memo)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastloss.columns.arrow import is_list_type
-from fastloss.columns.types import check_feature, is_category
+from fastloss.columns.types import check_category, check_feature, is_category
 from fastloss.errors import SchemaError, UsageError, nearest_names
 from fastloss.expressions import split_list
 from fastloss.metrics.feature_scores import FeatureScores
@@ -97,16 +97,21 @@ def make_gradient_plan(
                 raise UsageError(f"The feature {name!r} is the {role}; name what the model saw, or could have seen.")
 
     def complete(schema: pa.Schema, request: Request) -> Request:
-        numbers = []
+        kinds: dict[str, list[str]] = {"category": [], "set": [], "number": [], "list": []}
         for name in named:
             if name not in schema.names:
                 raise SchemaError(f"The log has no column {name!r}. {nearest_names(name, schema.names)}")
-            if name not in categories and not is_category(schema.field(name).type):
-                check_feature(schema.field(name))
-                numbers.append(name)
-        lists = tuple(name for name in numbers if is_list_type(schema.field(name).type))
-        scores = FeatureScores(chosen, tuple(numbers), lists, bool(diagonal))
-        by = tuple((name,) for name in named if name not in numbers)
+            field = schema.field(name)
+            is_list = is_list_type(field.type)
+            if name in categories or is_category(field.type.value_type if is_list else field.type):
+                check_category(field)
+                kinds["set" if is_list else "category"].append(name)
+            else:
+                check_feature(field)
+                kinds["list" if is_list else "number"].append(name)
+        numbers = tuple(name for name in named if name in (*kinds["number"], *kinds["list"]))
+        scores = FeatureScores(chosen, numbers, tuple(kinds["list"]), tuple(kinds["set"]), bool(diagonal))
+        by = tuple((name,) for name in kinds["category"])
         return dataclasses.replace(request, metrics=(chosen, scores), by=by)
 
     plan = plan_request(log, request, execution_options(**how), keep=named, complete=complete)

@@ -75,7 +75,8 @@ class Group:
     n_categories : int
         How many categories have rows.
     improvement : float or None
-        By how much one Newton step of all of them lowers the mean loss, beyond a step of the bias alone.
+        By how much one Newton step of all of them lowers the mean loss, beyond a step of the bias alone; None where a
+        row has any number of categories.
     """
 
     n_categories: int

@@ -57,6 +57,15 @@ def run_gradient(gradient_plan: GradientPlan, report: Callable[[Progress], None]
             groups[name], found[name] = _categories(
                 name, table, slice_states(plan.evaluation, table, scanned.specs)[0], states, scores
             )
+    whole = [states[spec][0] for spec in (scores.gradient(model), scores.curvature(model), scores.square(model))]
+    for name in scores.sets:
+        sums = states[scores.categories(model, name)]
+        gradients, curvatures, squares = sums.sums
+        categories = analyse_categories(gradients, curvatures, squares, whole, weight)
+        groups[name] = Group(len(sums.keys), None)
+        found[name] = [
+            FeatureScore(name, None, (key,), int(sums.n[i]), categories.numbers(i)) for i, key in enumerate(sums.keys)
+        ]
     mean = gradient_plan.mean_loss.evaluate(states)
     ledger = scanned.state.ledger
     return FeatureGradient(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastloss.metrics.base import MetricValues, ModelFacts, PlainMetric, SliceStates
-from fastloss.metrics.quantities import FeatureDerivatives, LossGradient, LossHessian, SquaredGradient
+from fastloss.metrics.quantities import FeatureDerivatives, LossGradient, LossHessian, Rows, SquaredGradient
 from fastloss.states.base import RowSet, StateSpec
+from fastloss.states.categories import CategorySums
 from fastloss.states.products import FeatureProducts
 from fastloss.states.sums import Sum
 from fastloss_kernels.domain import Interval
@@ -29,6 +30,8 @@ class FeatureScores(PlainMetric):
         Columns of numbers, or of lists of numbers of one length.
     lists : tuple of str
         Those of them that hold lists.
+    sets : tuple of str
+        Columns of lists of categories.
     diagonal : bool
         Whether to leave out the curvatures of pairs of features.
     """
@@ -36,6 +39,7 @@ class FeatureScores(PlainMetric):
     loss: Loss
     features: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
     diagonal: bool = False
 
     definition = "Σw·g / Σw, g = ∂loss/∂prediction"
@@ -43,7 +47,7 @@ class FeatureScores(PlainMetric):
     @property
     def name(self) -> str:
         """The loss and the features."""
-        return f"gradient of {self.loss.full_name} ({', '.join(self.features)})"
+        return f"gradient of {self.loss.full_name} ({', '.join((*self.features, *self.sets))})"
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -80,10 +84,17 @@ class FeatureScores(PlainMetric):
         """Return Σ (w·g)²."""
         return Sum(self.rows(model), SquaredGradient(model.evaluation(self.loss)))
 
+    def categories(self, model: ModelFacts, column: str) -> CategorySums:
+        """Return the sums by the categories of a column of lists."""
+        evaluation = model.evaluation(self.loss)
+        quantities = (LossGradient(evaluation), LossHessian(evaluation), SquaredGradient(evaluation))
+        return CategorySums(self.rows(model), column, quantities, Rows())
+
     def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
         """Return the sums of each slice, and those over features."""
         sums = (self.gradient(model), self.curvature(model), self.square(model))
-        return (*model.weight(self.rows(model)), *sums, self.products(model))
+        sets = (self.categories(model, column) for column in self.sets)
+        return (*model.weight(self.rows(model)), *sums, self.products(model), *sets)
 
     def evaluate(self, states: SliceStates) -> MetricValues:
         """Divide the sum of gradients by the weight."""

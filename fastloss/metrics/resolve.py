@@ -88,6 +88,12 @@ class Evaluation:
         return tuple(dict.fromkeys(name for features in found for name in features))
 
     @property
+    def feature_sets(self) -> tuple[str, ...]:
+        """The columns of lists of categories that metrics sum derivatives by."""
+        found = (metric.sets for metric in self.metrics if isinstance(metric, FeatureScores))
+        return tuple(dict.fromkeys(name for sets in found for name in sets))
+
+    @property
     def column_label_range(self) -> Interval:
         """The labels that the column may hold."""
         if self.label_domain != "pm1":

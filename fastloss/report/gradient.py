@@ -98,7 +98,9 @@ def _sections(content: Mapping[str, Any]) -> list[Section]:
     if joint["improvement"] is not None:
         total.append(["further, by all numbers", _number(joint["improvement"])])
     total += [
-        [f"further, by {printable(name)}", _number(group["improvement"])] for name, group in content["groups"].items()
+        [f"further, by {printable(name)}", _number(group["improvement"])]
+        for name, group in content["groups"].items()
+        if group["improvement"] is not None
     ]
     notes = []
     if joint["left_out"]:

@@ -27,7 +27,7 @@ def make_feature_products_update(spec: FeatureProducts, device: Device) -> Updat
     assert isinstance(quantity, FeatureDerivatives)
 
     def update(rows: UsedRows, columns: Sequence[FeatureProductsColumn]) -> None:
-        features = [rows.features[name] for name in quantity.features]
+        features = [feature for name in quantity.features if isinstance(feature := rows.features[name], Feature)]
         for column, is_total in zip(columns, rows.arrangement.is_total, strict=True):
             if is_total:
                 _add(quantity, rows, features, column, device)
