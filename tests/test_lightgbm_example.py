@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics as sk
+from sklearn.isotonic import IsotonicRegression
 
 import fastloss as fl
 
@@ -74,3 +75,27 @@ def test_thresholds_of_a_feature(log: Path) -> None:
     share = label[top].mean() / label.mean()
     tied = np.sort(-score)[49] == np.sort(-score)[50]
     assert tied or math.isclose(found["lift@0.1"], share, rel_tol=1e-12)
+
+
+def test_features_as_logits_are_recalibrated_as_scikit_learn_does(log: Path) -> None:
+    """Also of features with few values, whose isotonic map has few steps."""
+    table = pq.read_table(log)
+    asked = ["log_loss", "miscalibration", "discrimination", "uncertainty", "ece(binning=mass, n_bins=5)"]
+    features = ["f1", "f9", "f26"]
+    found = fl.evaluate(log, label="label", logit={name: name for name in features}, weight="weight", metrics=asked)
+    label, weight = table["label"].to_numpy(), table["weight"].to_numpy()
+    for name in features:
+        score = table[name].to_numpy()
+        best = IsotonicRegression().fit_transform(score, label, sample_weight=weight)
+        predicted = 1 / (1 + np.exp(-score))
+        mean, least, base = (
+            sk.log_loss(label, each, sample_weight=weight)
+            for each in (predicted, best, np.full(len(label), np.average(label, weights=weight)))
+        )
+        _, own = np.unique(score, return_inverse=True)
+        mass = np.bincount(own, weight)
+        bins = np.floor(5 * (np.cumsum(mass) - mass / 2) / mass.sum()).astype(int)[own]
+        error = np.abs(np.bincount(bins, weight * (predicted - label))).sum() / weight.sum()
+        wanted = [mean, mean - least, base - least, base, error]
+        names = [*asked[:-1], "expected_calibration_error(n_bins=5, binning='mass')"]
+        assert [found[metric][name] for metric in names] == pytest.approx(wanted, abs=1e-12)

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import mpmath
+import numpy as np
 import polars as pl
 import pytest
+from sklearn.isotonic import IsotonicRegression
+from sklearn.metrics import brier_score_loss, log_loss
 
 import fastloss as fl
 from fastloss.cli import main
@@ -105,6 +108,33 @@ def test_the_order_of_open_bandit_against_fractions(logs: Path) -> None:
     for value in result.values:
         truth = definitions[value.metric](chosen[tuple(value.slice.items())])
         assert value.value == value.evidence["low"] == value.evidence["high"] == pytest.approx(float(truth), rel=2e-15)
+
+
+@pytest.mark.parametrize("loss", ["log_loss", "brier_score"])
+def test_the_calibration_of_open_bandit_against_scikit_learn(logs: Path, loss: str) -> None:
+    parts = [f"{part}(loss={loss!r})" for part in ("miscalibration", "discrimination", "uncertainty")]
+    errors = ["expected_calibration_error(binning='logit')", "maximum_calibration_error(n_bins=200)"]
+    field = "field_calibration_error(by='policy')"
+    asked = [*parts, *errors, field]
+    result = fl.evaluate(logs, label="click", prob="p", weight="weight", metrics=asked, by="policy")
+    score = log_loss if loss == "log_loss" else brier_score_loss
+    excess = {}
+    for key in ({}, {"policy": "bts"}, {"policy": "random"}):
+        y, p, w = np.array(chosen_rows(logs, key, "p")).T
+        best = IsotonicRegression().fit_transform(p, y, sample_weight=w)
+        mean, least, base = (
+            score(y, each, sample_weight=w) for each in (p, best, np.full(len(y), np.average(y, weights=w)))
+        )
+        wanted = [mean - least, base - least, base]
+        for bins in (np.floor(np.log(p / (1 - p)) + 10).astype(int), np.floor(200 * p).astype(int)):
+            gaps, weights = np.abs(np.bincount(bins, w * (p - y))), np.bincount(bins, w)
+            used = weights > 0
+            wanted.append(gaps.sum() / w.sum() if len(wanted) == 3 else (gaps[used] / weights[used]).max())
+        found = [value.value for value in result.values if value.slice == key][:5]
+        assert found == pytest.approx(wanted, abs=1e-12)
+        excess[len(key), *key.values()] = np.abs((w * (p - y)).sum()), w.sum()
+    (_, whole), *each = excess.values()
+    assert result[field] == pytest.approx(sum(distance for distance, _ in each) / whole, rel=1e-12)
 
 
 def test_open_bandit_on_the_command_line(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,14 +61,11 @@ class _RankedPart(RankedMetric):
         is a lower one, since no order of the rows in a bucket has less.
         """
         rows = states.model.rows()
-        cells, is_open = self._cells(states)
-        reference = _mean_of_blocks(self.loss, cells.as_one())
-        bucketed = _mean_of_blocks(self.loss, cells.recalibrated())
+        reference, bucketed, split = self._least_losses(states)
         with np.errstate(all="ignore"):
             value = np.maximum(whole - bucketed, 0.0)
             low = high = value
-            if is_open:
-                split = _mean_of_blocks(self.loss, cells.split().recalibrated())
+            if split is not None:
                 rounding = np.where(np.isfinite(whole), _ROUNDING * (whole + reference), 0.0)
                 low = np.maximum(whole - bucketed - rounding, 0.0)
                 high = whole - split + rounding
@@ -79,6 +76,20 @@ class _RankedPart(RankedMetric):
             # Of an infinite loss the distance of both is NaN.
             values.explain(high - low > _WIDEST * reference, "scores_too_close", undefined=True)
         return values
+
+    def _least_losses(self, states: SliceStates) -> tuple[Floats, Floats, Floats | None]:
+        """Return the mean loss of the base rate, that of an isotonic map of buckets, and its lower bound if open."""
+
+        def make() -> tuple[Floats, Floats, Floats | None]:
+            cells, is_open = self._cells(states)
+            reference, bucketed = (_mean_of_blocks(self.loss, of) for of in (cells.as_one(), cells.recalibrated()))
+            split = _mean_of_blocks(self.loss, cells.split().recalibrated()) if is_open else None
+            return reference, bucketed, split
+
+        found: tuple[Floats, Floats, Floats | None] = states.once(
+            ("isotonic losses", self.loss, self.exact, self.most_scores), make
+        )
+        return found
 
     def _cells(self, states: SliceStates) -> tuple[_Cells, bool]:
         """Return the buckets, or the scores of a second pass in place of theirs; and whether anything is open."""
@@ -155,7 +166,7 @@ class Discrimination(_RankedPart):
 
     def evaluate(self, states: SliceStates) -> MetricValues:
         """Compare the mean loss of the base rate with that of the isotonic map."""
-        return self._distances(states, _mean_of_blocks(self.loss, self._cells(states)[0].as_one()))
+        return self._distances(states, self._least_losses(states)[0])
 
 
 @dataclass(frozen=True)
