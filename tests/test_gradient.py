@@ -335,6 +335,30 @@ def test_no_rows_and_losses_without_curvature() -> None:
     assert (default.loss, default.gradient.tolist()) == ("mean_squared_error", [(1.0 - 2.0 - 15.0) / 3])
 
 
+def test_infinite_terms_are_named() -> None:
+    table = pa.table({"y": [1, 0, 1, 0], "p": [0.0, 0.4, 0.5, 0.9], "a": [1.0, 2.0, 3.0, 5.0], "c": list("uvuv")})
+    found = fl.feature_gradient(table, label="y", prob="p", features=["a", "c"], saturation="exact")
+    assert {score.numbers.reason for score in found.features} == {"infinite_terms"}
+    assert (found.mean_loss, found.gradient.tolist()) == (math.inf, [-math.inf])
+    assert found.columns.joint_improvement is None
+    assert json.loads(found.to_json())["mean_loss"] == "inf"
+    with pytest.raises(fl.DataError, match="saturation="):
+        fl.feature_gradient(table, label="y", prob="p", features="a", saturation="error")
+
+
+def test_many_columns_and_categories_by_quantiles(log: pa.Table) -> None:
+    short = log.slice(0, 500)
+    wide = short.append_column("many", pa.FixedSizeListArray.from_arrays(np.arange(500.0 * 65) % 7, 65))
+    found = fl.feature_gradient(wide, label="y", logit="z", features=["many", "qcut(b, 2)"])
+    assert found.gauss_newton is None
+    assert "further, by all numbers  null (too many for the curvatures of pairs)" in str(found)
+    assert len(found.features) == 65 + found.groups["qcut(b, 2)"].n_categories
+    few = fl.feature_gradient(wide, label="y", logit="z", features="many[1]", with_columns={"many[1]": "a"})
+    assert [score.name for score in few.features] == ["many[1]"]
+    signed = fl.feature_gradient(short, label="y * 2 - 1", logit="z", features="a", label_domain="pm1")
+    assert signed.columns.scores == fl.feature_gradient(short, label="y", logit="z", features="a").columns.scores
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

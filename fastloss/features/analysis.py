@@ -367,8 +367,7 @@ def analyse_categories(
     if h0 > 0.0 and finite.all() and (h >= 0.0).all():
         parts = (g * g / np.where(h > 0.0, h, np.inf)).tolist()
         joint = max(0.0, 0.5 * (math.fsum(parts) - g0 * g0 / h0) / w)
-    mean = [np.where(np.isfinite(found), found, np.nan) for found in (gradients / _each(weight, n), g)]
-    return Categories(mean[0], mean[1], h / w, z, step, improvement, reasons, joint)
+    return Categories(gradients / _each(weight, n), g, h / w, z, step, improvement, reasons, joint)
 
 
 def _each(weight: ExactSum, n: int) -> ExactSums:

@@ -20,7 +20,6 @@ _REASONS = {
     "constant": "constant",
     "no_curvature": "no curvature",
     "negative_curvature": "negative curvature",
-    "diagonal": "no curvatures of pairs",
 }
 
 
@@ -97,6 +96,8 @@ def _sections(content: Mapping[str, Any]) -> list[Section]:
     joint = content["joint"]
     if joint["improvement"] is not None:
         total.append(["further, by all numbers", _number(joint["improvement"])])
+    elif joint["reason"] == "diagonal" and not content["plan"]["diagonal"]:
+        total.append(["further, by all numbers", "null (too many for the curvatures of pairs)"])
     total += [
         [f"further, by {printable(name)}", _number(group["improvement"])]
         for name, group in content["groups"].items()
