@@ -73,3 +73,10 @@ def test_a_key_without_slices_is_refused_while_planning(metric: str, by: Any, sa
     with pytest.raises(fl.UsageError) as refused:
         fl.evaluate(table([(0.5, 1.0, 1.0, "a")]), label="y", prob="p", by=by, metrics=metric)
     assert str(refused.value).endswith(said)
+
+
+def test_the_table_of_slices_leaves_it_out_beside_other_metrics() -> None:
+    log = table([(0.5, 1.0, 1.0, "a"), (0.25, 0.0, 2.0, "b")])
+    asked = {"label": "y", "prob": "p", "by": ["k"]}
+    assert str(fl.evaluate(log, metrics=[METRIC, "log_loss"], **asked)).count("field_calibration_error") == 1
+    assert str(fl.evaluate(log, metrics=METRIC, **asked)).count("field_calibration_error") == 2

@@ -172,11 +172,14 @@ def test_curves(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"{error:.4f}" == said[1]
 
 
-def test_the_gradient_prints_what_is_shown(
-    logs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "heading", ["Is the ranking right", "Are the probabilities right", "What the model has not used"]
+)
+def test_commands_print_what_is_shown(
+    logs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], heading: str
 ) -> None:
     monkeypatch.chdir(logs)
-    command, printed = blocks_of("What the model has not used")
+    command, printed = blocks_of(heading)[:2]
     assert main(shlex.split(command)[1:]) == 0
     assert capsys.readouterr() == (printed, "")
 

@@ -21,6 +21,7 @@ import pytest
 
 import fastloss as fl
 from fastloss.report.formats import FORMATS, format_of
+from fastloss.report.table import _number
 from fastloss.report.view import View
 
 
@@ -298,3 +299,17 @@ def test_keys_come_out_as_they_went_in(keys: pa.Array) -> None:
     # (As texts, since Python has no nanoseconds.)
     expected = keys.cast(pa.string()) if pa.types.is_timestamp(keys.type) else keys
     assert set(found.slice(1).cast(expected.type).to_pylist()) == set(expected.to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "text"),
+    [
+        (0.5, 0.5 - 1.01e-5, 0.5 + 1e-6, "0.500000 ±2e-05"),
+        (0.002, 0.002, 0.00200003, "0.00200000 ±4e-08"),
+        (4.0, 4.0 - 3e-5, 4.0 + 3e-5, "4.00000"),
+    ],
+)
+def test_bounds_that_leave_digits_in_doubt_are_shown_and_never_too_narrow(
+    value: float, low: float, high: float, text: str
+) -> None:
+    assert _number({"value": value, "low": low, "high": high, "reason": None}) == text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import ROUND_CEILING, Context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
@@ -16,8 +17,10 @@ from fastloss.report.view import Reported, View, shown
 if TYPE_CHECKING:
     from fastloss.plan import Plan
 
-# Bounds this far from a value leave its fifth digit in doubt.
+# Bounds this far from a value, as a part of it, leave its fifth digit in doubt.
 _DOUBT = 1e-5
+# Why a slice has no value of a metric that is one of the whole log.
+_OF_TOTAL = "of_the_total_alone"
 # So many edges stand on a line.
 _MANY = 20
 _NUMBERS = (pa.float64(), pa.int64())
@@ -312,6 +315,9 @@ def _slices(grouping: Mapping[str, Any], weighted: bool) -> Section:
     keys, slices = grouping["keys"], grouping["slices"]
     title = f"by {' × '.join(printable(key) for key in keys)}"
     lines: list[tuple[list[Any], str, list[Shown]]] = []
+    of_total = {value["metric"] for values in slices for value in values if value.get("reason") == _OF_TOTAL}
+    if any(value["metric"] not in of_total for values in slices for value in values):
+        slices = [[value for value in values if value["metric"] not in of_total] for values in slices]
     for values in slices:
         for model in dict.fromkeys(value["model"] for value in values):
             of_model = [value for value in values if value["model"] == model]
@@ -381,8 +387,13 @@ def _number(value: Shown) -> str:
         return f"null ({value['reason']})"
     # A value may be one of its bounds.
     far = max(value["high"] - value["value"], value["value"] - value["low"]) if "low" in value else 0.0
-    # Bounds that leave the six digits in doubt are shown.
-    return six_digits(value["value"]) + (f" ±{far:.1g}" if far > _DOUBT else "")
+    # Bounds that leave the digits in doubt are shown.
+    return six_digits(value["value"]) + (f" ±{_one_digit_up(far)}" if far > _DOUBT * abs(value["value"]) else "")
+
+
+def _one_digit_up(number: float) -> str:
+    """Return a positive number of one digit that is no less."""
+    return f"{float(Context(prec=1, rounding=ROUND_CEILING).create_decimal_from_float(number)):g}"
 
 
 def _weight(weight: float) -> str:
