@@ -27,12 +27,6 @@ COEFFICIENTS: Mapping[str, tuple[str, ...]] = {
     "beta": ("a", "b", "c"),
     "isotonic": (),
 }
-FORMULAS: Mapping[str, str] = {
-    "platt": "p = σ(a·x + b)",
-    "temperature": "p = σ(a·x), a = 1/T",
-    "beta": "p = σ(a·log p − b·log(1 − p) + c)",
-    "isotonic": "p rises with the score, step by step",
-}
 MAPPED_SPACES = ("logit", "prob", "logprob")
 
 

@@ -184,6 +184,16 @@ def test_commands_print_what_is_shown(
     assert capsys.readouterr() == (printed, "")
 
 
+def test_calibrating_prints_what_is_shown(
+    logs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(logs)
+    blocks = blocks_of("Calibrating")
+    for command, printed in zip(blocks[::2], blocks[1::2], strict=True):
+        assert main(shlex.split(command)[1:]) == 0
+        assert capsys.readouterr() == (printed, "")
+
+
 def test_common_rows_are_those_that_every_metric_can_use() -> None:
     code, _ = blocks_of("Lists of candidates")
     code = code.replace("metrics=metrics)", "metrics=metrics, common_rows=True)")

@@ -16,7 +16,7 @@ from fastloss_kernels.cpu.isotonic import pool_adjacent
 from fastloss_kernels.cpu.linear import make_add_fit_sums
 from fastloss_kernels.cpu.pointwise import make_value
 from fastloss_kernels.elementary import softplus
-from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS, ExactSum, normalize_words
+from fastloss_kernels.exact_sum import ACCUMULATOR_WORDS, ExactSum
 from fastloss_kernels.losses import BinaryCrossentropy
 
 Floats = NDArray[np.float64]
@@ -128,7 +128,7 @@ class Buckets:
             self.scores, *self._rows, parameters, _LOSS.parameters("logit"), np.array(coefficients),
             wanted, words,
         )  # fmt: skip
-        return Sums.of([ExactSum.from_words(each).units for each in normalize_words(words)], features.n, wanted)
+        return Sums.of([ExactSum.from_words(each).units for each in words], features.n, wanted)
 
     @cached_property
     def isotonic(self) -> Steps:

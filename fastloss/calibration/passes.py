@@ -165,6 +165,6 @@ class Passes:
         if self.n > 1 and rows != self._rows:
             raise ReadError("the log changed between two passes over it; calibrate when it is complete.")
         self._rows = rows
-        self._files = {"files": scanned.n_files, "skipped": skipped_parts(scanned.skipped)}
+        self._files = {"read": scanned.n_files, "skipped": skipped_parts(scanned.skipped)}
         (table,) = scanned.state.tables
         return [table.columns[scanned.specs.index(spec)].evaluate() for spec in wanted]
