@@ -148,14 +148,16 @@ def test_many_slices(by_row: bool) -> None:
 
 
 @given(st.lists(st.floats(-30, 30), min_size=1, max_size=30), st.sampled_from([1, 2, 3, 10, 49]), st.booleans())
-def test_a_key_lies_between_the_edges_of_its_bin(keys: list[float], n_bins: int, by_search: bool) -> None:
+def test_a_key_lies_between_the_edges_of_its_bin(logits: list[float], n_bins: int, of_probabilities: bool) -> None:
     """A bin begins at its edge, and the next one where it ends."""
-    inner = [-10.0 + 20.0 * i / n_bins for i in range(1, n_bins)]
+    inner = np.array([-10.0 + 20.0 * i / n_bins for i in range(1, n_bins)])
+    ends = [math.inf, -math.inf]
+    if of_probabilities:
+        logits, inner, ends = [1 / (1 + math.exp(-x)) for x in logits], 1 / (1 + np.exp(-inner)), [0.0, 1.0]
     edges = np.array([-math.inf, *inner, math.inf])
-    edges.flags.writeable = False
-    scale = 0.0 if by_search else n_bins / 20.0
-    given_keys = np.array([*keys, *inner, *np.nextafter(inner, -math.inf), math.inf, -math.inf])
-    given_keys.flags.writeable = False
-    bins = np.empty(len(given_keys), dtype=np.int32)
-    make_find_bins()(given_keys, edges, scale, 10.0 * scale, bins)
-    assert bins.tolist() == [sum(key >= edge for edge in inner) for key in given_keys.tolist()]
+    keys = np.array([*logits, *inner, *np.nextafter(inner, -math.inf), *ends])
+    for array in (edges, keys):
+        array.flags.writeable = False
+    bins = np.empty(len(keys), dtype=np.int32)
+    make_find_bins()(keys, edges, n_bins / 20.0, n_bins / 2.0, of_probabilities, bins)
+    assert bins.tolist() == [sum(key >= edge for edge in inner) for key in keys.tolist()]

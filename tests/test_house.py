@@ -178,7 +178,7 @@ KERNEL_LAYERS: dict[str, set[str]] = {
     "special": {"jit", "elementary", "double_double"},
     "inverse_links": {"jit", "domain", "elementary"},
     "listwise": {"jit", "domain", "elementary", "double_double"},
-    "cpu": {"jit", "domain", "double_double", "exact_sum", "listwise"},
+    "cpu": {"jit", "domain", "elementary", "double_double", "exact_sum", "listwise"},
     "cuda": {"jit", "domain", "exact_sum", "listwise"},
     "arrays": {"domain", "cpu"},
     "losses": {"jit", "domain", "elementary", "special", "double_double", "listwise", "arrays"},

@@ -42,10 +42,10 @@ def edges_of(binning: str, n_bins: int, space: str) -> Edges:
     inner = np.array(_logit_edges(n_bins)) if of_scores else probability_edges(binning, n_bins)[1:-1]
     edges = np.concatenate([[-np.inf], inner, [np.inf]])
     edges.flags.writeable = False
-    if of_scores:
-        scale = n_bins / (high - low)
-        return Edges(edges, scale, -low * scale, of_scores=True)
-    return Edges(edges, float(n_bins) if binning == "width" else 0.0, 0.0, of_scores=False)
+    if binning == "width":
+        return Edges(edges, float(n_bins), 0.0, of_scores=False)
+    scale = n_bins / (high - low)
+    return Edges(edges, scale, -low * scale, of_scores=of_scores, by_odds=not of_scores)
 
 
 def _logit_edges(n_bins: int) -> list[float]:

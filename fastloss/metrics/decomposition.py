@@ -110,10 +110,11 @@ class Miscalibration(_RankedPart):
     It is the mean loss less that after isotonic regression of the labels on the predictions, so it is 0 for a model
     whose predictions are the mean labels of their rows, and never below.
 
-    The value takes the scores of one bucket of the histogram as equal, and `low` and `high` are certain bounds. Where
-    they are further apart than 1 % of the uncertainty, there is no value. A label y between 0 and 1 makes a row of
-    weight w a positive of weight w·y and a negative of weight w·(1 − y) for the map; the mean Brier score of such
-    labels is Σw·y·(1 − y)/Σw less than that of the split rows, before and after, so the difference is the same.
+    Log loss is in nats, whatever the unit of a preset. The value takes the scores of one bucket of the histogram as
+    equal, and `low` and `high` are certain bounds; where they are further apart than 1 % of the uncertainty, there is
+    no value. A label y between 0 and 1 makes a row of weight w a positive of weight w·y and a negative of weight
+    w·(1 − y) for the map; the mean Brier score of such labels is Σw·y·(1 − y)/Σw less than that of the split rows,
+    before and after, so the difference is the same.
 
     Attributes
     ----------

@@ -67,15 +67,18 @@ class Edges:
     inner : numpy.ndarray of float64, shape (n_bins + 1,)
         The edges, of which the outer two are −∞ and ∞.
     scale, offset : float
-        Of bins of one width: ``key * scale + offset`` is 0, 1, ... where they begin. `scale` is 0 for other bins.
+        ``key * scale + offset`` is 0, 1, ... where bins begin.
     of_scores : bool
         Whether they are edges of the logits in the column; else of predicted probabilities.
+    by_odds : bool
+        Whether scale and offset are of the logits of these probabilities.
     """
 
     inner: Floats
     scale: float
     offset: float
     of_scores: bool
+    by_odds: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,9 +155,10 @@ class BinnedSumsColumn:
         late = np.empty((len(label), 2), dtype=np.int64)
         weights = _NO_WEIGHTS if weight is None else weight
         order = _NO_ORDER if runs.order is None else runs.order
+        arrays: list[NDArray[Any]] = [prediction, label, weights, keys, edges.inner]
+        runs_of: list[NDArray[Any]] = [order, runs.starts, runs.positions]
         n_late = loops.make_add_to_bins()(
-            *map(_read_only, (prediction, label, weights, keys, edges.inner)), edges.scale, edges.offset,
-            _read_only(order), _read_only(runs.starts), _read_only(runs.positions), exponent,
+            *map(_read_only, arrays), edges.scale, edges.offset, edges.by_odds, *map(_read_only, runs_of), exponent,
             self._counts.counts, *(words if self._weighted else [*words, *words]), np.array([*lows, *lows][:4]), late,
         )  # fmt: skip
         if n_late:
@@ -174,7 +178,9 @@ class BinnedSumsColumn:
     ) -> None:
         """Add each row by itself: the way for many slices, and for weights of any size."""
         bins = np.empty(len(keys), dtype=np.int32)
-        loops.make_find_bins()(_read_only(keys), _read_only(edges.inner), edges.scale, edges.offset, bins)
+        loops.make_find_bins()(
+            _read_only(keys), _read_only(edges.inner), edges.scale, edges.offset, edges.by_odds, bins
+        )
         order = slice(None) if runs.order is None else runs.order
         positions = runs.positions if runs.starts is None else np.repeat(runs.positions, np.diff(runs.starts))
         own = SliceRuns(None, None, positions * self._n_bins + bins[order])

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from fastloss_kernels.elementary import log, log1p
 from fastloss_kernels.exact_sum import LOWEST_EXPONENT
 from fastloss_kernels.jit import compile_cpu, float64_from_bits, formula
 
@@ -58,19 +59,29 @@ def _search_bin(key, edges):
 
 
 @formula
-def _find_bins(keys, edges, scale, offset, bins):
+def _guess_bin(place, last):
+    """Return the bin of a place among bins of width 1, and whether rounding may have moved it to another."""
+    distance = place - math.floor(place)
+    return np.int32(min(max(place, 0.0), last)), (distance < _DOUBT) | (distance > 1.0 - _DOUBT)
+
+
+@formula
+def _find_bins(keys, edges, scale, offset, by_odds, bins):
     """Write the bin of every key, b with ``edges[b] <= key < edges[b + 1]``; the last one holds ∞ too.
 
     A product guesses it. Where one comes so near to a whole number that rounding may have moved it, all are searched.
     """
-    doubtful = scale == 0.0
-    if not doubtful:
-        last = np.float64(edges.shape[0] - 2)
+    last = np.float64(edges.shape[0] - 2)
+    doubtful = False
+    if by_odds:
         for i in range(keys.shape[0]):
-            likely = keys[i] * scale + offset
-            distance = likely - math.floor(likely)
-            doubtful |= (distance < _DOUBT) | (distance > 1.0 - _DOUBT)
-            bins[i] = np.int32(min(max(likely, 0.0), last))
+            logit = log(keys[i]) - log1p(-keys[i])
+            bins[i], doubt = _guess_bin(logit * scale + offset, last)
+            doubtful |= doubt
+    else:
+        for i in range(keys.shape[0]):
+            bins[i], doubt = _guess_bin(keys[i] * scale + offset, last)
+            doubtful |= doubt
     if doubtful:
         for i in range(keys.shape[0]):
             bins[i] = _search_bin(keys[i], edges)
@@ -78,18 +89,18 @@ def _find_bins(keys, edges, scale, offset, bins):
 
 @functools.cache
 def make_find_bins() -> Callable[..., None]:
-    """Make ``find_bins(keys, edges, scale, offset, bins)``: ``edges[bins[i]] <= keys[i] < edges[bins[i] + 1]``.
+    """Make ``find_bins(keys, edges, scale, offset, by_odds, bins)``: the bin of each key, from its edge to the next.
 
-    Edges ascend from −∞ to ∞, float64 ``(n_bins + 1,)``; keys are float64 ``(n_rows,)``, without NaN; bins int32.
-    Where edges are equally far apart, ``key * scale + offset`` is 0, 1, ... at the bins' beginnings, but for rounding;
-    a `scale` of 0 says that they are not.
+    Edges ascend from −∞ to ∞, float64 ``(n_bins + 1,)``; keys are float64 ``(n_rows,)``, without NaN; bins int32. At
+    the beginnings of the bins, ``key * scale + offset`` is 0, 1, ..., but for rounding; if `by_odds`, keys are
+    probabilities, and that is so of their logits.
     """
 
-    def find_bins(keys, edges, scale, offset, bins):
+    def find_bins(keys, edges, scale, offset, by_odds, bins):
         n_rows = keys.shape[0]
         for start in range(0, n_rows, _BLOCK_ROWS):
             stop = min(start + _BLOCK_ROWS, n_rows)
-            _find_bins(keys[start:stop], edges, scale, offset, bins[start:stop])
+            _find_bins(keys[start:stop], edges, scale, offset, by_odds, bins[start:stop])
 
     return compile_cpu(find_bins)
 
@@ -164,13 +175,13 @@ def left_of(terms: Floats, exponent: int) -> Floats:
 def make_add_to_bins() -> Callable[..., int]:
     """Make ``add_to_bins(predictions, labels, weights, keys, edges, scale, offset, ...) -> n_late``.
 
-    The other arguments are ``order, starts, positions, exponent, counts, label_sums, prediction_sums, weight_sums,
-    square_sums, lows, late``.
+    The other arguments are ``by_odds, order, starts, positions, exponent, counts, label_sums, prediction_sums,
+    weight_sums, square_sums, lows, late``.
 
     Run k is the rows ``order[starts[k]:starts[k + 1]]``, or ``starts[k]`` to ``starts[k + 1]`` where `order` is empty,
     and belongs to the slice ``positions[k]``. Predictions, labels and weights are float64 ``(n_rows,)``, the first two
-    from 0 to 1, weights above 0 and below 2^exponent; no weights are weights of 1. Keys, edges, scale and offset tell
-    bins as in `make_find_bins`.
+    from 0 to 1, weights above 0 and below 2^exponent; no weights are weights of 1. Keys, edges, scale, offset and
+    by_odds tell bins as in `make_find_bins`.
 
     The sums are int64: ``counts (n_slices · n_bins,)``, and accumulators of label, prediction, weight and squared
     weight, ``(n_slices · n_bins, n_limbs + 3)``, whose windows begin at the limbs `lows` and hold those of
@@ -179,7 +190,7 @@ def make_add_to_bins() -> Callable[..., int]:
     """
 
     def add_to_bins(
-        predictions, labels, weights, keys, edges, scale, offset, order, starts, positions, exponent,
+        predictions, labels, weights, keys, edges, scale, offset, by_odds, order, starts, positions, exponent,
         counts, label_sums, prediction_sums, weight_sums, square_sums, lows, late,
     ):  # fmt: skip
         n_bins = edges.shape[0] - 1
@@ -202,9 +213,9 @@ def make_add_to_bins() -> Callable[..., int]:
                 if ordered:
                     for at in range(start, stop):
                         block[at - start] = keys[order[at]]
-                    _find_bins(block[: stop - start], edges, scale, offset, bins)
+                    _find_bins(block[: stop - start], edges, scale, offset, by_odds, bins)
                 else:
-                    _find_bins(keys[start:stop], edges, scale, offset, bins)
+                    _find_bins(keys[start:stop], edges, scale, offset, by_odds, bins)
                 if in_units:
                     for at in range(start, stop):
                         i = order[at] if ordered else at
