@@ -6,7 +6,7 @@ import copy
 from typing import Any, NamedTuple
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastloss.states.base import RowSet
@@ -53,6 +53,7 @@ def read(column: CategorySumsColumn) -> tuple[Any, ...]:
 _PARTS = st.lists(st.tuples(st.floats(-1e9, 1e9), st.lists(st.sampled_from(["a", "b", "ä", "", None]), max_size=4)))
 
 
+@settings(max_examples=30)
 @given(_PARTS, _PARTS, _PARTS)
 def test_merging_is_associative_and_commutative_and_loses_nothing(first: Part, second: Part, third: Part) -> None:
     a, b, c = map(column_of, (first, second, third))

@@ -352,6 +352,9 @@ def test_many_columns_and_categories_by_quantiles(log: pa.Table) -> None:
     found = fl.feature_gradient(wide, label="y", logit="z", features=["many", "qcut(b, 2)"])
     assert found.gauss_newton is None
     assert "further, by all numbers  null (too many for the curvatures of pairs)" in str(found)
+    wider = pa.FixedSizeListArray.from_arrays(np.tile(np.arange(500.0 * 65).reshape(500, 65) % 7, 32).ravel(), 65 * 32)
+    again = fl.feature_gradient(short.append_column("wide", wider), label="y", logit="z", features="wide")
+    assert [s.numbers for s in again.features[65:130]] == [s.numbers for s in found.features[:65]]
     assert len(found.features) == 65 + found.groups["qcut(b, 2)"].n_categories
     few = fl.feature_gradient(wide, label="y", logit="z", features="many[1]", with_columns={"many[1]": "a"})
     assert [score.name for score in few.features] == ["many[1]"]
@@ -371,6 +374,7 @@ def test_many_columns_and_categories_by_quantiles(log: pa.Table) -> None:
         ({"features": "a", "loss": "roc_auc"}, "roc_auc has no gradient by row"),
         ({"features": "a", "loss": "categorical_crossentropy"}, "has no gradient by row; name a pointwise loss"),
         ({"features": "a", "loss": "zero_one"}, "zero_one is a step"),
+        ({"features": "e5000"}, "The features have 5,000 columns"),
         ({"features": "a", "logit": None}, "The gradient is of one prediction column"),
         ({"features": "a", "prob": "z"}, "The gradient is of one prediction column"),
         ({"features": "a", "categorical": "a"}, "a key must not be floating point"),
@@ -378,6 +382,7 @@ def test_many_columns_and_categories_by_quantiles(log: pa.Table) -> None:
     ],
 )
 def test_what_cannot_be_asked(log: pa.Table, options: dict[str, Any], message: str) -> None:
+    log = log.slice(0, 9).append_column("e5000", pa.FixedSizeListArray.from_arrays(np.zeros(9 * 5000), 5000))
     with pytest.raises(fl.FastlossError, match=message):
         fl.feature_gradient(log, **{"label": "y", "logit": "z", **options})
     with pytest.raises(fl.UsageError, match="sort is 'size'; allowed"):

@@ -99,7 +99,7 @@ _EDGES = [0.0, -0.0, 1.0, -1.0, 1.5e-323, -5e-324, 2.0**-1022, 1e-300, 1e300, 1.
 _ANY = st.one_of(st.sampled_from(_EDGES), st.floats(allow_nan=False, allow_infinity=False))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data(), st.integers(1, 40))
 def test_sums_are_exact_for_any_numbers(data: st.DataObject, n_rows: int) -> None:
     features = np.ones((3, n_rows))
@@ -149,7 +149,7 @@ _NUMBERS = st.floats(-1e6, 1e6)
 _PARTS = st.lists(st.tuples(_NUMBERS, st.none() | st.lists(_NUMBERS, min_size=2, max_size=2), _NUMBERS), max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(_PARTS, _PARTS, _PARTS, st.booleans())
 def test_merging_is_associative_and_commutative_and_loses_nothing(
     first: Part, second: Part, third: Part, diagonal: bool

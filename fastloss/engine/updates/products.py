@@ -18,6 +18,9 @@ from fastloss.states.products import FeatureProducts, FeatureProductsColumn
 from fastloss_kernels.exact_sum import BLOCK_ROWS
 
 _GATHERED_ROWS = 1 << 14
+# Of many columns, fewer rows are summed at a time.
+_SCRATCH_NUMBERS = 1 << 20
+_FEWEST_ROWS = 64
 _MOST_COLUMNS = 4096
 
 
@@ -58,7 +61,8 @@ def _add(
         return
     n_columns = column.n_columns
     with rows.workspace.scope():
-        scratch = rows.workspace.floats(3 * n_columns * BLOCK_ROWS).reshape(3 * n_columns, BLOCK_ROWS)
+        block_rows = min(BLOCK_ROWS, max(_FEWEST_ROWS, _SCRATCH_NUMBERS // (3 * n_columns)))
+        scratch = rows.workspace.floats(3 * n_columns * block_rows).reshape(3 * n_columns, block_rows)
         exponents = np.empty((3 * n_columns, 2), dtype=np.int64)
         loop = device.products.make_add_feature_products()
         # Rows that are chosen are gathered a part at a time.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from fastloss_kernels.exact_sum import BLOCK_ROWS, add_term
+from fastloss_kernels.exact_sum import add_term
 from fastloss_kernels.jit import (
     compile_cpu,
     exact_add,
@@ -134,16 +134,17 @@ def make_add_feature_products() -> Callable[..., None]:
     of one: 8 for float64, 4 for float32, 1 for int8; at the address 0 are zeros. `residual` and `curvature` float64
     ``(n_rows,)``. Factors are numbered: 1 for the bias and each feature first, then curvature·feature, then
     residual·feature. `factors` int64 ``(n_sums, 2)`` names the two whose products are added to each of `accumulators`,
-    int64 ``(n_sums, ACCUMULATOR_WORDS)``. There is scratch: `scratch` float64 ``(3 * n_columns, BLOCK_ROWS)`` and
-    `exponents` int64 ``(3 * n_columns, 2)``.
+    int64 ``(n_sums, ACCUMULATOR_WORDS)``. There is scratch: `scratch` float64 ``(3 * n_columns, block_rows)``, of
+    at most `BLOCK_ROWS` rows, and `exponents` int64 ``(3 * n_columns, 2)``.
     """
 
     def add_feature_products(columns, n_rows, residual, curvature, factors, scratch, exponents, accumulators):
         n = columns.shape[0] + 1
+        block_rows = scratch.shape[1]
         scratch[0] = 1.0
         exponents[0] = 1023
-        for start in range(0, n_rows, BLOCK_ROWS):
-            stop = min(start + BLOCK_ROWS, n_rows)
+        for start in range(0, n_rows, block_rows):
+            stop = min(start + block_rows, n_rows)
             for j in range(n):
                 feature = scratch[j, : stop - start]
                 if j > 0:
