@@ -323,6 +323,15 @@ def test_two_scores_are_mapped_to_their_rates() -> None:
     assert found.log_loss_after == pytest.approx(found.log_loss_isotonic, rel=1e-14)
 
 
+def test_scores_at_the_ends_of_float64_have_a_map_or_an_error() -> None:
+    x, y = [-1.7e308, -1.6e308, 1.7e308, 1.6e308, -1e308, 1e308], [0.0, 1.0, 1.0, 0.0, 0.0, 1.0]
+    found = fl.calibrate(pa.table({"x": x, "y": y}), label="y", logit="x")
+    units = np.array(x) / 2.0**1023
+    slope, constant = oracle(units, np.array(y))
+    assert coefficients(found) == pytest.approx([slope * 2.0**-1023, constant], rel=1e-9, abs=1e-12)
+    refused(fl.DataError, "beyond float64; scale the column", (np.array(x) / 1e308 * 1e-323).tolist(), y)
+
+
 @pytest.mark.parametrize("scale", [1e-300, 1e-10, 1e10, 1e300])
 def test_the_size_of_scores_does_not_matter(scale: float) -> None:
     log = make_log(8, 300)

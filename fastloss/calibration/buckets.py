@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastloss.calibration.newton import Sums
 from fastloss.states.histogram import ScoreHistograms
-from fastloss_kernels.calibration import LOGITS, features_of
+from fastloss_kernels.calibration import LOGITS, features_of, log_loss
 from fastloss_kernels.cpu.isotonic import pool_adjacent
 from fastloss_kernels.cpu.linear import make_add_fit_sums
 from fastloss_kernels.cpu.pointwise import make_value
@@ -122,13 +122,13 @@ class Buckets:
     def evaluate(self, kind: str, parameters: tuple[float, ...], coefficients: tuple[float, ...], wanted: int) -> Sums:
         """Return the sums of a fit at a point, as if each bucket's rows had its middle as their score."""
         features = features_of(kind, self.space)
-        loop = make_add_fit_sums(_LOSS.formulas["logit"], features.of_score, features.constant)
+        loop = make_add_fit_sums(log_loss, features.of_score, features.constant)
         words = np.zeros((1 + features.n + features.n * (features.n + 1) // 2, ACCUMULATOR_WORDS), dtype=np.int64)
         loop(
-            self.scores, *self._rows, parameters, _LOSS.parameters("logit"), np.array(coefficients),
+            self.scores, *self._rows, parameters, np.array(coefficients),
             wanted, words,
         )  # fmt: skip
-        return Sums.of([ExactSum.from_words(each).units for each in words], features.n, wanted)
+        return Sums.of([ExactSum.from_words(each) for each in words], features.n, wanted)
 
     @cached_property
     def isotonic(self) -> Steps:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, get_args
 
-import numpy as np
-
 from fastloss.calibration.buckets import Buckets
 from fastloss.calibration.newton import (
     LOSS,
@@ -229,8 +227,8 @@ class _Fit:
         identity = {"platt": [1.0 / factor, first], "temperature": [1.0 / factor]}.get(
             kind, [1.0 / factor, 1.0 / factor, first + second]
         )
-        points = [identity, constant] if np.isfinite(identity).all() else [constant]
-        return min(points, key=lambda point: self._buckets.evaluate(kind, parameters, tuple(point), LOSS).loss)
+        points = [(self._buckets.evaluate(kind, parameters, tuple(p), LOSS), p) for p in (identity, constant)]
+        return min((found.loss, point) for found, point in points if found.is_finite or point is constant)[1]
 
     def _evaluate(
         self, kind: str, parameters: tuple[float, ...], coefficients: tuple[float, ...], wanted: int

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from fastloss_kernels.exact_sum import ExactSum
+
 LOSS, HESSIAN = 1, 2
 # On the log, each point is a pass.
 MOST_PASSES = 24
@@ -38,22 +40,26 @@ class Sums:
         Its derivatives by the coefficients.
     hessian : tuple of tuple of int, or None
         The second derivatives, where they were asked for.
+    is_finite : bool
+        Whether no term overflows; the numbers mean nothing if one does.
     """
 
     loss: int
     gradient: tuple[int, ...]
     hessian: tuple[tuple[int, ...], ...] | None
+    is_finite: bool
 
     @classmethod
-    def of(cls, units: Sequence[int], n: int, wanted: int) -> Sums:
+    def of(cls, sums: Sequence[ExactSum], n: int, wanted: int) -> Sums:
         """Read the loss, the gradient of n coefficients, and the Hessian's upper triangle."""
+        units = [found.units for found in sums]
         triangle = iter(units[1 + n :])
         rows = [[0] * n for _ in range(n)]
         for j in range(n):
             for k in range(j, n):
                 rows[j][k] = rows[k][j] = next(triangle)
         hessian = tuple(map(tuple, rows)) if wanted & HESSIAN else None
-        return cls(units[0], tuple(units[1 : 1 + n]), hessian)
+        return cls(units[0], tuple(units[1 : 1 + n]), hessian, all(found.is_finite for found in sums))
 
 
 # evaluate(coefficients, wanted): the sums at a point.
@@ -113,7 +119,7 @@ def minimize_nearby(evaluate: Evaluate, start: Sequence[float]) -> Fitted:
         for halvings in range(_MOST_HALVINGS):
             following = tuple(float(c - s / (1 << halvings)) for c, s in zip(map(Fraction, point), step, strict=True))
             found = evaluate(following, LOSS | HESSIAN)
-            if found.loss <= sums.loss:
+            if found.is_finite and found.loss <= sums.loss:
                 break
         else:
             # As near as rounding lets it come.
@@ -150,10 +156,13 @@ def minimize_on_log(evaluate: Evaluate, start: Sequence[float], hessian: tuple[t
     wanted = LOSS if hessian is not None else LOSS | HESSIAN
     for number in range(1, MOST_PASSES + 1):
         sums = evaluate(point, wanted)
+        rises = last is not None and sums.loss > last[2] + abs(last[2]) // (1 << 40)
+        if last is None and not sums.is_finite:
+            raise UnboundedError
         if sums.hessian is not None:
             hessian = sums.hessian
         assert hessian is not None
-        if last is not None and sums.loss > last[2] + abs(last[2]) // (1 << 40):
+        if last is not None and (rises or not sums.is_finite):
             # Too far: half of the step that led here.
             point = tuple(float(Fraction(c) - s / 2) for c, s in zip(last[0], last[1], strict=True))
             last = last[0], tuple(s / 2 for s in last[1]), last[2], last[3]

@@ -134,13 +134,13 @@ class Passes:
         n_rows = int(counts[0])
         return Scores(histogram, n_rows, weights[0][0] if weights else ExactSum.from_count(n_rows), losses[0])
 
-    def sums(self, quantity: FitTerms) -> list[int]:
-        """Return the sums at a point, in units of the lowest digit."""
+    def sums(self, quantity: FitTerms) -> list[ExactSum]:
+        """Return the sums at a point."""
         evaluation = self.plan.evaluation
         request = dataclasses.replace(evaluation.request, metrics=(FitPass(quantity),))
         plan = dataclasses.replace(self.plan, evaluation=resolve(request, evaluation.types))
         (found,) = self._run(plan, [SeveralSums(_ROWS, quantity)])
-        return [sums[0].units for sums in found]
+        return [sums[0] for sums in found]
 
     @property
     def rows(self) -> dict[str, Any]:

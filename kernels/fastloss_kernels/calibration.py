@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from fastloss_kernels.domain import SATURATION_EPSILON, Row
-from fastloss_kernels.elementary import NAN, exp, expm1, log, log1p, softplus
+from fastloss_kernels.elementary import NAN, exp, expm1, log, log1p, log1p_unit, sigmoids, softplus
 from fastloss_kernels.jit import divide, fma, formula
 
 _LOWEST = log(SATURATION_EPSILON)
@@ -61,6 +61,18 @@ def logit_of_logprob(score: float) -> float:
 
 
 LOGITS: Mapping[str, ToLogit] = {"logit": logit_of_logit, "prob": logit_of_prob, "logprob": logit_of_logprob}
+
+
+@formula
+def log_loss(score: float, label: float, parameters: tuple[float, ...]) -> tuple[float, float, float]:
+    """Evaluate y·softplus(−x) + (1 − y)·softplus(x) and its derivatives: the log loss of a finite logit, alone."""
+    e = exp(-abs(score))
+    rest = 1.0 - label
+    likely, unlikely = sigmoids(e)
+    positive = likely if score > 0.0 else unlikely
+    negative = unlikely if score > 0.0 else likely
+    value = fma(abs(score), rest if score > 0.0 else label, log1p_unit(e))
+    return value, fma(rest, positive, -(label * negative)), unlikely * likely
 
 
 class Features(NamedTuple):

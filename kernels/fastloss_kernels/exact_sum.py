@@ -177,14 +177,6 @@ def add_block(accumulator, terms, low=0):
     add_term(accumulator, sum_second, low)
 
 
-@formula
-def add_products(accumulator, terms, factors, products):
-    """Add ``terms[i] * factors[i]``, each rounded once, at most `BLOCK_ROWS` of them; `products` is scratch."""
-    for i in range(terms.shape[0]):
-        products[i] = terms[i] * factors[i]
-    add_block(accumulator, products)
-
-
 @dataclass(frozen=True)
 class ExactSum:
     """The value of an accumulator: an exact number, and counts of the terms that were none.

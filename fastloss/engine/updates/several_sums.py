@@ -15,29 +15,26 @@ from fastloss.engine.updates.base import Update
 from fastloss.engine.workspace import read_only
 from fastloss.metrics.quantities import FitTerms
 from fastloss.states.several_sums import SeveralSums, SeveralSumsColumn
-from fastloss_kernels.calibration import features_of
-from fastloss_kernels.losses import BinaryCrossentropy
+from fastloss_kernels.calibration import features_of, log_loss
 
 Integers = NDArray[np.int64]
 # add(rows, accumulators): add the terms of the rows to each accumulator, int64 (n_sums, ACCUMULATOR_WORDS).
 Add = Callable[[UsedRows, Integers], None]
 
-_LOSS = BinaryCrossentropy()
 _NO_WEIGHTS = read_only(np.empty(0))
 
 
 def _fit_terms(quantity: FitTerms, device: Device) -> Add:
-    loss_parameters = _LOSS.parameters("logit")
     coefficients = np.array(quantity.coefficients, dtype=np.float64)
 
     def add(rows: UsedRows, accumulators: Integers) -> None:
         inputs = rows.inputs
         assert isinstance(inputs, RowInputs)
         features = features_of(quantity.kind, rows.space)
-        loop = device.linear.make_add_fit_sums(_LOSS.formulas["logit"], features.of_score, features.constant)
+        loop = device.linear.make_add_fit_sums(log_loss, features.of_score, features.constant)
         loop(
             *inputs.arguments, _NO_WEIGHTS if rows.weight is None else rows.weight, quantity.parameters,
-            loss_parameters, coefficients, quantity.wanted, accumulators,
+            coefficients, quantity.wanted, accumulators,
         )  # fmt: skip
 
     return add
