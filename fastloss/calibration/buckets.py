@@ -84,6 +84,10 @@ class Buckets:
         """Tell whether all rows have one score."""
         return self.is_exact and len(self.scores) == 1
 
+    def is_half(self) -> bool:
+        """Tell whether all rows have the score of the probability one half."""
+        return self.is_constant() and bool(self.scores[0] == _HALF[self.space])
+
     def are_separable(self) -> bool:
         """Tell whether one class lies above the other, a tie between them left out of account."""
         positive, negative = (np.flatnonzero(found) for found in self.classes)

@@ -141,7 +141,8 @@ class _Fit:
 
     def _refuse_undetermined(self) -> None:
         buckets = self._buckets
-        if buckets.is_constant():
+        # One score alone has a temperature, if it is not that of one half.
+        if buckets.is_constant() and (self._method != "temperature" or buckets.is_half()):
             raise DataError(
                 f"Column {self._column!r} is the same number in every row, so no map of it is better than another."
             )
