@@ -1,8 +1,8 @@
 """Times ROC AUC of one log beside scikit-learn and Polars: from the Parquet files to the number.
 
 The bare scan decodes the two columns by pyarrow, one row group at a time on each thread, and does nothing else.
-fastloss reads the log in pieces, once with bounds and once exactly. The others hold the two columns: `roc_auc_score` of
-scikit-learn on NumPy arrays that pyarrow has read, and Polars' average ranks, from which
+fastloss reads the log in pieces, once with bounds and once exactly. The others hold the two columns: `roc_auc_score`
+of scikit-learn on NumPy arrays that pyarrow has read, and Polars' average ranks, from which
 AUC = (Σ ranks of positives − P·(P + 1)/2) / (P·N). Every answer is compared with the exact one. Each job runs in a
 process of its own, whose peak of resident memory counts, imports and all.
 """

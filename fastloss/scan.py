@@ -17,7 +17,7 @@ from fastloss.columns.base import kept_rows
 from fastloss.engine.engine import Engine
 from fastloss.errors import FastlossError, ReadError, UsageError
 from fastloss.executors import EXECUTORS
-from fastloss.metrics.evaluate import refining_specs
+from fastloss.metrics.evaluate import one_pass_specs, refining_specs
 from fastloss.metrics.resolve import Evaluation, resolve
 from fastloss.plan import Plan, suggesting_to_skip
 from fastloss.quantiles import find_quantiles
@@ -215,13 +215,14 @@ def _reporting(plan: Plan, report: Callable[[Progress], None] | None) -> Callabl
 
 
 def _run_passes(plan: Plan, report: Callable[[Progress], None] | None) -> ScanResult:
-    first = _run_pass(plan, report)
+    besides = one_pass_specs(plan.evaluation, plan.execution.threads)
+    first = _run_pass(plan, report, besides)
     further = _refining_specs(plan.evaluation, first)
     if not further:
         return first
     # What the first pass kept is kept again: in the second, slices have other positions.
     try:
-        second = _run_pass(plan, report, further)
+        second = _run_pass(plan, report, (*besides, *further))
     except UsageError as error:
         raise UsageError(f"second pass over the log, for an exact value: {error}") from error
     if _refining_specs(plan.evaluation, second) != further:

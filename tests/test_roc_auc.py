@@ -286,7 +286,10 @@ def test_a_stream_has_no_second_pass(log: tuple[Path, dict[str, np.ndarray]]) ->
     rows = pq.read_table(log[0])
     stream = pa.RecordBatchReader.from_batches(rows.schema, rows.to_batches())
     with pytest.raises(fl.UsageError, match=r"second pass over the log, for an exact value: .* gives its rows once"):
-        total(stream, "roc_auc(exact=true)")
+        total(stream, "roc_auc(exact=true)", weight="w")
+    # All scores of rows without weights are kept in the first.
+    stream = pa.RecordBatchReader.from_batches(rows.schema, rows.to_batches())
+    assert total(stream, "roc_auc(exact=true)").value == total(log[0], "roc_auc(exact=true)").value
     few = rows.slice(0, 1000)
     stream = pa.RecordBatchReader.from_batches(few.schema, few.to_batches())
     assert total(stream, "roc_auc(exact=true)").value == total(few).value

@@ -15,6 +15,7 @@ from fastloss.metrics.base import Metric, MetricValues, SliceStates
 from fastloss.metrics.calibration_error import CalibrationBins
 from fastloss.metrics.curves import Binned
 from fastloss.metrics.quantities import Rows
+from fastloss.metrics.ranked import RankedMetric
 from fastloss.metrics.resolve import Evaluation
 from fastloss.states.base import StateColumn, StateSpec
 from fastloss.states.counts import Count
@@ -127,6 +128,15 @@ def slice_states(
         SliceStates(model, columns, table.n_slices, {keys: states[model.index] for keys, states in of_others})
         for model in evaluation.models
     ]
+
+
+def one_pass_specs(evaluation: Evaluation, threads: int) -> list[StateSpec]:
+    """Return what the metrics want besides in a first pass, so that they may need no second one, each once."""
+    if evaluation.groupings != ((),):
+        return []
+    ranked = [metric for metric in evaluation.metrics if isinstance(metric, RankedMetric)]
+    wanted = (metric.in_one_pass(model, threads) for metric in ranked for model in evaluation.models)
+    return list(dict.fromkeys(spec for specs in wanted for spec in specs))
 
 
 def refining_specs(evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec]) -> list[StateSpec]:

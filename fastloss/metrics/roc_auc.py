@@ -7,9 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from fastloss.metrics.base import MetricValues, SliceStates
+from fastloss.metrics.base import MetricValues, ModelFacts, SliceStates
 from fastloss.metrics.ranked import WIDEST, RankedMetric, add_bounds, bounded_quotient
+from fastloss.states.base import StateSpec
 from fastloss.states.histogram import PairCounts
+from fastloss.states.sorted_scores import SortedScores
+
+# A row takes 8 bytes at most, and a score of a second pass about 50.
+_ROWS_A_SCORE = 6
 
 
 @dataclass(frozen=True)
@@ -30,18 +35,36 @@ class RocAuc(RankedMetric):
     widest: ClassVar[float] = WIDEST
     definition = "Σ w⁺·w⁻ of pairs with the positive above the negative, ½ in a tie, / W⁺·W⁻"
 
+    def in_one_pass(self, model: ModelFacts, threads: int) -> tuple[StateSpec, ...]:
+        """Return all scores, which take less memory than those of a second pass unless most of them repeat."""
+        if not self.exact or model.weighted:
+            return ()
+        return (SortedScores(model.rows(), _ROWS_A_SCORE * self.most_scores, threads),)
+
+    def refine(self, states: SliceStates) -> tuple[StateSpec, ...]:
+        """Return nothing if all scores were kept in one pass."""
+        return () if self.exact and self._all_pairs(states) is not None else super().refine(states)
+
+    def _all_pairs(self, states: SliceStates) -> PairCounts | None:
+        for spec in self.in_one_pass(states.model, 1):
+            if spec in states:
+                found: PairCounts | None = states[spec]
+                return found
+        return None
+
     def evaluate(self, states: SliceStates) -> MetricValues:
         """Count the pairs of every slice, in integers, and divide and round once."""
         rows = states.model.rows()
         first = self.first(states)
-        refined = self.refined(states, self.refine(states))
-        found = first.count_pairs()
+        whole = self._all_pairs(states) if first.dropped_bits else None
+        refined = None if whole is not None else self.refined(states, self.refine(states))
+        found = [whole] if whole is not None else first.count_pairs()
         if refined is not None:
             inside = refined.count_pairs(within=first.dropped_bits)
             areas = [
                 self._area(2 * (a.apart + b.apart) + b.together, 0, a) for a, b in zip(found, inside, strict=True)
             ]
-        elif first.dropped_bits:
+        elif first.dropped_bits and whole is None:
             areas = [self._area(2 * pairs.apart, pairs.together, pairs) for pairs in found]
         else:
             areas = [self._area(2 * pairs.apart + pairs.together, 0, pairs) for pairs in found]

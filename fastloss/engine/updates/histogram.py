@@ -9,12 +9,13 @@ from fastloss.engine.inputs import RowInputs
 from fastloss.engine.slices import UsedRows
 from fastloss.engine.updates.base import Update
 from fastloss.states.histogram import ScoreHistogram, ScoreHistogramColumn, ScoreRows
+from fastloss.states.sorted_scores import SortedScores, SortedScoresColumn
 
 
-def make_histogram_update(spec: ScoreHistogram, device: Device) -> Update:
-    """Make the update of a histogram of scores, as they stand in their column."""
+def make_histogram_update(spec: ScoreHistogram | SortedScores, device: Device) -> Update:
+    """Make the update of a histogram of scores, or of all of them, as they stand in their column."""
 
-    def update(rows: UsedRows, columns: Sequence[ScoreHistogramColumn]) -> None:
+    def update(rows: UsedRows, columns: Sequence[ScoreHistogramColumn | SortedScoresColumn]) -> None:
         inputs = rows.inputs
         assert isinstance(inputs, RowInputs)
         given = ScoreRows(inputs.score, inputs.label, rows.weight)

@@ -20,12 +20,14 @@ from fastloss.states.counts import Count
 from fastloss.states.histogram import ScoreHistogram
 from fastloss.states.products import FeatureProducts
 from fastloss.states.several_sums import SeveralSums
+from fastloss.states.sorted_scores import SortedScores
 from fastloss.states.sums import Sum
 
 UPDATES: Mapping[type, Callable[[Any, Device], Update]] = {
     Sum: make_sum_update,
     Count: make_count_update,
     ScoreHistogram: make_histogram_update,
+    SortedScores: make_histogram_update,
     BinnedSums: make_bins_update,
     SeveralSums: make_several_sums_update,
     CategorySums: make_category_sums_update,
