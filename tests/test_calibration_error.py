@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
 import fastloss as fl
+from fastloss.metrics import calibration_error
 from fastloss.metrics.base import ModelFacts, SliceStates
 from fastloss.metrics.binning import edges_of
 from fastloss.metrics.calibration_error import CalibrationBins, ExpectedCalibrationError
@@ -135,10 +136,22 @@ def test_bounds_of_equal_mass_hold_the_error_of_the_same_bins(space: str) -> Non
         assert 0 < high - low < 1e-4
 
 
+def test_slices_in_parts_have_the_errors_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bins of equal mass are made for some slices at a time."""
+    log = random_log(600, seed=3)
+    given_log = pa.table({**log, "k": np.arange(600) % 40})
+    asked = ["ece(binning=mass, n_bins=3)", "mce(binning=mass, n_bins=3)"]
+    whole = fl.evaluate(given_log, label="y", logit="x", weight="w", by="k", metrics=asked)
+    monkeypatch.setattr(calibration_error, "_BINS_AT_ONCE", 100)
+    parts = fl.evaluate(given_log, label="y", logit="x", weight="w", by="k", metrics=asked)
+    assert len(parts.values) == 82
+    assert parts.values == whole.values
+
+
 def test_no_rows_have_no_error_and_one_class_has_one() -> None:
     """Null with its reason, and the value that is defined."""
     asked = ["ece", "mce", "ece(binning=mass)", "ece(binning=logit)"]
-    none = fl.evaluate(table([(0.5, 1.0, 0.0, 0)]), label="y", prob="p", weight="w", metrics=asked)
+    none = fl.evaluate(table([(0.5, 1.0, 0.0, 0)]), label="y", prob="p", weight="w", by="k", metrics=asked)
     assert [(value.value, value.reason) for value in none.values] == [(None, "no_rows")] * 4
     assert none.values[2].evidence == {}
     one = fl.evaluate(table([(0.75, 1.0, 2.0, 0)]), label="y", prob="p", weight="w", metrics=asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
@@ -23,6 +24,8 @@ Integers = NDArray[np.int64]
 
 _BINNINGS = ("width", "mass", "logit")
 _MOST_BINS = 10_000
+# Bins of equal mass whose sums are held at the same time, at about 400 bytes each.
+_BINS_AT_ONCE = 1 << 18
 # Bounds from a histogram are sums of rounded products of numbers up to 1, divided by the weight: this is far beyond
 # what their rounding takes.
 _ROUNDING = 2.0**-50
@@ -111,76 +114,65 @@ class _BinnedError(PlainMetric):
     def evaluate(self, states: SliceStates) -> MetricValues:
         """Compare the mean prediction of every bin with its mean label."""
         rows = states.model.rows()
-        filled = self._filled(states)
-        of_all = states.weight(rows)
-        middle = magnitudes(filled.middle - filled.label)
-        values = MetricValues(self._reduce(middle, filled, of_all), rows)
+        value, low, high = _joined([self._bounded(filled) for filled in self._filled(states)], 3)
+        values = MetricValues(value, rows)
         values.explain(states.count(rows) == 0, "no_rows", undefined=True)
-        if self.binning != "mass":
-            return values
-        low = high = values.value
-        if filled.is_open:
-            above, below = filled.least - filled.label, filled.label - filled.most
-            none = ExactSums.from_counts(np.zeros(len(above), dtype=np.int64))
-            low = self._reduce(_larger(_larger(above, below), none), filled, of_all) - _ROUNDING
-            most = _larger(magnitudes(above), magnitudes(below))
-            high = self._reduce(most, filled, of_all) + _ROUNDING
-            low = np.maximum(low, 0.0)
-        add_bounds(values, low, high)
+        if self.binning == "mass":
+            add_bounds(values, low, high)
         return values
+
+    def _bounded(self, filled: _Filled) -> tuple[Floats, Floats, Floats]:
+        """Return value, low and high of some slices."""
+        of_all = sums_of_runs(filled.weight, self.n_bins)
+        value = self._reduce(magnitudes(filled.middle - filled.label), filled, of_all)
+        if not filled.is_open:
+            return value, value, value
+        above, below = filled.least - filled.label, filled.label - filled.most
+        none = ExactSums.from_counts(np.zeros(len(above), dtype=np.int64))
+        low = self._reduce(_larger(_larger(above, below), none), filled, of_all) - _ROUNDING
+        high = self._reduce(_larger(magnitudes(above), magnitudes(below)), filled, of_all) + _ROUNDING
+        return value, np.maximum(low, 0.0), high
 
     def _reduce(self, gaps: ExactSums, filled: _Filled, of_all: ExactSums) -> Floats:
         """Return a value for each slice from Σw·|mean p − mean y| of every bin."""
         raise NotImplementedError
 
-    def bins(self, states: SliceStates) -> CalibrationBins:
-        """Return the bins of every slice."""
-        filled = self._filled(states)
-        shape = (states.n_slices, self.n_bins)
-        weight = filled.weight.to_float()
-        mean_label = filled.label / filled.weight
-        n = effective = weight
-        if self.binning == "mass":
-            lower, upper = self._mass_edges(states)
-            if states.model.weighted:
-                n = effective = np.full(len(weight), np.nan)
-        else:
-            found: BinSums = states[self._spec(states.model)]
-            edges = probability_edges(self.binning, self.n_bins)
-            lower, upper = (np.tile(side, states.n_slices) for side in (edges[:-1], edges[1:]))
-            n = found.n.astype(np.float64)
-            if states.model.weighted:
-                effective = weight * (filled.weight / found.squared_weight)
-        low, high = _wilson(mean_label, effective)
-        columns = (lower, upper, n, weight, filled.middle / filled.weight, mean_label, low, high)
-        return CalibrationBins(*(column.reshape(shape) for column in columns))
-
-    def _filled(self, states: SliceStates) -> _Filled:
+    def _filled(self, states: SliceStates) -> Iterator[_Filled]:
+        """Yield the bins of some slices at a time."""
         found = states[self._spec(states.model)]
         if isinstance(found, BinSums):
             sums = found.prediction
-            return _Filled(self.n_bins, found.label, found.weight, sums, sums, sums)
+            yield _Filled(self.n_bins, found.label, found.weight, sums, sums, sums)
+            return
         assert isinstance(found, ScoreHistograms)
-        bins = _equal_mass(found, self.n_bins)
-        positive, weight = found.masses_as_float()
-        least, most = _predicted(found, states.model.space)
-        n_all = states.n_slices * self.n_bins
-        label, total = (_sum_by_bin(terms, bins, n_all) for terms in (positive, weight))
-        middle = _sum_by_bin(weight * (0.5 * least + 0.5 * most), bins, n_all)
-        if not found.dropped_bits:
-            return _Filled(self.n_bins, label, total, middle, middle, middle)
-        lower, upper = (_sum_by_bin(weight * side, bins, n_all) for side in (least, most))
-        return _Filled(self.n_bins, label, total, middle, lower, upper, is_open=True)
+        for part in self._parts(found):
+            yield _fill(part, self.n_bins, states.model.space)
 
-    def _mass_edges(self, states: SliceStates) -> tuple[Floats, Floats]:
-        found: ScoreHistograms = states[self._spec(states.model)]
-        bins = _equal_mass(found, self.n_bins)
-        least, most = _predicted(found, states.model.space)
-        lower, upper = (np.full(states.n_slices * self.n_bins, np.nan) for _ in range(2))
-        # Buckets ascend, so the last one that is written to a bin is its highest.
-        upper[bins] = most
-        lower[bins[::-1]] = least[::-1]
-        return lower, upper
+    def _parts(self, found: ScoreHistograms) -> Iterator[ScoreHistograms]:
+        # Each of these slices has all its bins, most of them perhaps empty.
+        return found.parts(max(1, _BINS_AT_ONCE // self.n_bins))
+
+    def bins(self, states: SliceStates) -> CalibrationBins:
+        """Return the bins of every slice."""
+        model, found = states.model, states[self._spec(states.model)]
+        columns = []
+        for filled in self._filled(states):
+            weight = filled.weight.to_float()
+            columns.append((weight, filled.middle / filled.weight, filled.label / filled.weight))
+        weight, mean_prediction, mean_label = _joined(columns, 3)
+        n = effective = weight
+        if isinstance(found, BinSums):
+            edges = probability_edges(self.binning, self.n_bins)
+            lower, upper = (np.tile(side, states.n_slices) for side in (edges[:-1], edges[1:]))
+            n = found.n.astype(np.float64)
+            if model.weighted:
+                effective = weight * (found.weight / found.squared_weight)
+        else:
+            lower, upper = _joined([_mass_edges(part, self.n_bins, model.space) for part in self._parts(found)], 2)
+            if model.weighted:
+                n = effective = np.full(len(weight), np.nan)
+        table = (lower, upper, n, weight, mean_prediction, mean_label, *_wilson(mean_label, effective))
+        return CalibrationBins(*(column.reshape(states.n_slices, self.n_bins) for column in table))
 
 
 @dataclass(frozen=True)
@@ -254,6 +246,11 @@ def _check_word(name: str, given: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {given!r}; allowed: {' or '.join(map(repr, allowed))}.")
 
 
+def _joined(parts: Sequence[tuple[Floats, ...]], n_columns: int) -> list[Floats]:
+    """Return columns of all slices from those of some at a time, which may be none."""
+    return [np.concatenate([np.empty(0), *(part[column] for part in parts)]) for column in range(n_columns)]
+
+
 def magnitudes(sums: ExactSums) -> ExactSums:
     """Return the absolute value of each sum."""
     words = sums.words.copy()
@@ -296,6 +293,31 @@ def _equal_mass(found: ScoreHistograms, n_bins: int) -> Integers:
         own = np.floor(n_bins * ((ends - 0.5 * weight[first:stop]) / ends[-1]))
         bins[first:stop] = s * n_bins + np.clip(own, 0, n_bins - 1).astype(np.int64)
     return bins
+
+
+def _fill(found: ScoreHistograms, n_bins: int, space: str) -> _Filled:
+    """Return the bins of equal mass."""
+    bins = _equal_mass(found, n_bins)
+    positive, weight = found.masses_as_float()
+    least, most = _predicted(found, space)
+    n_all = (len(found.starts) - 1) * n_bins
+    label, total = (_sum_by_bin(terms, bins, n_all) for terms in (positive, weight))
+    middle = _sum_by_bin(weight * (0.5 * least + 0.5 * most), bins, n_all)
+    if not found.dropped_bits:
+        return _Filled(n_bins, label, total, middle, middle, middle)
+    lower, upper = (_sum_by_bin(weight * side, bins, n_all) for side in (least, most))
+    return _Filled(n_bins, label, total, middle, lower, upper, is_open=True)
+
+
+def _mass_edges(found: ScoreHistograms, n_bins: int, space: str) -> tuple[Floats, Floats]:
+    """Return the lowest and the highest prediction of each bin of equal mass."""
+    bins = _equal_mass(found, n_bins)
+    least, most = _predicted(found, space)
+    lower, upper = (np.full((len(found.starts) - 1) * n_bins, np.nan) for _ in range(2))
+    # Buckets ascend, so the last one that is written to a bin is its highest.
+    upper[bins] = most
+    lower[bins[::-1]] = least[::-1]
+    return lower, upper
 
 
 def _predicted(found: ScoreHistograms, space: str) -> tuple[Floats, Floats]:

@@ -22,7 +22,6 @@ from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.quantities import Label, LabelVariance
 from fastloss.metrics.ranked import RankedMetric, add_bounds
 from fastloss.states.base import StateSpec
-from fastloss.states.histogram import ScoreHistograms
 from fastloss.states.sums import Sum
 from fastloss_kernels.cpu.isotonic import pool_adjacent
 from fastloss_kernels.elementwise import map_formula
@@ -93,14 +92,9 @@ class _RankedPart(RankedMetric):
 
     def _cells(self, states: SliceStates) -> tuple[_Cells, bool]:
         """Return the buckets, or the scores of a second pass in place of theirs; and whether anything is open."""
-        first = self.first(states)
-        refined = self.refined(states, self.refine(states))
-        units = first.units()
-        cells = _Cells(first.starts, *_parts_of(first, units))
-        if refined is None:
-            return cells, first.dropped_bits > 0
-        finer = _Cells(refined.starts, *_parts_of(refined, units))
-        return _with_finer(first, cells, refined, finer), False
+        found, is_exact = self.histograms(states)
+        positive, positive_lo, weight, weight_lo = found.masses_in_parts()
+        return _Cells(found.starts, _Parts(positive, positive_lo), _Parts(weight, weight_lo)), not is_exact
 
 
 @dataclass(frozen=True)
@@ -263,9 +257,6 @@ class _Parts(NamedTuple):
         lost = (self.hi - (hi - virtual)) - (other.hi + virtual)
         return _Parts(hi, lost + (self.lo - other.lo))
 
-    def take(self, positions: Integers) -> _Parts:
-        return _Parts(self.hi[positions], self.lo[positions])
-
     def woven_with(self, other: _Parts) -> _Parts:
         """Return each number, followed by that of the other."""
         return _Parts(*(np.stack(pair, axis=1).reshape(-1) for pair in zip(self, other, strict=True)))
@@ -312,27 +303,3 @@ def _mean_of_blocks(loss: str, blocks: _Cells) -> Floats:
     ranges = itertools.pairwise(blocks.starts.tolist())
     found = [math.fsum(terms[a:b]) / math.fsum(weights[a:b]) if a < b else math.nan for a, b in ranges]
     return np.array(found, dtype=np.float64)
-
-
-def _parts_of(found: ScoreHistograms, units: Integers) -> tuple[_Parts, _Parts]:
-    positive, positive_lo, weight, weight_lo = found.masses_in_parts(units)
-    return _Parts(positive, positive_lo), _Parts(weight, weight_lo)
-
-
-def _with_finer(first: ScoreHistograms, cells: _Cells, refined: ScoreHistograms, finer: _Cells) -> _Cells:
-    """Return the cells of the first pass, with those of the second in place of the buckets that these came from."""
-    slices, finer_slices = (np.repeat(np.arange(len(h.starts) - 1), np.diff(h.starts)) for h in (first, refined))
-    # The first score of a bucket stands for it in the order; a bucket is either whole or refined.
-    replaced = set(zip(finer_slices.tolist(), (refined.buckets >> first.dropped_bits).tolist(), strict=True))
-    listed = zip(slices.tolist(), first.buckets.tolist(), strict=True)
-    kept = np.array([i for i, key in enumerate(listed) if key not in replaced], dtype=np.int64)
-    scores = np.concatenate([first.buckets[kept] << first.dropped_bits, refined.buckets])
-    of = np.concatenate([slices[kept], finer_slices])
-    order = np.lexsort((scores, of))
-    starts = np.searchsorted(of[order], np.arange(len(first.starts))).astype(np.int64)
-
-    def joined(own: _Parts, others: _Parts) -> _Parts:
-        both = (np.concatenate([a[kept], b])[order] for a, b in zip(own, others, strict=True))
-        return _Parts(*both)
-
-    return _Cells(starts, joined(cells.positive, finer.positive), joined(cells.weight, finer.weight))

@@ -133,6 +133,24 @@ class RankedMetric(PlainMetric):
             )
         return found
 
+    def histograms(self, states: SliceStates) -> tuple[ScoreHistograms, bool]:
+        """Return what the values are read from, and whether no bucket leaves something open."""
+        first = self.first(states)
+        if not first.dropped_bits:
+            return first, True
+        if not self.exact:
+            return first, False
+        wanted = self.refine(states)
+        if not wanted:
+            return first, True
+        refined = self.refined(states, wanted)
+        if refined is None:
+            return first, False
+        (spec,) = wanted
+        assert isinstance(spec, ScoreHistogram)
+        assert spec.only is not None
+        return _combined(first, refined, spec.only), True
+
 
 @dataclass
 class Reading:
@@ -186,7 +204,7 @@ class CurveMetric(RankedMetric):
     def evaluate(self, states: SliceStates) -> MetricValues:
         """Read the curve of every slice."""
         rows = states.model.rows()
-        histograms, exact = self._histograms(states)
+        histograms, exact = self.histograms(states)
         with np.errstate(all="ignore"):
             readings = [self.read(points, exact=exact) for points in _points(states, histograms)]
         values = MetricValues(np.concatenate([np.empty(0), *(found.value for found in readings)]), rows)
@@ -207,24 +225,6 @@ class CurveMetric(RankedMetric):
         if "threshold" in values.absent:
             values.absent["threshold"] |= too_close
         return values
-
-    def _histograms(self, states: SliceStates) -> tuple[ScoreHistograms, bool]:
-        """Return what the values are read from, and whether no bucket leaves something open."""
-        first = self.first(states)
-        if not first.dropped_bits:
-            return first, True
-        if not self.exact:
-            return first, False
-        wanted = self.refine(states)
-        if not wanted:
-            return first, True
-        refined = self.refined(states, wanted)
-        if refined is None:
-            return first, False
-        (spec,) = wanted
-        assert isinstance(spec, ScoreHistogram)
-        assert spec.only is not None
-        return _combined(first, refined, spec.only), True
 
 
 def _points(states: SliceStates, histograms: ScoreHistograms) -> Iterable[Cumulated]:

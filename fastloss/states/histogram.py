@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastloss.states.base import Integers, RowSet, SliceRuns, grown
-from fastloss.states.cumulated import Cumulated, cumulate, parts_of
+from fastloss.states.cumulated import PART_BUCKETS, Cumulated, cumulate, parts_of
 from fastloss_kernels.cpu import histogram as loops
 from fastloss_kernels.cpu.histogram import LOG2_MOST_ROWS, MOST_DROPPED_BITS, UNIT_DIGIT
 from fastloss_kernels.exact_sum import LOWEST_EXPONENT
@@ -182,38 +182,34 @@ class ScoreHistograms:
         """Yield the points of the curves of all slices, some slices at a time."""
         # Masses of whole numbers are those of rows, each at least 1.
         unit = 1.0 if self.low_digit == UNIT_DIGIT and self.masses.shape[1] == 2 else 0.0
-        for first, stop in parts_of(self.starts):
+        for part in self.parts():
+            yield cumulate(part.starts, part.score_bounds()[0], part.masses, unit)
+
+    def parts(self, most_buckets: int = PART_BUCKETS) -> Iterator[ScoreHistograms]:
+        """Yield the histograms of some slices at a time, of so many buckets or of one slice that has more."""
+        for first, stop in parts_of(self.starts, most_buckets):
             begin, end = self.starts[first], self.starts[stop]
             starts, buckets = self.starts[first : stop + 1] - begin, self.buckets[begin:end]
-            part = ScoreHistograms(self.dropped_bits, self.low_digit, starts, buckets, self.masses[begin:end])
-            yield cumulate(starts, part.score_bounds()[0], part.masses, unit)
+            yield ScoreHistograms(self.dropped_bits, self.low_digit, starts, buckets, self.masses[begin:end])
 
-    def units(self) -> Integers:
-        """Return the highest digit of the weights of each slice, int64 ``(n_slices,)``; 0 for a slice without any."""
-        n_digits = self.masses.shape[1] // 2
-        highest = n_digits - 1 - np.argmax(self.masses[:, : n_digits - 1 : -1] != 0, axis=1)
-        found = np.zeros(len(self.starts) - 1, dtype=np.int64)
-        slices = np.repeat(np.arange(len(found)), np.diff(self.starts))
-        np.maximum.at(found, slices, self.low_digit + highest)
-        return found
+    def masses_in_parts(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return positive mass and weight of each bucket as hi and lo each, in a unit of the slice's own.
 
-    def masses_in_parts(self, units: Integers) -> tuple[Floats, Floats, Floats, Floats]:
-        """Return positive mass and weight of each bucket as hi and lo each, relative to a digit of its slice.
-
-        Parameters
-        ----------
-        units : ndarray of int64, (n_slices,)
-            The digit of each slice that counts single units. With that of its highest weight, as `units` returns, no
-            product of two sums overflows, and what is lost is nothing beside the slice.
+        It is a power of two, that of the highest digit of a weight in the slice: no product of two sums overflows, and
+        what is lost is nothing beside the slice.
         """
         n_digits = self.masses.shape[1] // 2
-        of = np.repeat(units, np.diff(self.starts))
+        highest = n_digits - 1 - np.argmax(self.masses[:, : n_digits - 1 : -1] != 0, axis=1)
+        units = np.zeros(len(self.starts) - 1, dtype=np.int64)
+        slices = np.repeat(np.arange(len(units)), np.diff(self.starts))
+        np.maximum.at(units, slices, highest)
+        of = units[slices]
         parts: list[Floats] = []
         for first in (0, n_digits):
             hi, lo = np.zeros(len(self.buckets)), np.zeros(len(self.buckets))
             for digit in reversed(range(n_digits)):
                 mass = self.masses[:, first + digit]
-                exponent = 64 * (self.low_digit + digit - of)
+                exponent = 64 * (digit - of)
                 for half, shift in ((mass >> np.uint64(32), 32), (mass & np.uint64(0xFFFF_FFFF), 0)):
                     term = np.ldexp(half.astype(np.float64), exponent + shift)
                     total = hi + term
