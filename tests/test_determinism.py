@@ -132,9 +132,10 @@ def binned_hash(log: object, **execution: object) -> str:
 
 
 def test_sums_by_bins(table: pa.Table, tmp_path: Path) -> None:
+    table = table.slice(0, 8_000)
     expected = binned_hash(table, threads=1)
     for batch_rows in (300, 4_999):
         assert binned_hash(table, batch_rows=batch_rows) == expected
-    shuffled = table.take(np.random.default_rng(3).permutation(N_ROWS))
+    shuffled = table.take(np.random.default_rng(3).permutation(8_000))
     pq.write_table(shuffled, tmp_path / "log.parquet", row_group_size=2_000)
     assert binned_hash(tmp_path / "log.parquet", threads=3) == expected
