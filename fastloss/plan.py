@@ -172,8 +172,8 @@ def plan_request(
     with suggesting_to_skip(execution.on_bad_file):
         summary = source.summary(columns, _read_options(execution))
         if bounded and not quantiles and summary.largest_task_rows is not None:
-            # Tasks that are joined have no more rows than a batch.
-            rows = max(summary.largest_task_rows, execution.batch_rows)
+            # Tasks that are joined have no more rows than a batch, nor than there are.
+            rows = max(summary.largest_task_rows, min(execution.batch_rows, summary.rows or execution.batch_rows))
             execution = dataclasses.replace(execution, bounded_task_bytes=evaluation.bounded_task_bytes(rows))
             summary = source.summary(columns, _read_options(execution))
     check_keys(summary.differences, request.keys)

@@ -275,11 +275,15 @@ def test_histograms_count_in_the_memory(log: tuple[Path, dict[str, np.ndarray]])
         models = {str(k): "x" for k in range(n_models)}
         return fl.make_plan(log[0], label="y", logit=models, metrics=["roc_auc"], threads=1, **options)
 
-    # 32 MiB of a merged histogram; a thread holds its rows, which are those of a batch at most, in 5 bytes each.
-    assert plan(3).memory_bound - plan(2).memory_bound == pytest.approx(33.25 * 2**20, abs=1 << 20)
-    with pytest.raises(fl.UsageError, match=r"665 MiB of histograms of scores\. Raise memory to [\d,]+ MiB"):
+    # 32 MiB of a merged histogram; a thread holds the rows of a batch or row group, here all of them, in 5 bytes each.
+    assert plan(3).memory_bound - plan(2).memory_bound == (32 << 20) + 150_000 * 5
+    with pytest.raises(fl.UsageError, match=r"654 MiB of histograms of scores\. Raise memory to [\d,]+ MiB"):
         plan(10, by=["c"])
     assert plan(10, by=["c"], memory="4GiB").memory_bound <= 4 << 30
+    # So do threads that read a table, a million rows of which they hold at once at most.
+    two = {"a": "x", "b": "x"}
+    rows = pq.read_table(log[0])
+    assert fl.make_plan(rows, label="y", logit=two, metrics=["roc_auc"], by=["c"]).memory_bound <= 512 << 20
 
 
 def test_a_stream_has_no_second_pass(log: tuple[Path, dict[str, np.ndarray]]) -> None:

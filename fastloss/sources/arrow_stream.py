@@ -110,13 +110,21 @@ class ArrowStreamSource:
         except Exception:
             # A stream has no length; a query may have one, and be too busy to tell it.
             rows = None
-        return SourceSummary(files=0, row_groups=0, rows=rows, stored_bytes=None, largest_task_bytes=None)
+        return summary_of_stream(rows)
 
     def inputs(self, columns: Sequence[str]) -> None:
         """Return None: nothing tells one stream from another."""
 
     def _open(self, columns: Sequence[str] | None) -> pa.RecordBatchReader:
         return open_stream(self._log, columns, self._frame)
+
+
+def summary_of_stream(rows: int | None) -> SourceSummary:
+    """Return what is known of the tasks of a stream that tells its rows, or does not."""
+    longest = _LONGEST_TASK_ROWS if rows is None else min(rows, _LONGEST_TASK_ROWS)
+    return SourceSummary(
+        files=0, row_groups=0, rows=rows, stored_bytes=None, largest_task_bytes=None, largest_task_rows=longest
+    )
 
 
 def open_stream(log: Any, columns: Sequence[str] | None, frame: Frame | None = None) -> pa.RecordBatchReader:

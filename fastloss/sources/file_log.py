@@ -180,6 +180,7 @@ class FileLog(PlannedFiles[_Plan]):
             rows=sum(rows) if len(rows) == len(parts) else None,
             stored_bytes=sum(part.stored_bytes for part in parts),
             largest_task_bytes=max(held, default=0) if len(held) == len(parts) else None,
+            largest_task_rows=max(rows, default=0) if len(rows) == len(parts) else None,
             skipped=list(self._skipped.items()),
             pruned_files=planned.pruned_files,
             differences=[types for name in columns if (types := planned.survey.types_of(name)).differ],

@@ -20,6 +20,7 @@ from fastloss.sources.arrow_stream import (
     column_positions,
     narrowed,
     open_stream,
+    summary_of_stream,
     take_columns,
 )
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
@@ -136,7 +137,7 @@ class IterableSource:
         rows = None
         if isinstance(self._log, (list, tuple)) and all(hasattr(item, "__len__") for item in self._log):
             rows = sum(map(len, self._log))
-        return SourceSummary(files=0, row_groups=0, rows=rows, stored_bytes=None, largest_task_bytes=None)
+        return summary_of_stream(rows)
 
     def inputs(self, columns: Sequence[str]) -> None:
         """Return None: nothing tells one iterable from another."""

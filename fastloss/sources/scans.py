@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import pyarrow as pa
 
 from fastloss.columns.nested import with_fields
-from fastloss.sources.arrow_stream import batch_tasks, column_positions, narrowed
+from fastloss.sources.arrow_stream import batch_tasks, column_positions, narrowed, summary_of_stream
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
 
 Scan = Callable[[list[str], ReadOptions], Iterable[pa.RecordBatch]]
@@ -60,7 +60,7 @@ class ScanSource:
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what is known without a scan, which is nothing; raises as ``tasks`` does."""
         column_positions(self._columns, columns)
-        return SourceSummary(files=0, row_groups=0, rows=None, stored_bytes=None, largest_task_bytes=None)
+        return summary_of_stream(None)
 
     def inputs(self, columns: Sequence[str]) -> None:
         """Return None: not every scan tells what it reads."""

@@ -45,8 +45,8 @@ _SMALLEST_ROOM = 64
 _FEW_PAGES = 2048
 # A table counts pages in 16 bits: a page of cells takes 1,024 bytes at least.
 _MOST_TABLE_BUCKET_BYTES = 32 << 20
-# So much of the rows themselves is held while nothing is counted yet.
-_HELD_BYTES = 12 << 20
+# So much of the rows themselves is held while nothing is counted yet: a million of 17 bytes each.
+_HELD_BYTES = 18 << 20
 # Numbers that tell whether float32 holds them.
 _SAMPLE_ROWS = 512
 _MAGNITUDE_MASK = 0x7FFF_FFFF_FFFF_FFFF
@@ -616,7 +616,7 @@ class ScoreHistogramColumn:
 
 def held_bytes(score_bytes: int, bucket_bytes: int) -> int:
     """Return how many bytes of rows a column holds that has so much memory for scores and for buckets."""
-    return min(_HELD_BYTES, max(score_bytes, bucket_bytes) * 3 // 4)
+    return min(_HELD_BYTES, max(score_bytes, bucket_bytes) * 9 // 8)
 
 
 def ordered_bits_of(scores: Floats) -> Integers:
