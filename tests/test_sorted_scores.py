@@ -96,6 +96,8 @@ def test_many_scores_are_counted_in_ranges(kind: type, spread: float, monkeypatc
     found = SortedScoresColumn(60_000, threads=2)
     found.resize(1)
     found.merge(column_of(parts[:11]), ZERO)
+    # What is counted by now is counted anew.
+    assert found.evaluate() == column_of(parts[:11]).evaluate()
     found.merge(column_of(parts[11:]), ZERO)
     _, place, times = np.unique(score, return_inverse=True, return_counts=True)
     positive = np.bincount(place[label == 1], minlength=len(times))

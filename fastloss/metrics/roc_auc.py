@@ -15,6 +15,8 @@ from fastloss.states.sorted_scores import SortedScores
 
 # A row takes 8 bytes at most, and a score of a second pass about 50.
 _ROWS_A_SCORE = 6
+# Rows are counted in 32 bits.
+_MOST_ROWS = (1 << 32) - 1
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class RocAuc(RankedMetric):
         """Return all scores, which take less memory than those of a second pass unless most of them repeat."""
         if not self.exact or model.weighted:
             return ()
-        return (SortedScores(model.rows(), _ROWS_A_SCORE * self.most_scores, threads),)
+        return (SortedScores(model.rows(), min(_ROWS_A_SCORE * self.most_scores, _MOST_ROWS), threads),)
 
     def refine(self, states: SliceStates) -> tuple[StateSpec, ...]:
         """Return nothing if all scores were kept in one pass."""
-        return () if self.exact and self._all_pairs(states) is not None else super().refine(states)
+        return () if self._all_pairs(states) is not None else super().refine(states)
 
     def _all_pairs(self, states: SliceStates) -> PairCounts | None:
         for spec in self.in_one_pass(states.model, 1):
@@ -55,19 +57,8 @@ class RocAuc(RankedMetric):
     def evaluate(self, states: SliceStates) -> MetricValues:
         """Count the pairs of every slice, in integers, and divide and round once."""
         rows = states.model.rows()
-        first = self.first(states)
-        whole = self._all_pairs(states) if first.dropped_bits else None
-        refined = None if whole is not None else self.refined(states, self.refine(states))
-        found = [whole] if whole is not None else first.count_pairs()
-        if refined is not None:
-            inside = refined.count_pairs(within=first.dropped_bits)
-            areas = [
-                self._area(2 * (a.apart + b.apart) + b.together, 0, a) for a, b in zip(found, inside, strict=True)
-            ]
-        elif first.dropped_bits and whole is None:
-            areas = [self._area(2 * pairs.apart, pairs.together, pairs) for pairs in found]
-        else:
-            areas = [self._area(2 * pairs.apart + pairs.together, 0, pairs) for pairs in found]
+        whole = self._all_pairs(states)
+        areas = self._areas(states) if whole is None else [self._area(2 * whole.apart + whole.together, 0, whole)]
         value, low, high = np.array(areas, dtype=np.float64).reshape(-1, 3).T
         values = MetricValues(value, rows)
         values.explain(states.count(rows) == 0, "no_rows", undefined=True)
@@ -76,6 +67,18 @@ class RocAuc(RankedMetric):
         # Scores that share their leading bits leave nearly every pair open: no number is better than half of them.
         values.explain(high - low > self.widest, "scores_too_close", undefined=True)
         return values
+
+    def _areas(self, states: SliceStates) -> list[tuple[float, float, float]]:
+        """Return value, low and high of every slice, from histograms."""
+        first = self.first(states)
+        refined = self.refined(states, self.refine(states))
+        found = first.count_pairs()
+        if refined is not None:
+            inside = refined.count_pairs(within=first.dropped_bits)
+            return [self._area(2 * (a.apart + b.apart) + b.together, 0, a) for a, b in zip(found, inside, strict=True)]
+        if first.dropped_bits:
+            return [self._area(2 * pairs.apart, pairs.together, pairs) for pairs in found]
+        return [self._area(2 * pairs.apart + pairs.together, 0, pairs) for pairs in found]
 
     def _area(self, won: int, open_: int, found: PairCounts) -> tuple[float, float, float]:
         """Return value, low and high, of twice the pairs won for certain and the pairs whose order is open."""

@@ -42,6 +42,8 @@ SLICE_BUCKETS = 64
 # Buckets in a page, and pages at first.
 _PAGE_BITS = 6
 _SMALLEST_ROOM = 64
+# So many rows have fewer than 2^64 pairs.
+_MOST_SUMMED_ROWS = (1 << 32) - 1
 _FEW_PAGES = 2048
 # A table counts pages in 16 bits: a page of cells takes 1,024 bytes at least.
 _MOST_TABLE_BUCKET_BYTES = 32 << 20
@@ -225,6 +227,8 @@ class ScoreHistograms:
         `within` counts bits of the score, from `dropped_bits` on; 64 is all pairs.
         """
         n_slices, n_digits = len(self.starts) - 1, self.masses.shape[1] // 2
+        if n_slices == n_digits == 1 and within == 64 and self.masses[:, 1].sum() <= _MOST_SUMMED_ROWS:
+            return [_count_pairs_of_one(self.masses)]
         apart, together = (np.zeros((n_slices, 4 * n_digits), dtype=np.uint64) for _ in range(2))
         positive, negative = (np.zeros((n_slices, 2 * n_digits), dtype=np.uint64) for _ in range(2))
         bits = 64 if within == 64 else within - self.dropped_bits
@@ -612,6 +616,16 @@ class ScoreHistogramColumn:
         self._cells, self._low_digit, self._n_digits = wider, low, n_digits
         if self._counts[1] > self._most_buckets(self._dropped_bits):
             self._drop_bits(self._dropped_bits + 1 if self._dropped_bits else FIRST_DROPPED_BITS)
+
+
+def _count_pairs_of_one(masses: Words) -> PairCounts:
+    """Return the pairs of counts in ascending buckets, few enough for 64 bits."""
+    positive = masses[:, 0]
+    negative = masses[:, 1] - positive
+    below = np.cumsum(negative)
+    together = positive * negative
+    apart = int((positive * below).sum()) - int(together.sum())
+    return PairCounts(apart, int(together.sum()), int(positive.sum()), int(negative.sum()))
 
 
 def held_bytes(score_bytes: int, bucket_bytes: int) -> int:

@@ -48,15 +48,28 @@ class _Run(NamedTuple):
     def is_wide(self) -> bool:
         return self.positive.dtype == np.uint64
 
+    @classmethod
+    def of(cls, keys: Keys, label: NDArray[np.int8]) -> _Run:
+        """Return the run of keys, by label."""
+        grouped, n_positive = np.empty_like(keys), int(np.count_nonzero(label))
+        sorting.make_group_keys()(_read_only(keys), _read_only(label), grouped)
+        return cls(grouped[:n_positive], grouped[n_positive:])
+
     def widened(self) -> _Run:
         """Return the keys of the same scores as float64."""
         return (
-            self if self.is_wide else _Run(*(_grouped(_keys_of(_scores_of(keys).astype(np.float64))) for keys in self))
+            self
+            if self.is_wide
+            else _Run.of(_keys_of(_scores_of(np.concatenate(self)).astype(np.float64)), self.label)
         )
+
+    @property
+    def label(self) -> NDArray[np.int8]:
+        return np.repeat(np.array([1, 0], dtype=np.int8), list(map(len, self)))
 
     def joined(self, other: _Run) -> _Run:
         runs = (self, other) if self.is_wide == other.is_wide else (self.widened(), other.widened())
-        return _Run(*(_grouped(np.concatenate(both)) for both in zip(*runs, strict=True)))
+        return _Run.of(np.concatenate([*runs[0], *runs[1]]), np.concatenate([run.label for run in runs]))
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,8 @@ class SortedScoresColumn:
         self._n_rows = 0
         self._is_whole = True
         self._runs: list[_Run] = []
+        # What is counted already, until rows are added.
+        self._counted: PairCounts | None = None
 
     @property
     def nbytes(self) -> int:
@@ -124,8 +139,7 @@ class SortedScoresColumn:
         if rows.weight is not None or rows.label.dtype != np.int8:
             self._give_up()
         elif self._count(len(rows.score)):
-            keys, is_positive = _keys_of(rows.score), rows.label.view(np.bool_)
-            self._append(_Run(_grouped(keys[is_positive]), _grouped(keys[~is_positive])))
+            self._append(_Run.of(_keys_of(rows.score), rows.label))
 
     def merge(self, other: SortedScoresColumn, positions: Integers) -> None:
         """Add the rows of another column, which stays as it is."""
@@ -140,7 +154,9 @@ class SortedScoresColumn:
 
     def evaluate(self) -> PairCounts | None:
         """Count all pairs of a positive and a negative; None where not all rows were kept."""
-        return _count_pairs(self._runs, self._threads) if self._is_whole else None
+        if self._is_whole and self._counted is None:
+            self._counted = _count_pairs(self._runs, self._threads)
+        return self._counted
 
     def fields(self) -> Mapping[str, NDArray[Any]]:
         """Return `form`, the slices, the rows allowed and whether all were kept, and the scores of each class."""
@@ -157,20 +173,21 @@ class SortedScoresColumn:
         column.resize(n_slices)
         if not is_whole:
             column._give_up()
-        run = _Run(*(_grouped(_keys_of(fields[name])) for name in ("positive", "negative")))
+        run = _Run(*(_keys_of(fields[name]) for name in ("positive", "negative")))
         if run.n_rows and column._count(run.n_rows):
             column._append(run)
         return column
 
     def _count(self, n_rows: int) -> bool:
         """Count further rows, and say whether they are to be kept."""
+        self._counted = None
         self._n_rows += n_rows
         if self._n_rows > self._most_rows:
             self._give_up()
         return self._is_whole
 
     def _give_up(self) -> None:
-        self._is_whole = False
+        self._is_whole, self._counted = False, None
         self._runs.clear()
 
     def _append(self, run: _Run) -> None:
@@ -199,10 +216,10 @@ def _scores_of(keys: Keys) -> NDArray[Any]:
     return scores
 
 
-def _grouped(keys: Keys) -> Keys:
-    grouped = np.empty_like(keys)
-    sorting.make_group_keys()(keys, grouped)
-    return grouped
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _count_pairs(runs: list[_Run], threads: int) -> PairCounts:

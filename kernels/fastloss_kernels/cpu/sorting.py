@@ -12,60 +12,77 @@ import numpy as np
 
 from fastloss_kernels.jit import compile_cpu, formula
 
-# What keys are grouped by, and a digit that they are sorted by.
-TOP_BITS = 16
-_DIGIT_BITS = 11
+# What keys are grouped by, and the most bits of a digit that they are sorted by.
+TOP_BITS = 15
+_DIGIT_BITS = 12
 
 
 @formula
-def place_by_digit(keys, shift, counts, out):
-    """Put keys into the order of one digit, those of equal digits as they were; `counts` has a 0 for each digit."""
-    mask, right = np.uint64(counts.shape[0] - 1), np.uint64(shift)
-    for i in range(keys.shape[0]):
-        counts[(np.uint64(keys[i]) >> right) & mask] += np.uint64(1)
-    begin = np.uint64(0)
-    for digit in range(counts.shape[0]):
-        count = counts[digit]
-        counts[digit] = begin
+def make_places(counts):
+    """Turn how many keys there are of each kind into where the first of them goes."""
+    begin = np.uint32(0)
+    for kind in range(counts.shape[0]):
+        count = counts[kind]
+        counts[kind] = begin
         begin += count
-    for i in range(keys.shape[0]):
-        digit = (np.uint64(keys[i]) >> right) & mask
-        place = counts[digit]
-        counts[digit] = place + np.uint64(1)
-        out[place] = keys[i]
 
 
 @functools.cache
 def make_group_keys() -> Callable[..., None]:
-    """Make ``group_keys(keys, grouped)``: put keys into the order of their `TOP_BITS` leading bits."""
+    """Make ``group_keys(keys, label, grouped)``: put keys of label 1 before those of 0, by their leading bits.
 
-    def group_keys(keys, grouped):
-        counts = np.zeros(1 << TOP_BITS, dtype=np.uint64)
-        place_by_digit(keys, 8 * keys.itemsize - TOP_BITS, counts, grouped)
+    Labels are int8. The order is that of the `TOP_BITS` leading bits, and among equal ones that of the keys.
+    """
+
+    def group_keys(keys, label, grouped):
+        right = np.uint64(8 * keys.itemsize - TOP_BITS)
+        counts = np.zeros(2 << TOP_BITS, dtype=np.uint32)
+        for i in range(keys.shape[0]):
+            kind = (np.uint64(keys[i]) >> right) | np.uint64(1 - label[i]) << np.uint64(TOP_BITS)
+            counts[kind] += np.uint32(1)
+        make_places(counts)
+        for i in range(keys.shape[0]):
+            kind = (np.uint64(keys[i]) >> right) | np.uint64(1 - label[i]) << np.uint64(TOP_BITS)
+            place = counts[kind]
+            counts[kind] = place + np.uint32(1)
+            grouped[place] = keys[i]
 
     return compile_cpu(group_keys)
 
 
 @functools.cache
 def make_sort_keys() -> Callable[..., None]:
-    """Make ``sort_keys(keys, spare)``: sort keys where they are, with the help of an array as long."""
+    """Make ``sort_keys(keys, spare)``: sort fewer than 2^32 keys where they are, with the help of an array as long."""
 
     def sort_keys(keys, spare):
         if keys.shape[0] == 0:
             return
-        # Bits in which keys differ: other digits are not looked at.
+        # Bits above the highest in which keys differ are not looked at.
         differ = np.uint64(0)
         for i in range(keys.shape[0]):
             differ |= np.uint64(keys[i]) ^ np.uint64(keys[0])
-        counts = np.empty(1 << _DIGIT_BITS, dtype=np.uint64)
-        here, there, is_moved = keys, spare, False
-        for shift in range(0, 8 * keys.itemsize, _DIGIT_BITS):
-            if (differ >> np.uint64(shift)) & np.uint64((1 << _DIGIT_BITS) - 1) != np.uint64(0):
-                counts[:] = np.uint64(0)
-                place_by_digit(here, shift, counts, there)
-                here, there, is_moved = there, here, not is_moved
-        if is_moved:
-            keys[:] = here
+        n_bits = 0
+        while n_bits < 64 and differ >> np.uint64(n_bits) != np.uint64(0):
+            n_bits += 1
+        n_digits = max(1, -(-n_bits // _DIGIT_BITS))
+        digit_bits = max(1, -(-n_bits // n_digits))
+        mask = np.uint64((1 << digit_bits) - 1)
+        counts = np.empty(1 << digit_bits, dtype=np.uint32)
+        here, there = keys, spare
+        for digit in range(n_digits):
+            right = np.uint64(digit * digit_bits)
+            counts[:] = np.uint32(0)
+            for i in range(here.shape[0]):
+                counts[(np.uint64(here[i]) >> right) & mask] += np.uint32(1)
+            make_places(counts)
+            for i in range(here.shape[0]):
+                kind = (np.uint64(here[i]) >> right) & mask
+                place = counts[kind]
+                counts[kind] = place + np.uint32(1)
+                there[place] = here[i]
+            here, there = there, here
+        if n_digits & 1:
+            keys[:] = spare
 
     return compile_cpu(sort_keys)
 
