@@ -20,7 +20,7 @@ from fastloss.sources.base import ReadOptions, gives_rows_once
 from fastloss.sources.derived import DerivedSource, derive
 from fastloss.sources.parquet.decoders import DECODERS
 from fastloss.sources.schemas import check_keys
-from fastloss.states.histogram import MOST_HISTOGRAM_BYTES
+from fastloss.states.histogram import MOST_HISTOGRAM_BYTES, counted_task_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -171,10 +171,11 @@ def plan_request(
     execution = dataclasses.replace(execution, bounded_bytes=bounded, bounded_task_bytes=bounded)
     with suggesting_to_skip(execution.on_bad_file):
         summary = source.summary(columns, _read_options(execution))
-        if bounded and not quantiles and summary.largest_task_rows is not None:
+        if bounded and summary.largest_task_rows is not None:
             # Tasks that are joined have no more rows than a batch, nor than there are.
             rows = max(summary.largest_task_rows, min(execution.batch_rows, summary.rows or execution.batch_rows))
-            execution = dataclasses.replace(execution, bounded_task_bytes=evaluation.bounded_task_bytes(rows))
+            of_task = max(evaluation.bounded_task_bytes(rows), len(quantiles) * counted_task_bytes(rows))
+            execution = dataclasses.replace(execution, bounded_task_bytes=of_task)
             summary = source.summary(columns, _read_options(execution))
     check_keys(summary.differences, request.keys)
     plan = Plan(evaluation, execution, source, summary, tuple(keep))

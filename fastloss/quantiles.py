@@ -60,7 +60,7 @@ class Counted:
 
     def add(self, column: str, values: NDArray[Any]) -> None:
         """Count numbers, none of which is NaN."""
-        zeros = np.zeros(len(values))
+        zeros = np.zeros(len(values), dtype=np.int8)
         runs = SliceRuns(None, np.array([0, len(values)]), _ONE_SLICE)
         self._histogram(column).add_rows(values, zeros, None, runs)
 

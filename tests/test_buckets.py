@@ -527,3 +527,11 @@ def test_any_text_is_a_key_or_one_readable_line(text: str) -> None:
 def test_a_column_of_that_name_comes_first() -> None:
     frame = FRAME.with_columns(pl.col("country").alias("cut(score, 1)"))
     assert keys(fl.evaluate(frame, **ASKED, by=["cut(score, 1)"])) == ["DE", "FR", "US"]
+
+
+def test_quantiles_of_many_columns_fit_into_the_default_memory() -> None:
+    rows = pa.table({name: [0.0, 1.0] * 50 for name in "yabcd"})
+    keys = [f"qcut({name}, 4)" for name in "abcd"]
+    plan = fl.make_plan(rows, label="y", prob="a", by=keys, metrics=["log_loss"])
+    # Four histograms of 32 MiB, merged, and 100 numbers of 9 bytes of each in each thread.
+    assert plan.execution.states_bytes == (128 << 20) + plan.execution.threads * 4 * 900

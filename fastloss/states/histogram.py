@@ -637,6 +637,11 @@ def _count_pairs_of_one(masses: Words) -> PairCounts:
     return PairCounts(apart, int(together.sum()), int(positive.sum()), int(negative.sum()))
 
 
+def counted_task_bytes(n_rows: int) -> int:
+    """Return the most bytes that numbers of so many rows take, each counted once."""
+    return ScoreHistogram(RowSet(0)).most_task_bytes(n_rows, 9)
+
+
 def held_bytes(score_bytes: int, bucket_bytes: int) -> int:
     """Return how many bytes of rows a column holds that has so much memory for scores and for buckets."""
     return min(_HELD_BYTES, max(score_bytes, bucket_bytes) * 9 // 8)
