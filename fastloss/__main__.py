@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import signal
 import sys
 from types import FrameType
 from typing import NoReturn
 
+# As Python ends a process whose last output is lost.
+_NOT_WRITTEN = 120
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -53,13 +54,28 @@ def run() -> NoReturn:
     except KeyboardInterrupt:
         # Between two of the lines above.
         status = 130
+    if not received:
+        atexit._run_exitfuncs()
+    written = _flush()
     if received:
         # At its usual end, the process would wait for threads that a store has not answered yet.
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError, OSError, ValueError):
-                stream.flush()
         leave(received[0], None)
-    sys.exit(status)
+    # The usual end destroys the thread pools of native libraries, and that aborts the process where one of them is
+    # just starting a thread: an error found while planning comes soon after they were loaded.
+    os._exit(status if written or status else _NOT_WRITTEN)
+
+
+def _flush() -> bool:
+    """Write what is left in the standard streams; return whether it could be written."""
+    written = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):
+            pass
+        except OSError:
+            written = False
+    return written
 
 
 if __name__ == "__main__":

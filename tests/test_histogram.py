@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import struct
 from collections import Counter
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from fastloss.states.base import RowSet, SliceRuns
 from fastloss.states.histogram import FIRST_DROPPED_BITS, Buckets, ScoreHistogram, ScoreHistogramColumn
 from fastloss_kernels.cpu.histogram import MOST_DROPPED_BITS, ordered_bits
+from fastloss_kernels.exact_sum import LOWEST_EXPONENT
 
 Row = tuple[float, float, float, int]  # label, score, weight, slice
 
@@ -323,3 +325,22 @@ def test_bounds_and_masses_of_buckets_are_those_of_the_rows(rows: list[Row], spe
         exact = float(sum(Fraction(y) * Fraction(w) for y, _, w, _ in inside))
         assert positive[number] == pytest.approx(exact, rel=2.3e-16, abs=2.0**-1000)
     assert n_rows == len(rows)
+
+
+# As random numbers are: multiples of one unit, most of whose fractions end in zeros far below it.
+multiples = st.tuples(st.integers(1, 1 << 53), st.sampled_from([2.0**-53, 2.0**-24, 2.0**-90])).map(math.prod)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 1.0]), multiples), min_size=1, max_size=20))
+@example([(1.0, 5.0 * 2.0**-53), (0.0, 0.5 + 2.0**-53)])
+def test_weights_of_any_last_bit_are_exact_beside_hard_labels(weighed: list[tuple[float, float]]) -> None:
+    rows = [(label, 0.5, weight, 0) for label, weight in weighed]
+    found = add(ScoreHistogram(RowSet(0)).identity(), rows, True).evaluate()
+    n_digits = found.masses.shape[1] // 2
+    unit = Fraction(2) ** (64 * found.low_digit + LOWEST_EXPONENT)
+    positive, weight = (
+        sum(int(digit) << 64 * k for k, digit in enumerate(found.masses[0, first : first + n_digits])) * unit
+        for first in (0, n_digits)
+    )
+    assert weight == sum(Fraction(w) for _, w in weighed)
+    assert positive == sum(Fraction(w) for y, w in weighed if y)

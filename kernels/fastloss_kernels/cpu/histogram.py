@@ -391,6 +391,9 @@ def two_digits(x, low):
     shift = np.uint64(position & 63)
     lower = fraction << shift
     upper = (fraction >> np.uint64(1)) >> (np.uint64(63) - shift)
+    if position < 0:
+        # The lowest bits of the fraction are zeros below the window.
+        return upper, np.uint64(0)
     return (lower, upper) if position < 64 else (np.uint64(0), lower)
 
 
