@@ -915,7 +915,7 @@ def test_an_encoding_without_the_characters_gets_escapes() -> None:
 LATE = """
 import os, signal, sys
 when, number, program = sys.argv[1], int(sys.argv[2]), "fastloss.__main__"
-import runpy, fastloss.cli, atexit, threading
+import runpy, fastloss.cli, atexit
 def strike(*_, **__):
     os.kill(os.getpid(), number)
 if when == "before":
@@ -937,11 +937,6 @@ elif when == "swallowed":
 elif when == "after":
     main = fastloss.cli.main
     fastloss.cli.main = lambda: (main(), strike())[0]
-elif when == "joining threads":
-    def wait():
-        threading.main_thread().join()
-        strike()
-    threading.Thread(target=wait).start()
 elif when == "at exit":
     main = fastloss.cli.main
     fastloss.cli.main = lambda: (main(), atexit.register(strike))[0]
@@ -955,9 +950,7 @@ runpy.run_module("fastloss", run_name="__main__")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-@pytest.mark.parametrize(
-    "when", ["before", "in a command", "swallowed", "after", "joining threads", "at exit", "in the last moments"]
-)
+@pytest.mark.parametrize("when", ["before", "in a command", "swallowed", "after", "at exit", "in the last moments"])
 def test_a_signal_gives_its_status_whenever_it_comes(when: str, number: signal.Signals) -> None:
     done = start("-c", LATE, when, int(number))
     # In the last moments all is done, and the status is the command's own.
