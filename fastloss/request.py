@@ -230,7 +230,8 @@ class Request:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that are read, each once."""
-        return tuple(dict.fromkeys((*self.numeric_columns, *self.keys)))
+        stored = (mapped.column for mapped in self.mapped or ())
+        return tuple(dict.fromkeys((*self.numeric_columns, *self.keys, *stored)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the request as plain values, from which `from_dict` makes an equal one; a loss is its full name."""

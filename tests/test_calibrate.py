@@ -537,12 +537,42 @@ def test_ends_of_spaces_are_mapped_or_refused() -> None:
     outside = pa.table({"p": [0.5, -0.5, 1.5, 0.0, 1.0, np.nan], "y": [1.0] * 6})
     for options in ({"apply": PLATT}, {"sampling_rate": 0.5}, {"apply": BETA}):
         found = fl.evaluate(outside, label="y", prob="p", metrics="log_loss", on_bad_row="drop", **options)
-        assert (found.rows["used"], found.rows["dropped"][0]["rows"]) == (3, 3)
-    with pytest.raises(fl.DataError, match="platt\\(p\\)' is nan"):
-        fl.evaluate(outside, label="y", prob="p", metrics="log_loss", apply=PLATT)
+        assert (found.rows["used"], sum(cause["rows"] for cause in found.rows["dropped"])) == (3, 3)
     above = pa.table({"l": [-np.inf, -1.0, 0.0, 0.5, 900.0], "y": [0.0] * 5})
     found = fl.evaluate(above, label="y", logprob="l", sampling_rate=0.5, metrics="log_loss", on_bad_row="drop")
     assert found.rows["used"] == 3
+
+
+@pytest.mark.parametrize("bad", [-0.5, 1.5, 7.0, np.nan])
+@pytest.mark.parametrize(
+    "options", [{"apply": PLATT}, {"apply": STAIRS}, {"sampling_rate": 0.5}], ids=["platt", "isotonic", "rate"]
+)
+def test_a_bad_number_is_told_as_it_is_stored(tmp_path: Path, options: dict[str, Any], bad: float) -> None:
+    table = pa.table({"p": [0.5, 0.25, bad, None, 0.5, 0.75], "y": [1.0, 0.0] * 3, "k": [0, 1, 2, 3, 4, 5]})
+    pq.write_table(table, tmp_path / "log.parquet")
+    told, dropped = [], []
+    for where in (None, "k > 0"):
+        for chosen in ({}, options):
+            asked = {"label": "y", "prob": "p", "where": where, **chosen}
+            with pytest.raises(fl.DataError) as error:
+                fl.evaluate(table, metrics="log_loss", **asked)
+            told.append(str(error.value))
+            dropped.append(fl.evaluate(table, metrics="log_loss", on_bad_row="drop", **asked).rows["dropped"])
+            with pytest.raises(fl.DataError, match="prob column 'p' is"):
+                fl.score(tmp_path / "log.parquet", tmp_path / "out.parquet", loss="log_loss", **asked)
+    assert told[0::2] == told[1::2]
+    assert f"prob column 'p' is {bad}; allowed: 0 <= prob <= 1. If these" in told[0]
+    assert dropped[0::2] == dropped[1::2]
+    # What raw and mapped read is counted once.
+    both = fl.evaluate(
+        table,
+        label="y",
+        prob={"a": "p", "b": "p"},
+        metrics="log_loss",
+        on_bad_row="drop",
+        **{name: {"b": given} for name, given in options.items()},
+    )
+    assert both.rows["dropped"] == dropped[0]
 
 
 def test_sampling_rates_take_the_odds_back() -> None:

@@ -13,6 +13,7 @@ from fastloss.columns.base import Float64Array, NumberArray
 from fastloss.errors import SchemaError, nearest_names
 from fastloss.maps import Mapped
 from fastloss_kernels.calibration import map_row, parameters_of_rate
+from fastloss_kernels.domain import SPACES
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class MappedColumn:
             make_value(map_row("sampling_rate", space))(values, values, parameters_of_rate(map, space), out)
         elif map.method == "isotonic":
             _interpolate(values, np.array(map.knots).T, out)
+            low, high = SPACES[space]
+            # What is no prediction of its space is none through a map.
+            out[(values < low) | (values > high)] = np.nan
         else:
             make_value(map_row(map.method, space))(values, values, map.coefficients, out)
         return out

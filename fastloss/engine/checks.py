@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fastloss.columns.base import Batch, NumberArray
+from fastloss.columns.base import Batch, NumberArray, Numbers
 from fastloss.engine.device import Device
 from fastloss.engine.features import Feature, FeatureChecks, FeatureSet
 from fastloss.engine.inputs import Inputs, RowInputs
@@ -21,7 +21,7 @@ from fastloss.states import causes
 from fastloss.states.base import RowSet
 from fastloss.states.causes import Cause
 from fastloss.states.ledger import Ledger, Location, Place
-from fastloss_kernels.domain import Interval
+from fastloss_kernels.domain import SPACES, Interval
 
 _LARGEST = float(np.finfo(np.float64).max)
 _SMALLEST = 5e-324
@@ -110,6 +110,7 @@ class RowChecks:
         self._weights = WeightChecks(evaluation, device)
         self._features = FeatureChecks(evaluation.features, evaluation.feature_sets, device)
         self._label_range = evaluation.column_label_range
+        self._mapped = {mapped.name: mapped for mapped in evaluation.request.mapped or ()}
 
     def check(self, ledger: Ledger, batch: Batch, place: Place) -> CheckedBatch:
         """Return a batch's numbers; each row that is left out is counted in the ledger."""
@@ -119,26 +120,21 @@ class RowChecks:
         label = self._labels(usable, batch)
         features = self._features.check(usable, batch, place)
         models = []
-        of_column: dict[str, Selection] = {}
-        of_space: dict[tuple[str, str], Selection] = {}
+        predictions = _Predictions()
         for model, allowed in zip(evaluation.models, evaluation.prediction_ranges, strict=True):
             score, valid = batch.numbers(model.column)
             # One pass usually shows that all is well: the range in which nothing saturates is the narrower one.
             low, high = evaluation.conventions.unsaturated(model.space, model.column)
             n_nan, n_outside = self._count_outside(score, max(low, allowed.bounds[0]), min(high, allowed.bounds[1]))
-            # Two models may read one column: what it drops is counted once.
-            if model.column not in of_column:
-                of_column[model.column] = usable.copy()
-                null = Cause(causes.NULL_PREDICTION, model.column, model.space)
-                of_column[model.column].drop_null(valid, null)
-                if n_nan:
-                    nan = Cause(causes.NAN, model.column, model.space)
-                    of_column[model.column].drop(np.isnan(score), nan, score)
-            if (model.column, model.space) not in of_space:
-                own = of_space[model.column, model.space] = of_column[model.column].copy()
-                outside = Cause(causes.OUTSIDE_DOMAIN, model.column, model.space)
-                _drop_outside(own, score, outside, n_outside, allowed)
-            keep = of_space[model.column, model.space].keep
+            within = usable
+            if model.column in self._mapped and (n_nan or valid is not None):
+                # A map makes null of null and NaN of a bad number: what is told is the number that is stored.
+                mapped = self._mapped[model.column]
+                stored, space = batch.numbers(mapped.column), Interval(*SPACES[mapped.space])
+                found = self._count_outside(stored.values, *space.bounds)
+                within = predictions.select(usable, mapped.column, mapped.space, space, stored, found)
+            read = Numbers(score, valid)
+            keep = predictions.select(within, model.column, model.space, allowed, read, (n_nan, n_outside)).keep
             rows: dict[RowSet, Mask | None] = {model.rows(): keep}
             if zero_weight is not None:
                 rows[model.zero_weight_rows] = zero_weight
@@ -156,6 +152,29 @@ class RowChecks:
         if self._evaluation.label_domain == "pm1":
             return read_only(0.5 * label.astype(np.float64) + 0.5)
         return label
+
+
+class _Predictions:
+    """The rows of a batch whose predictions can be used. Models may read one column: what it drops is counted once."""
+
+    def __init__(self) -> None:
+        self._of_column: dict[str, Selection] = {}
+        self._of_space: dict[tuple[str, str, Interval], Selection] = {}
+
+    def select(
+        self, within: Selection, column: str, space: str, allowed: Interval, numbers: Numbers, n_bad: tuple[int, int]
+    ) -> Selection:
+        """Return the rows of a column; `n_bad` is how many of its numbers are NaN, and are or may be outside."""
+        n_nan, n_outside = n_bad
+        if column not in self._of_column:
+            own = self._of_column[column] = within.copy()
+            own.drop_null(numbers.valid, Cause(causes.NULL_PREDICTION, column, space))
+            if n_nan:
+                own.drop(np.isnan(numbers.values), Cause(causes.NAN, column, space), numbers.values)
+        if (column, space, allowed) not in self._of_space:
+            own = self._of_space[column, space, allowed] = self._of_column[column].copy()
+            _drop_outside(own, numbers.values, Cause(causes.OUTSIDE_DOMAIN, column, space), n_outside, allowed)
+        return self._of_space[column, space, allowed]
 
 
 def _drop_outside(selection: Selection, values: NumberArray, cause: Cause, n_outside: int, allowed: Interval) -> None:
@@ -180,7 +199,7 @@ def refuse_bad_rows(evaluation: Evaluation, ledger: Ledger) -> None:
 
 
 def _describe(evaluation: Evaluation, cause: Cause, place: Location) -> str:
-    role, hint = cause.role, ""
+    role, hint, request = cause.role, "", evaluation.request
     if cause.name in causes.LIST_FAULTS:
         return f"{place.describe()}: column {cause.column!r} {causes.LIST_FAULTS[cause.name]}."
     if role == "weight":
@@ -197,8 +216,11 @@ def _describe(evaluation: Evaluation, cause: Cause, place: Location) -> str:
         if place.value == 0.0 and evaluation.label_domain == "pm1":
             hint = " If labels are 0 and 1, leave out label_domain='pm1'."
     else:
-        index = next(i for i, m in enumerate(evaluation.models) if (m.column, m.space) == (cause.column, role))
-        allowed = evaluation.prediction_ranges[index].describe(role)
+        # The numbers of a column that is mapped are those of their space.
+        ranges = {(mapped.column, mapped.space): Interval(*SPACES[mapped.space]) for mapped in request.mapped or ()}
+        of_models = zip(evaluation.models, evaluation.prediction_ranges, strict=True)
+        ranges |= {(model.column, model.space): own for model, own in of_models}
+        allowed = ranges[cause.column, role].describe(role)
         if role == "prob":
             hint = " If these are logits, declare them logit=."
     return f"{place.describe()}: {role} column {cause.column!r} is {place.value!r}; allowed: {allowed}.{hint}"

@@ -161,6 +161,8 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         roles[request.weight].append("weight")
     for key in request.keys:
         roles[key].append("slice key")
+    for mapped in request.mapped or ():
+        roles[mapped.column].append(f"{mapped.space} of {mapped.name}")
     summary, execution = plan.summary, plan.execution
     pruned = {"files": summary.pruned_files, "row_groups": summary.pruned_row_groups}
     streamed = summary.rows is None and not summary.files
