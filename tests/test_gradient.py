@@ -191,7 +191,14 @@ def test_lists_are_columns_by_place(log: pa.Table) -> None:
     assert found.names == ("lists[0]", "lists[1]", "b")
     assert np.array_equal(found.gauss_newton, columns.gauss_newton)
     assert [s.numbers for s in found.features] == [s.numbers for s in columns.features]
-    assert [s.n for s in found.features] == [N - 2, N - 2, N]
+    # A null place takes nothing from the others.
+    assert [s.n for s in found.features] == [N - 2, N - 1, N]
+    apart = pa.table({"y": [1, 0, 1, 0], "z": [0.1, 0.3, -0.2, 0.0], "e": [[1.0, None], None, [], [2.0, None]]})
+    for batch_rows in (1, 2, 9):
+        found = fl.feature_gradient(apart, label="y", logit="z", features="e", batch_rows=batch_rows)
+        assert [s.n for s in found.features] == [2, 0]
+        assert found.features[0].numbers.gradient is not None
+        assert found.features[1].numbers.reason == "constant"
 
 
 def test_lists_of_categories_are_columns_of_ones(log: pa.Table) -> None:
@@ -289,10 +296,36 @@ def test_constant_and_collinear_features_are_named_and_not_inverted(log: pa.Tabl
 
 
 def test_a_feature_far_from_zero_keeps_its_digits(log: pa.Table) -> None:
-    plain = fl.feature_gradient(log, label="y", logit="z", features="b")
-    far = fl.feature_gradient(log, label="y", logit="z", features="b + 1000000")
-    assert far.features[0].numbers.z == pytest.approx(plain.features[0].numbers.z, rel=1e-5)
-    assert far.features[0].numbers.improvement == pytest.approx(plain.features[0].numbers.improvement, rel=1e-3)
+    plain = fl.feature_gradient(log, label="y", logit="z", features="b").features[0].numbers
+    far = fl.feature_gradient(log, label="y", logit="z", features="b + 30000").features[0].numbers
+    for number in ("z", "step", "improvement"):
+        assert getattr(far, number) == pytest.approx(getattr(plain, number), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("feature", "reason"),
+    [
+        ("cast(a as double) + 3000000", "varies_too_little"),
+        ("cast(a as double) + 1e9", "varies_too_little"),
+        ("9000000000000 + id", "varies_too_little"),
+        ("cast(a as double) * 1e-200", "too_small"),
+        ("cast(a as double) * 0 + 1e9", "constant"),
+        ("cast(a as double) * 0 + 1e-200", "constant"),
+        ("cast(a as double) * 1e200", "infinite_terms"),
+        ("cast(a as double) * 1e-100", None),
+    ],
+)
+def test_what_has_no_digits_is_told_from_what_is_constant(log: pa.Table, feature: str, reason: str | None) -> None:
+    found = fl.feature_gradient(log, label="y", logit="z", features=[feature])
+    numbers = found.features[0].numbers
+    assert numbers.reason == reason
+    if reason is not None:
+        assert (numbers.z, numbers.step, numbers.improvement, numbers.joint_step) == (None,) * 4
+    else:
+        plain = fl.feature_gradient(log, label="y", logit="z", features="a").features[0].numbers
+        assert numbers.z == pytest.approx(plain.z, rel=1e-12)
+    remedies = {"varies_too_little": "subtract an offset, as in --features 'x - 1e9'", "too_small": "'x * 1e200'"}
+    assert all((remedy in str(found)) == (reason == known) for known, remedy in remedies.items())
 
 
 def test_rows_without_a_feature_and_bad_rows() -> None:

@@ -122,6 +122,10 @@ def column_of(part: Part, diagonal: bool) -> FeatureProductsColumn:
     width = 2 if any(numbers is not None for _, numbers, _ in part) else 0
     column.n_null[1] += sum(numbers is None for _, numbers, _ in part)
     factors, accumulators = column.prepare([1, width], len(part))
+    column.observe(0, np.array([x for x, *_ in part]), 0)
+    for place in range(width):
+        seen = np.array([numbers[place] for _, numbers, _ in part if numbers is not None])
+        column.observe(1 + place, seen, place * len(seen))
     rows = [[1.0, x, *(numbers or [0.0] * width)] for x, numbers, _ in part]
     residual = np.array([r for *_, r in part])
     add(np.ascontiguousarray(np.array(rows).T), residual, np.abs(residual), factors, accumulators)
@@ -140,6 +144,8 @@ def read(column: FeatureProductsColumn) -> tuple[Any, ...]:
     return (
         found.widths.tolist(),
         found.n_null.tolist(),
+        found.lowest.tolist(),
+        found.highest.tolist(),
         found.is_paired,
         [found.sums[i] for i in range(len(found.sums))],
     )

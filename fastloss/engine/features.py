@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastloss.columns.base import Batch, IntegerArray, Keys, Lists, NumberArray
 from fastloss.engine.device import Device
@@ -27,11 +29,14 @@ class Feature:
     values : numpy.ndarray of float64, float32 or int8, shape (n_rows, width)
         0 where null; of lists a column for each place.
     null : numpy.ndarray of bool, shape (n_rows,), or None
-        Which rows lack the feature, or a number of its list; None if none does.
+        Which rows lack the feature; None if none does.
+    null_places : numpy.ndarray of bool, shape (n_rows, width), or None
+        Which numbers lists lack; None if none does.
     """
 
     values: NumberArray
     null: Mask | None
+    null_places: Mask | None = None
 
     @property
     def width(self) -> int:
@@ -93,6 +98,9 @@ class FeatureChecks:
 
     def _lists(self, usable: Selection, lists: Lists, name: str, place: Place) -> Feature:
         values, present = lists.values, lists.valid
+        if not lists.lengths.all():
+            # An empty list is none, in whatever batch it comes.
+            present = lists.lengths > 0
         lengths = lists.lengths if present is None else lists.lengths[present]
         width = int(lengths[0]) if len(lengths) else 0
         if (lengths != width).any():
@@ -103,19 +111,25 @@ class FeatureChecks:
             usable.drop_elements(np.isinf(values), Cause(causes.OUTSIDE_DOMAIN, name, "feature"), lists)
             values = np.where(np.isfinite(values), values, 0.0)
         null = None if present is None else ~present
-        if lists.elements_valid is not None:
-            lacking = lists.lists_with(~lists.elements_valid)
-            null = lacking if null is None else null | lacking
-        table = values.reshape(-1, width) if width else np.zeros((len(lists.offsets) - 1, 0))
-        if present is not None and width:
-            spread = np.zeros((len(present), width))
-            spread[present] = table
-            table = spread
-        return Feature(table, null)
+        if not width:
+            return Feature(np.zeros((len(lists.offsets) - 1, 0)), null)
+        table = _spread(values.reshape(-1, width), present)
+        if lists.elements_valid is None:
+            return Feature(table, null)
+        return Feature(table, null, _spread(~lists.elements_valid.reshape(-1, width), present))
 
     def _has_bad(self, values: NumberArray) -> bool:
         assert self._count_outside is not None
         return any(self._count_outside(values, -_LARGEST, _LARGEST))
+
+
+def _spread(table: NDArray[Any], present: Mask | None) -> NDArray[Any]:
+    """Return the rows of a table where they are present, and zeros elsewhere."""
+    if present is None:
+        return table
+    spread = np.zeros((len(present), table.shape[1]), dtype=table.dtype)
+    spread[present] = table
+    return spread
 
 
 def unequal_lengths(where: str, name: str, length: int, other: int) -> DataError:

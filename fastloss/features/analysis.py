@@ -23,14 +23,23 @@ from fastloss_kernels.exact_sum import LIMBS, LOWEST_EXPONENT, ExactSum, ExactSu
 Floats = NDArray[np.float64]
 
 _UNIT = 1 << -LOWEST_EXPONENT
-# Terms are rounded to 53 bits: a variance below this part of its parts is none.
+# Roundings of terms to 53 bits change a profiled sum by at most this part of the sum that the bias is profiled out of.
+_ROUNDED_BITS = 50
+# Six digits.
+_DIGIT_BITS = 20
+# Of categories, whose sums are rounded once: one that holds all but this part of the rows is the bias.
 _NOISE_BITS = 46
+# What a term may lose below the normal numbers, in units of sums.
+_UNDERFLOW = 4 << (-1074 - LOWEST_EXPONENT)
 # A feature of whose variance the others leave less than this part is a combination of them.
 _COLLINEAR = 1e-10
 
 NO_ROWS = "no_rows"
 INFINITE_TERMS = "infinite_terms"
 CONSTANT = "constant"
+VARIES_TOO_LITTLE = "varies_too_little"
+TOO_SMALL = "too_small"
+NO_GRADIENT = "no_gradient"
 NO_CURVATURE = "no_curvature"
 NEGATIVE_CURVATURE = "negative_curvature"
 COLLINEAR = "collinear"
@@ -99,7 +108,7 @@ class Columns:
     collinear: list[int] = field(default_factory=list)
 
 
-def analyse_columns(products: FeatureProductSums, weight: ExactSum) -> Columns:
+def analyse_columns(products: FeatureProductSums, weight: ExactSum, n: int) -> Columns:
     """Return the numbers of the columns of all features.
 
     Parameters
@@ -108,10 +117,12 @@ def analyse_columns(products: FeatureProductSums, weight: ExactSum) -> Columns:
         The sums.
     weight : ExactSum
         The weight of the rows.
+    n : int
+        How many rows there are.
     """
     n_columns = products.n_columns
-    bias = _numbers_of(products, 0, weight)
-    found = Columns(bias, [_numbers_of(products, column, weight) for column in range(1, n_columns)])
+    bias = _numbers_of(products, 0, weight, n)
+    found = Columns(bias, [_numbers_of(products, column, weight, n) for column in range(1, n_columns)])
     if not weight.units:
         return found
     if products.is_paired:
@@ -122,7 +133,7 @@ def analyse_columns(products: FeatureProductSums, weight: ExactSum) -> Columns:
     return found
 
 
-def _numbers_of(products: FeatureProductSums, column: int, weight: ExactSum) -> Numbers:
+def _numbers_of(products: FeatureProductSums, column: int, weight: ExactSum, n: int) -> Numbers:
     if not weight.units:
         return Numbers(reason=NO_ROWS)
     gradient, curvature = products.gradient(column), products.curvature(column, column)
@@ -142,17 +153,20 @@ def _numbers_of(products: FeatureProductSums, column: int, weight: ExactSum) -> 
         profiled = Ratio(hj * h00 - h * h, h00)
         with_bias, squares = products.square_with_bias(column).units, products.square(column).units
         variance = Ratio(squares * h00**2 - 2 * h * h00 * with_bias + h * h * products.square(0).units, h00**2)
-        if _is_noise(profiled, hj):
-            numbers.reason = CONSTANT
+        is_constant = products.lowest[column - 1] == products.highest[column - 1]
+        numbers.reason = CONSTANT if is_constant else _too_little(profiled, hj, n)
+        if numbers.reason is not None:
             return numbers
     else:
         # Without curvature nothing can be profiled out.
         score, variance = Ratio(gradient.units), Ratio(products.square(column).units)
         profiled = Ratio(0 if h00 == 0 else -1)
-    if variance.top > 0:
-        numbers.z = score.to_float() / math.sqrt(variance.to_float())
+    if not products.square(0).units:
+        numbers.reason = NO_GRADIENT
+    elif (few_digits := _too_little(variance, products.square(column).units, n)) is not None:
+        numbers.reason = few_digits
     else:
-        numbers.reason = CONSTANT
+        numbers.z = score.to_float() / math.sqrt(variance.to_float())
     if profiled.top > 0:
         numbers.step = -score.over(profiled)
         numbers.improvement = score.times(score).over(profiled.times(Ratio(2 * weight.units)))
@@ -189,9 +203,13 @@ def _divided(top: int, bottom: int) -> float:
         return math.inf if (top < 0) == (bottom < 0) else -math.inf
 
 
-def _is_noise(profiled: Ratio, units: int) -> bool:
-    """Tell whether what is left of a number of units is no more than the rounding of its terms."""
-    return (abs(profiled.top) << _NOISE_BITS) <= abs(units) * profiled.bottom
+def _too_little(left: Ratio, units: int, n: int) -> str | None:
+    """Tell why what is left of a sum of n rounded terms has no six digits; None if it has."""
+    rounded, underflow = abs(units) * left.bottom, n * _UNDERFLOW * left.bottom << _DIGIT_BITS + _ROUNDED_BITS
+    rounded <<= _DIGIT_BITS
+    if abs(left.top) << _ROUNDED_BITS >= rounded + underflow:
+        return None
+    return TOO_SMALL if underflow > rounded else VARIES_TOO_LITTLE
 
 
 def _add_joint_step(found: Columns, products: FeatureProductSums, weight: ExactSum) -> None:

@@ -38,15 +38,15 @@ def run_gradient(gradient_plan: GradientPlan, report: Callable[[Progress], None]
     products = states[scores.products(model)]
     rows = scores.rows(model)
     n, weight = int(states.count(rows)[0]), states.weight(rows)[0]
-    columns = analyse_columns(products, weight)
+    columns = analyse_columns(products, weight, n)
     found: dict[str, list[FeatureScore]] = {}
     names: list[str] = []
     first = 0
-    for name, width, n_null in zip(scores.features, products.widths, products.n_null, strict=True):
+    for name, width in zip(scores.features, products.widths, strict=True):
         places: Iterable[int | None] = range(int(width)) if name in scores.lists else (None,)
         for place in places:
             numbers = columns.scores[first]
-            found.setdefault(name, []).append(FeatureScore(name, place, (), n - int(n_null), numbers))
+            found.setdefault(name, []).append(FeatureScore(name, place, (), n - int(products.n_null[first]), numbers))
             names.append(found[name][-1].name)
             first += 1
         found.setdefault(name, [])

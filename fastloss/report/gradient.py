@@ -18,8 +18,18 @@ _REASONS = {
     "no_rows": "no rows",
     "infinite_terms": "infinite terms",
     "constant": "constant",
+    "varies_too_little": "varies too little",
+    "too_small": "too small",
+    "no_gradient": "no gradient",
     "no_curvature": "no curvature",
     "negative_curvature": "negative curvature",
+}
+
+
+_REMEDIES = {
+    "varies_too_little": "{} varies too little beside its size to have six digits; subtract an offset, as in "
+    "--features 'x - 1e9'",
+    "too_small": "products of {} underflow; scale it, as in --features 'x * 1e200'",
 }
 
 
@@ -113,6 +123,9 @@ def _sections(content: Mapping[str, Any]) -> list[Section]:
         rows += [_row(score) for score in [*features]]
         rest = content["n_features"] - len(features)
         notes = [f"… {len(features):,} of {count_of(content['n_features'], 'feature')}"] if rest else []
+        for reason, remedy in _REMEDIES.items():
+            names = [printable(score["name"]) for score in features if score["reason"] == reason]
+            notes += [remedy.format(", ".join(names))] if names else []
         sections.append(Section("gradient of the mean loss", rows, 1, notes))
     return sections
 

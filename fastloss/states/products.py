@@ -24,6 +24,8 @@ from fastloss_kernels.exact_sum import (
     normalize_words,
 )
 
+Floats = NDArray[np.float64]
+
 # Of more columns than this, curvatures of pairs are not kept: their number grows with the square.
 MOST_PAIRED_COLUMNS = 64
 
@@ -78,8 +80,10 @@ class FeatureProductSums:
     ----------
     widths : numpy.ndarray of int64, shape (n_features,)
         How many columns each feature has: 1 for numbers, the lists' length for lists.
-    n_null : numpy.ndarray of int64, shape (n_features,)
-        How many rows lack the feature, which counted as 0.
+    n_null : numpy.ndarray of int64, shape (n_columns - 1,)
+        How many rows lack the number of each feature's column, which counted as 0.
+    lowest, highest : numpy.ndarray of float64, shape (n_columns - 1,)
+        The least and the greatest number of each feature's column, zeros for nulls among them.
     is_paired : bool
         Whether curvatures of pairs of features are known.
     sums : ExactSums
@@ -88,6 +92,8 @@ class FeatureProductSums:
 
     widths: Integers
     n_null: Integers
+    lowest: Floats
+    highest: Floats
     is_paired: bool
     sums: ExactSums
 
@@ -126,6 +132,10 @@ class FeatureProductsColumn:
         How many columns each feature has; 0 as long as none of its lists was seen.
     n_null : numpy.ndarray of int64, shape (n_features,)
         How many rows lack the feature.
+    n_null_places : numpy.ndarray of int64, shape (n_columns - 1,)
+        How many lists lack the number at a place.
+    extremes : numpy.ndarray of float64, shape (2, n_columns - 1)
+        The least and the greatest number of each feature's column; +inf and -inf where none was seen.
     conflict : tuple of int, or None
         A feature with lists of two lengths, and these; the sums then mean nothing.
     accumulators : numpy.ndarray of int64, shape (n_sums, ACCUMULATOR_WORDS)
@@ -135,6 +145,8 @@ class FeatureProductsColumn:
     def __init__(self, widths: Sequence[int], *, diagonal: bool = False) -> None:
         self.widths: Integers = np.array(widths, dtype=np.int64)
         self.n_null: Integers = np.zeros(len(widths), dtype=np.int64)
+        self.n_null_places: Integers = np.zeros(sum(widths), dtype=np.int64)
+        self.extremes = _no_extremes(sum(widths))
         self.conflict: tuple[int, int, int] | None = None
         self.diagonal = diagonal
         self.accumulators: Integers = np.zeros((0, ACCUMULATOR_WORDS), dtype=np.int64)
@@ -169,6 +181,14 @@ class FeatureProductsColumn:
         self._count_additions(n_rows)
         return factors_of(self.n_columns, self.is_paired), self.accumulators
 
+    def observe(self, place: int, values: NDArray[Any], n_null: int) -> None:
+        """Note the numbers of a column, counted from the first feature's, and how many of its lists lack theirs."""
+        self.n_null_places[place] += n_null
+        if len(values):
+            # Zeros lose their sign, since which of two comes first would decide it.
+            self.extremes[0, place] = min(self.extremes[0, place], float(values.min()) + 0.0)
+            self.extremes[1, place] = max(self.extremes[1, place], float(values.max()) + 0.0)
+
     def merge(self, other: FeatureProductsColumn, positions: Integers) -> None:
         """Add the sums of another column."""
         self.n_null += other.n_null
@@ -177,6 +197,10 @@ class FeatureProductsColumn:
         self._widen(other.widths)
         if self.conflict is not None or not len(other.accumulators):
             return
+        present = _places(other.widths, self.widths)
+        self.n_null_places[present] += other.n_null_places
+        self.extremes[0, present] = np.minimum(self.extremes[0, present], other.extremes[0])
+        self.extremes[1, present] = np.maximum(self.extremes[1, present], other.extremes[1])
         self._count_additions(other._additions + 1)
         theirs = _placed(other.accumulators, other.widths, other.is_paired, self.widths, self.is_paired)
         self.accumulators += theirs
@@ -189,15 +213,22 @@ class FeatureProductsColumn:
     def evaluate(self) -> FeatureProductSums:
         """Return the sums; they share the column's memory."""
         self.normalize()
-        return FeatureProductSums(self.widths, self.n_null, self.is_paired, ExactSums(self.accumulators))
+        n_null = np.repeat(self.n_null, self.widths) + self.n_null_places
+        # A null counts as 0, also where no list of a batch was there to hold it.
+        lowest = np.where(n_null > 0, np.minimum(self.extremes[0], 0.0), self.extremes[0])
+        highest = np.where(n_null > 0, np.maximum(self.extremes[1], 0.0), self.extremes[1])
+        sums = ExactSums(self.accumulators)
+        return FeatureProductSums(self.widths, n_null, lowest, highest, self.is_paired, sums)
 
     def fields(self) -> dict[str, NDArray[Any]]:
-        """Return ``accumulators``, ``widths``, ``n_null``, ``conflict``, and ``shape``: slices, and 1 if diagonal."""
+        """Return the attributes by their names, and ``shape``: slices, and 1 if diagonal."""
         self.normalize()
         return {
             "accumulators": self.accumulators,
             "widths": self.widths,
             "n_null": self.n_null,
+            "n_null_places": self.n_null_places,
+            "extremes": self.extremes,
             "conflict": np.array(self.conflict or (), dtype=np.int64),
             "shape": np.array([self.n_slices, self.diagonal], dtype=np.int64),
         }
@@ -207,6 +238,8 @@ class FeatureProductsColumn:
         """Return the column that has these fields, in memory of its own."""
         column = cls(fields["widths"].tolist(), diagonal=bool(fields["shape"][1]))
         column.n_null = fields["n_null"].copy()
+        column.n_null_places = fields["n_null_places"].copy()
+        column.extremes = fields["extremes"].copy()
         column.accumulators = fields["accumulators"].copy()
         if len(fields["conflict"]):
             feature, low, high = fields["conflict"].tolist()
@@ -232,6 +265,10 @@ class FeatureProductsColumn:
         else:
             n_sums = len(factors_of(n_columns, is_paired))
             self.accumulators = np.zeros((n_sums, ACCUMULATOR_WORDS), dtype=np.int64)
+        n_null_places, extremes = self.n_null_places, self.extremes
+        self.n_null_places, self.extremes = np.zeros(n_columns - 1, dtype=np.int64), _no_extremes(n_columns - 1)
+        present = _places(self.widths, wider)
+        self.n_null_places[present], self.extremes[:, present] = n_null_places, extremes
         self.widths = wider
 
     def _carry(self) -> None:
@@ -268,6 +305,17 @@ def _positions(n_columns: int, is_paired: bool) -> Mapping[tuple[int, ...], int]
     return {tuple(pair): number for number, pair in enumerate(factors_of(n_columns, is_paired).tolist())}
 
 
+def _no_extremes(n_columns: int) -> Floats:
+    return np.array([[np.inf], [-np.inf]]).repeat(n_columns, axis=1)
+
+
+def _places(widths: Integers, wider: Integers) -> Integers:
+    """Return where the columns of features stand among those of features some of which have more columns."""
+    firsts = np.cumsum(wider) - wider
+    found = [np.arange(first, first + width) for first, width in zip(firsts, widths, strict=True)]
+    return np.concatenate([np.zeros(0), *found]).astype(np.int64)
+
+
 def _is_paired(n_columns: int, diagonal: bool) -> bool:
     return not diagonal and n_columns - 1 <= MOST_PAIRED_COLUMNS
 
@@ -278,9 +326,7 @@ def _placed(
     """Return the sums of features as those of features some of which have more columns, zeros in these."""
     if (widths == wider).all():
         return accumulators
-    firsts = 1 + np.append(0, np.cumsum(wider)[:-1])
-    present = [np.arange(first, first + width) for first, width in zip(firsts, widths, strict=True)]
-    column_of = np.concatenate([[0], *present]).astype(np.int64)
+    column_of = np.append(0, 1 + _places(widths, wider))
     old, new = len(column_of), 1 + int(wider.sum())
     kind, column = np.divmod(factors_of(old, is_paired), old)
     positions = _positions(new, stays_paired)

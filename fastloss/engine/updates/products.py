@@ -73,9 +73,24 @@ def _add(
                 _contiguous(feature.values if chosen is None else feature.values[chosen[start:stop]])
                 for feature in features
             ]
+            _observe(features, held, None if chosen is None else chosen[start:stop], column)
             columns = _addresses(held, column.widths.tolist())
             r, c = residual[start:stop], curvature[start:stop]
             loop(columns, stop - start, r, c, factors, scratch, exponents, accumulators)
+
+
+def _observe(
+    features: Sequence[Feature], held: Sequence[NumberArray], chosen: Integers | None, column: FeatureProductsColumn
+) -> None:
+    """Note the least and the greatest number of each column, and the numbers that lists lack."""
+    first = 0
+    for feature, values, width in zip(features, held, column.widths.tolist(), strict=True):
+        null = feature.null_places
+        if null is not None and chosen is not None:
+            null = null[chosen]
+        for place in range(len(values)):
+            column.observe(first + place, values[place], 0 if null is None else int(np.count_nonzero(null[:, place])))
+        first += width
 
 
 def _contiguous(values: NumberArray) -> NumberArray:
