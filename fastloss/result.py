@@ -388,8 +388,9 @@ class Result:
         Parameters
         ----------
         wide : bool
-            A row for each slice and model, and a column for each metric; otherwise a row for each value with its
-            evidence. Each slice key has a column in its own type, null where a key is not part.
+            A row for each slice and model, and a column for each metric and for the threshold of those that have one
+            (``"ks.threshold"``); otherwise a row for each value with its evidence. Each slice key has a column in its
+            own type, null where a key is not part.
         """
         from fastloss.report.arrow import to_arrow
 

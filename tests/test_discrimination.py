@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 import fastloss as fl
-from fastloss.metrics import ranked
+from fastloss.metrics import ranked, thresholds
 from fastloss.metrics.average_precision import AveragePrecision
 from fastloss.metrics.confusion import FalsePositiveRate, Precision, Recall
 from fastloss.metrics.ks import KolmogorovSmirnov
@@ -27,8 +28,10 @@ from fastloss.metrics.names import parse_metric
 from fastloss.metrics.partial_roc_auc import PartialRocAuc
 from fastloss.metrics.ranked import WIDEST, CurveMetric
 from fastloss.metrics.roc_auc import Gini
+from fastloss.metrics.thresholds import probabilities_below
 from fastloss.states import histogram
 from fastloss.states.cumulated import cumulate, parts_of
+from fastloss_kernels.inverse_links import LINKS
 from tests.conftest import Run
 from tests.oracles import ranking as oracle
 from tests.test_roc_auc import Row, evaluated, limits, plain, table, weighted
@@ -122,7 +125,9 @@ def test_a_second_pass_is_exact(name: str, is_weighted: bool, data: st.DataObjec
 @settings(max_examples=20)
 def test_the_threshold_gives_the_value(name: str, rows: list[Row], room: tuple[int, int]) -> None:
     metric, _ = METRICS[name]
-    found = evaluated(metric, rows, True, *room)
+    # As a score, since not every logit has a probability of its own.
+    with patch.object(thresholds, "LINKS", {}):
+        found = evaluated(metric, rows, True, *room)
     if found.undefined[0] or found.absent["threshold"][0]:
         return
     at = [point for point in oracle.rates(rows) if point[0] >= found.evidence["threshold"][0]][-1]
@@ -560,3 +565,41 @@ def test_no_scores_are_found_beyond_the_bounds(
         low, high = found.evidence["low"][0], found.evidence["high"][0]
         slack = Fraction(0 if low < high else ERROR) * max(1, Fraction(wanted))
         assert Fraction(low) - slack <= Fraction(wanted) <= Fraction(high) + slack
+
+
+@pytest.mark.parametrize("space", ["logit", "logprob"])
+def test_a_threshold_that_is_given_can_be_given_back(columns: dict[str, np.ndarray], space: str) -> None:
+    score = columns["x"] if space == "logit" else -np.abs(columns["x"])
+    log = pa.table({"y": columns["y"], "x": score, "c": columns["c"]})
+    rates = {"precision(recall=0.5)": "recall", "recall(false_positive_rate=0.01)": "false_positive_rate"}
+    found = fl.evaluate(log, label="y", **{space: "x"}, metrics=[*rates, "ks", "lift@0.1"], by="c").values
+    for value in found:
+        threshold = value.evidence["threshold"]
+        assert 0.0 < threshold < 1.0
+        if value.metric not in rates or value.slice:
+            continue
+        name, other = value.metric.partition("(")[0], rates[value.metric]
+        again = fl.evaluate(
+            log, label="y", **{space: "x"}, metrics=[f"{each}(threshold={threshold!r})" for each in (name, other)]
+        )
+        at = {each.metric.partition("(")[0]: each.value for each in again.values}
+        # The bounds say how much better a threshold inside a bucket may be; at its end the value is this one.
+        assert at[name] == value.value
+        limit = float(value.metric.partition("=")[2].rstrip(")"))
+        assert at[other] >= limit if other == "recall" else at[other] <= limit
+
+
+@given(
+    st.lists(
+        st.one_of(st.floats(-800, 40), st.sampled_from([0.0, -0.0, math.inf, -math.inf, 1e-300, -1e-300, -744.4])),
+        min_size=1,
+    )
+)
+@pytest.mark.parametrize("space", ["logit", "logprob"])
+def test_probabilities_below_are_the_highest_that_are_no_higher(space: str, scores: list[float]) -> None:
+    scores = [-abs(score) for score in scores] if space == "logprob" else scores
+    link = LINKS[space]
+    for score, found in zip(scores, probabilities_below(np.array(scores), space).tolist(), strict=True):
+        assert 0.0 <= found <= 1.0
+        assert link(found, 0.0) <= score
+        assert link(found, 0.0) == score or found == 1.0 or link(math.nextafter(found, 1.0), 0.0) > score

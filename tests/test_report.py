@@ -21,7 +21,7 @@ import pytest
 
 import fastloss as fl
 from fastloss.report.formats import FORMATS, format_of
-from fastloss.report.table import _number
+from fastloss.report.table import _difference, _number
 from fastloss.report.view import View
 
 
@@ -313,3 +313,43 @@ def test_bounds_that_leave_digits_in_doubt_are_shown_and_never_too_narrow(
     value: float, low: float, high: float, text: str
 ) -> None:
     assert _number({"value": value, "low": low, "high": high, "reason": None}) == text
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "text"),
+    [
+        ((0.5, 0.5, 0.5), (0.75, 0.75, 0.75), "+0.250000"),
+        ((0.5, 0.5 - 1.5e-6, 0.5), (0.5, 0.5, 0.5), "+0.00000 ±2e-06"),
+        ((0.5, 0.5 - 2**-10, 0.5), (0.625, 0.625, 0.625 + 2**-10), "+0.125000 ±0.002"),
+        ((0.5, 0.5, 0.5 + 2**-30), (0.75, 0.75, 0.75), "+0.250000"),
+        ((0.5, 0.5, float("inf")), (0.75, 0.75, 0.75), "+0.250000 ±inf"),
+        ((0.5, 0.5, 0.5), None, "+0.125000"),
+    ],
+)
+def test_a_difference_may_be_off_by_what_both_values_may(
+    a: tuple[float, float, float], b: tuple[float, float, float] | None, text: str
+) -> None:
+    first = {"value": a[0], "low": a[1], "high": a[2]}
+    second = {"value": 0.625} if b is None else {"value": b[0], "low": b[1], "high": b[2]}
+    assert _difference(second, first) == text
+
+
+def test_thresholds_of_operating_points_are_shown() -> None:
+    scores = {"a": [2.0, 1.0, 0.0, -1.0], "b": [0.0, 1.0, 2.0, -1.0]}
+    log = pa.table({"y": [1, 0, 1, 0], **scores, "k": ["x", "x", "y", "y"]})
+    metrics = ["precision(recall=1)", "recall(precision=1)", "ks"]
+    result = fl.evaluate(log, label="y", logit={"a": "a", "b": "b"}, metrics=metrics, by="k")
+    lines = [line.split() for line in str(result).splitlines()]
+    at = lines.index(["total"])
+    names = ["precision(recall=1.0)", "threshold", "recall(precision=1.0)", "threshold", "ks"]
+    assert [line[0] for line in lines[at + 2 : at + 7]] == names
+    assert lines[at + 3] == ["threshold", "0.500000", "0.500000"]
+    assert lines[at + 5] == ["threshold", "0.880797", "0.880797"]
+    heading = lines.index(["k", "model", "n", *names])
+    # No threshold has precision 1 in the slice whose highest row is a negative.
+    assert lines[heading + 2][:5] == ["x", "b", "2", "0.500000", "0.500000"]
+    assert lines[heading + 2][5:] == ["null", "(precision_not_reached)", "1.00000"]
+    wide = result.to_polars(wide=True)
+    assert wide["precision(recall=1.0).threshold"].to_list()[:2] == [0.5, 0.5]
+    assert wide["recall(precision=1.0).threshold"].null_count() == 1
+    assert "ks.threshold" in wide.columns

@@ -410,8 +410,8 @@ class ResultOptions:
     min_rows
         Leave out slices of fewer rows.
     wide
-        In arrow, parquet and csv: a row for each slice and model, and a column for each metric. Left out: a row for
-        each value, with all that is known of it.
+        In arrow, parquet and csv: a row for each slice and model, and a column for each metric and for the threshold
+        of those that have one. Left out: a row for each value, with all that is known of it.
     fail_if
         Exit with status 1 if this holds, or if a value is null: "log_loss > 0.5" for the total of any model;
         "a: log_loss > 0.5" or "b.log_loss > a.log_loss" for models a and b; "country=DE: n < 1000" for a slice, and

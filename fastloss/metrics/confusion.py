@@ -11,12 +11,13 @@ import numpy as np
 from fastloss.errors import UsageError
 from fastloss.metrics.base import PROBABILITY_SPACES, Floats, Mask, MetricValues, ModelFacts, SliceStates
 from fastloss.metrics.quantities import Label, LabelFrom, WeightFrom
-from fastloss.metrics.ranked import CurveMetric, Reading
+from fastloss.metrics.ranked import Reading
+from fastloss.metrics.thresholds import ThresholdGivingMetric
 from fastloss.states.base import StateSpec
 from fastloss.states.cumulated import Cumulated
 from fastloss.states.sums import Sum
-from fastloss_kernels.elementary import log, log1p
 from fastloss_kernels.exact_sum import ExactSums
+from fastloss_kernels.inverse_links import LINKS
 
 # A quotient of rounded integers whose denominator is a rounded sum.
 _ERROR = 2.0**-50
@@ -32,7 +33,7 @@ class _Counts:
     weight: ExactSums
 
 
-class ThresholdMetric(CurveMetric):
+class ThresholdMetric(ThresholdGivingMetric):
     """A metric of the rows whose prediction is a threshold or above, which are those predicted to be positive.
 
     Beside logit=, prob= and logprob= a threshold is a probability, ½ if none is given; else it is in the column's own
@@ -40,8 +41,8 @@ class ThresholdMetric(CurveMetric):
     threshold are quotients of exact sums, rounded once.
 
     In place of a threshold another rate may be given: the value is then the best one that a threshold can have that
-    keeps that rate, and `threshold` gives it. It is read from a histogram of the scores, whose thresholds are the ends
-    of its buckets; the bounds say how much better one inside a bucket might be.
+    keeps that rate, and `threshold` gives it, in the unit in which it is taken. It is read from a histogram of the
+    scores, whose thresholds are the ends of its buckets; the bounds say how much better one inside a bucket might be.
     """
 
     exact: bool
@@ -133,20 +134,8 @@ class ThresholdMetric(CurveMetric):
             raise UsageError(
                 f"threshold is {probability!r}; beside {model.space}= it is a probability: allowed are 0 to 1."
             )
-        if model.space == "prob":
-            return probability
-        return log(probability) if model.space == "logprob" else _logit(probability)
-
-
-def _logit(probability: float) -> float:
-    """Return log(p / (1 − p)); near ½ from the distance to it, which keeps more digits."""
-    if probability in (0.0, 1.0):
-        return float("-inf") if probability == 0.0 else float("inf")
-    if probability >= 0.5:
-        return log1p((2.0 * probability - 1.0) / (1.0 - probability))
-    if probability >= 0.25:
-        return -log1p((1.0 - 2.0 * probability) / probability)
-    return log(probability) - log1p(-probability)
+        link = LINKS.get(model.space)
+        return probability if link is None else link(probability, 0.0)
 
 
 def _recalls(points: Cumulated) -> Floats:

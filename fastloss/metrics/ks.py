@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastloss.metrics.base import Floats, Mask
-from fastloss.metrics.ranked import CurveMetric, Reading
+from fastloss.metrics.ranked import Reading
+from fastloss.metrics.thresholds import ThresholdGivingMetric
 from fastloss.states.cumulated import Cumulated
 
 # Two quotients of rounded integers, and their difference.
@@ -15,7 +16,7 @@ _ERROR = 2.0**-50
 
 
 @dataclass(frozen=True)
-class KolmogorovSmirnov(CurveMetric):
+class KolmogorovSmirnov(ThresholdGivingMetric):
     """The largest distance between the score distributions of positives and negatives: of the ROC curve, its diagonal.
 
     It is the largest |true positive rate − false positive rate| of all thresholds; `threshold` gives it. The value is

@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from fastloss.metrics.base import Mask
-from fastloss.metrics.ranked import CurveMetric, Reading
+from fastloss.metrics.ranked import Reading
+from fastloss.metrics.thresholds import ThresholdGivingMetric
 from fastloss.states.base import Integers
 from fastloss.states.cumulated import Cumulated
 
@@ -17,7 +18,7 @@ _ERROR = 2.0**-49
 
 
 @dataclass(frozen=True)
-class Lift(CurveMetric):
+class Lift(ThresholdGivingMetric):
     """The rate of positives among the rows with the highest scores, over the rate of positives among all.
 
     The top is a share of the weight. Of rows that are tied where it ends, it has each class in proportion, and of the

@@ -27,7 +27,8 @@ def to_arrow(
     key_types : mapping of str to str, optional
         The Arrow type of each key's column in the log: dates, times and decimals are given in it.
     wide : bool
-        A row for each slice and model, and a column for each metric; otherwise a row for each value with its evidence.
+        A row for each slice and model, and a column for each metric and for the threshold of those that have one;
+        otherwise a row for each value with its evidence.
 
     Returns
     -------
@@ -87,7 +88,7 @@ def _rows_by_value(grouping: GroupingValues, evidence: Mapping[str, pa.DataType]
         "n": pa.array(_interleaved(grouping, [column.n for column in grouping.columns])),
         "weight": pa.array(_interleaved(grouping, [column.weight for column in grouping.columns]), pa.float64()),
     }
-    return found | {name: _evidence(grouping, name, kind) for name, kind in evidence.items()}
+    return found | {name: _evidence(grouping, grouping.columns, name, kind) for name, kind in evidence.items()}
 
 
 def _rows_by_model(grouping: GroupingValues) -> dict[str, pa.Array]:
@@ -103,7 +104,10 @@ def _rows_by_model(grouping: GroupingValues) -> dict[str, pa.Array]:
         "weight": pa.array(_interleaved(grouping, weight), pa.float64()),
     }
     for metric in dict.fromkeys(column.metric for column in grouping.columns):
-        found[metric] = _values(grouping, [column for column in grouping.columns if column.metric == metric])
+        columns = [column for column in grouping.columns if column.metric == metric]
+        found[metric] = _values(grouping, columns)
+        if any("threshold" in column.values.evidence for column in columns):
+            found[f"{metric}.threshold"] = _evidence(grouping, columns, "threshold", pa.float64())
     return found
 
 
@@ -195,10 +199,11 @@ def _evidence_types(groupings: Sequence[GroupingValues]) -> dict[str, pa.DataTyp
     return kinds
 
 
-def _evidence(grouping: GroupingValues, name: str, kind: pa.DataType) -> pa.Array:
+def _evidence(grouping: GroupingValues, of: Sequence[ModelValues], name: str, kind: pa.DataType) -> pa.Array:
+    """Return what some metrics and models add, by slice."""
     n_slices = len(grouping.order)
     columns, masks = [], []
-    for column in grouping.columns:
+    for column in of:
         found = column.values.evidence.get(name)
         missing = np.zeros(len(column.n), dtype=np.bool_) if found is not None else np.ones(len(column.n), np.bool_)
         masks.append(column.values.absent.get(name, missing))

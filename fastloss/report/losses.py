@@ -20,6 +20,8 @@ _INTRODUCTION = (
     "log-probabilities, margins s, values ŷ, or scores, of which only the order counts; y is the label and w the "
     "weight. "
     "Parameters are written log_loss(label_smoothing=0.1). "
+    "A threshold beside logits, probabilities and log-probabilities is a probability, where it is given and where it "
+    "is the answer, as of recall(false_positive_rate=0.01); the map is monotone, so the order is that of the scores. "
     "Listwise losses take list columns: the predictions of the candidates, and a label for each or the index of the "
     "right one. Ranking metrics take lists with a label for each candidate. Pointwise losses take numbers. They also "
     "accept list columns; by default they are averaged within each list (list_reduction)."

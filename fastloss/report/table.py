@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import ROUND_CEILING, Context
+from decimal import ROUND_CEILING, Context, Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _DOUBT = 1e-5
 # Why a slice has no value of a metric that is one of the whole log.
 _OF_TOTAL = "of_the_total_alone"
+# Metrics whose thresholds are shown beside them; the others' are in files.
+_OPERATING_POINTS = ("precision(", "recall(", "false_positive_rate(")
 # So many edges stand on a line.
 _MANY = 20
 _NUMBERS = (pa.float64(), pa.int64())
@@ -309,6 +312,14 @@ def _total(values: Sequence[Shown], weighted: bool) -> Section:
                 value = by_place[metric, model]
                 row += [f"{value['n']:,}", *([_weight(value["weight"])] if weighted else [])]
         rows = [row + [""] * (len(rows[0]) - len(row)) for row in rows]
+    of_metrics: list[list[str]] = []
+    with_threshold = _with_threshold(values)
+    for row, metric in zip(rows[1:], metrics, strict=False):
+        of_metrics.append(row)
+        if metric in with_threshold:
+            thresholds = ["threshold", *(_threshold(by_place[metric, model]) for model in models)]
+            of_metrics.append(thresholds + [""] * (len(row) - len(thresholds)))
+    rows[1 : 1 + len(metrics)] = of_metrics
     return Section("total", rows, 1, [])
 
 
@@ -332,8 +343,10 @@ def _slices(grouping: Mapping[str, Any], weighted: bool) -> Section:
     # Metrics of lists may each use rows of their own.
     same_rows = all(value["n"] == found[0]["n"] for _, _, found in lines for value in found)
     columns = []
+    with_threshold = _with_threshold(value for _, _, found in lines for value in found)
     for value in lines[0][2]:
         columns += [value["metric"]] if same_rows else [f"n of {value['metric']}", value["metric"]]
+        columns += ["threshold"] if value["metric"] in with_threshold else []
     saturated = _saturated([found for _, _, found in lines])
     positives = _positives([found for _, _, found in lines]) if same_rows else []
     rows = [[*(printable(key) for key in keys), *(["model"] if several else []), *(["n"] if same_rows else [])]]
@@ -344,6 +357,7 @@ def _slices(grouping: Mapping[str, Any], weighted: bool) -> Section:
         row += [_weight(found[0]["weight"])] if weighted else []
         for value in found:
             row += [_number(value)] if same_rows else [f"{value['n']:,}", _number(value)]
+            row += [_threshold(value)] if value["metric"] in with_threshold else []
         rows.append(row + [f"{counts[index]:,}" for counts in saturated.values()])
     notes = []
     more = grouping["n_of_min_rows"] - len(slices)
@@ -366,7 +380,13 @@ def _difference(value: Shown, other: Shown) -> str:
     if value["value"] is None or other["value"] is None:
         return ""
     difference = value["value"] - other["value"]
-    return f"{difference:+#.6g}".removesuffix(".") if math.isfinite(difference) else ""
+    if not math.isfinite(difference):
+        return ""
+    shown = f"{difference:+#.6g}".removesuffix(".")
+    # Each value may be anywhere within its own bounds.
+    both = _far(value), _far(other)
+    far = sum(map(Fraction, both)) if all(map(math.isfinite, both)) else math.inf
+    return f"{shown} ±{_one_digit_up(far)}" if far > _DOUBT * abs(difference) else shown
 
 
 def _saturated(rows: Iterable[Sequence[Shown]]) -> dict[str, list[int]]:
@@ -387,15 +407,31 @@ def _saturated(rows: Iterable[Sequence[Shown]]) -> dict[str, list[int]]:
 def _number(value: Shown) -> str:
     if value["value"] is None:
         return f"null ({value['reason']})"
-    # A value may be one of its bounds.
-    far = max(value["high"] - value["value"], value["value"] - value["low"]) if "low" in value else 0.0
+    far = _far(value)
     # Bounds that leave the digits in doubt are shown.
     return six_digits(value["value"]) + (f" ±{_one_digit_up(far)}" if far > _DOUBT * abs(value["value"]) else "")
 
 
-def _one_digit_up(number: float) -> str:
+def _far(value: Shown) -> float:
+    """Return how far off a value may be: it may be one of its bounds."""
+    return max(value["high"] - value["value"], value["value"] - value["low"]) if "low" in value else 0.0
+
+
+def _with_threshold(values: Iterable[Shown]) -> set[str]:
+    """Return the metrics whose thresholds are shown: those of operating points, of which they are half the answer."""
+    return {v["metric"] for v in values if "threshold" in v and v["metric"].startswith(_OPERATING_POINTS)}
+
+
+def _threshold(value: Shown) -> str:
+    return six_digits(value["threshold"]) if "threshold" in value else ""
+
+
+def _one_digit_up(number: float | Fraction) -> str:
     """Return a positive number of one digit that is no less."""
-    return f"{float(Context(prec=1, rounding=ROUND_CEILING).create_decimal_from_float(number)):g}"
+    if not math.isfinite(number):
+        return f"{number:g}"
+    numerator, denominator = number.as_integer_ratio()
+    return f"{float(Context(prec=1, rounding=ROUND_CEILING).divide(Decimal(numerator), Decimal(denominator))):g}"
 
 
 def _weight(weight: float) -> str:
