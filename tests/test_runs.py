@@ -293,7 +293,11 @@ X = '[evaluations.x]\nlog = "logs"\nlabel = "click"\nlogit = "score_a"\n'
         ("[[evaluations]]", ": evaluations is a list; write a table for each"),
         ("evaluations.x = 5", ": [evaluations.x] is 5; allowed: a table of options."),
         ("defaults = 5", ": [defaults] is 5; allowed: a table of options."),
-        (X + "[evaluations.'a b']\nwhat = 5", ": [evaluations.'a b'] has an unknown key 'what'."),
+        (X + "sampling-rate = true", "sampling-rate is true; allowed: a string or a list of strings, a table of "),
+        (
+            X + "sampling-rate = [0.1]",
+            "holds 0.1; allowed: a string or a list of strings, a table of numbers by name or",
+        ),
         (X + "[evaluations.'']", ": an evaluation is called ''; allowed: a name that begins without '-'."),
         (X + "[evaluations.-x]", ": an evaluation is called '-x'; allowed: a name that begins without '-'."),
         (X.replace("label", "#"), "label is missing; write it in [evaluations.x] or in [defaults], or add --label."),
@@ -322,6 +326,29 @@ def test_a_file_or_an_evaluation_that_is_not_there(fails: Any, repository: Path,
         "There is no evaluation 'nigthly' in fastloss.toml. Did you mean 'nightly'?"
     )
     assert "larger than 1 MiB" in fails("run", "--file", "/dev/zero")
+
+
+def test_a_mistake_in_one_evaluation_stops_no_other(run: Run, fails: Any, repository: Path) -> None:
+    file = write(repository, X + "[evaluations.'a b']\nwhat = 5")
+    assert run("run", "x", "--file", file)[0] == 0
+    said = f"fastloss: {file}: [evaluations.'a b'] has an unknown key 'what'. "
+    assert said in "fastloss: " + fails("run", "x", "a b", "--file", file)
+    assert said in "fastloss: " + fails("plan", "a b", "--file", file)
+    status, out, err = run("run", "--file", file)
+    assert (status, err[: len(said)], err.count("\n")) == (2, said, 1)
+    assert "x" in out
+    assert "a b" not in out
+    with pytest.raises(UsageError, match="unknown key 'what'"):
+        fl.run("a b", file)
+
+
+@pytest.mark.parametrize("rate", ["0.5", "'0.5'", "{ score_a = 0.5 }", "['score_a=0.5']", "{ score_a = '0.5' }"])
+def test_a_rate_may_be_a_number(repository: Path, rate: str) -> None:
+    wanted = fl.evaluate("logs", label="click", logit="score_a", sampling_rate=0.5)
+    file = write(repository, X + f"sampling-rate = {rate}")
+    assert fl.run("x", file).to_json() == wanted.to_json()
+    content = tomllib.loads(X + f"sampling-rate = {rate}")
+    assert jsonschema.Draft202012Validator(runs.make_schema()).is_valid(content)
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
@@ -373,7 +400,7 @@ def test_a_new_option_is_a_key_by_itself(tmp_path: Path, monkeypatch: pytest.Mon
         described = runs.make_schema()["$defs"]["options"]["properties"]["new-words"]
         assert described == {"description": "One of some words.", "enum": ["some", "more"], "default": "some"}
         with pytest.raises(UsageError, match="new-words is 'less'; allowed: 'some' or 'more'"):
-            runs.read_evaluations(write(tmp_path, FILE + "new-words = 'less'"))
+            runs.choose(runs.read_evaluations(write(tmp_path, FILE + "new-words = 'less'")), ["weekly"])
     finally:
         runs.keys.cache_clear()
 
@@ -505,7 +532,7 @@ def test_the_schema_refuses_what_the_reader_refuses(tmp_path: Path, table: dict[
     problems = list(jsonschema.Draft202012Validator(runs.make_schema()).iter_errors(content))
     refused = ""
     try:
-        runs.read_evaluations(file)
+        runs.choose(runs.read_evaluations(file), ["x"])
     except UsageError as error:
         refused = str(error)
     assert bool(refused) == bool(problems), (refused, problems)

@@ -127,8 +127,12 @@ def run_evaluations(
     if not names:
         if log or given_of(given):
             raise UsageError(f"No evaluation was named; there is {', '.join(map(repr, evaluations))}.")
-        emit(_listed(evaluations.values()))
-        return 0
+        if listed := [evaluation for evaluation in evaluations.values() if evaluation.fault is None]:
+            emit(_listed(listed))
+        faults = [evaluation.fault for evaluation in evaluations.values() if evaluation.fault is not None]
+        for fault in faults:
+            complain_of(fault)
+        return FAILED if faults else 0
     chosen = choose(evaluations, names)
     _refuse_one_place(chosen, given)
 

@@ -57,6 +57,10 @@ class Named:
     """Marks an option whose items may be NAME=VALUE: in a file, they may be a table."""
 
 
+class NamedNumbers(Named):
+    """Marks one whose values are numbers, in a file, too."""
+
+
 class _Arguments:
     def arguments(self) -> dict[str, Any]:
         """Return the options as arguments of the API."""
@@ -123,7 +127,7 @@ class LossOptions(RowOptions):
     """
 
     apply: Annotated[list[str] | None, Parameter(group=_COLUMNS, negative=()), Named] = None
-    sampling_rate: Annotated[list[str] | None, Parameter(group=_COLUMNS, negative=()), Named] = None
+    sampling_rate: Annotated[list[str] | None, Parameter(group=_COLUMNS, negative=()), NamedNumbers] = None
     list_reduction: Annotated[ListReduction | None, _QuestionWord] = None
     preset: Annotated[PresetName | None, _QuestionWord] = None
     saturation: Annotated[Saturation, _Question] = "clip"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 from cyclopts import App, Parameter
 
-from fastloss.cli.options import Named, OutputOptions, RequestOptions, ScanOptions
+from fastloss.cli.options import Named, NamedNumbers, OutputOptions, RequestOptions, ScanOptions
 from fastloss.errors import FastlossError, UsageError, nearest_names
 
 if TYPE_CHECKING:
@@ -64,9 +64,16 @@ class Key:
         return tuple(kind for kind in self.kinds if isinstance(kind, str))
 
     @property
+    def lists_numbers(self) -> bool:
+        """Whether an item of a list or a table may be a number."""
+        return list in self.kinds and float in self.kinds
+
+    @property
     def allowed(self) -> str:
         """What is allowed, in words."""
         said = [_KINDS[kind] for kind in self.kinds if not isinstance(kind, str)]
+        if self.lists_numbers:
+            said[said.index(_KINDS[dict])] = "a table of numbers by name"
         return _either([*said, *map(repr, self.words)])
 
     def read(self, value: object, folder: str) -> Any:
@@ -82,14 +89,15 @@ class Key:
         elif isinstance(value, list | dict) and type(value) in self.kinds:
             return self._read_all(value)
         elif type(value) in self.kinds or (type(value) is int and float in self.kinds):
-            return value
+            return [str(value)] if self.lists_numbers else value
         raise ValueError(f"is {_shown(value)}")
 
     def _read_all(self, value: list[Any] | dict[str, Any]) -> Any:
         for item in value.values() if isinstance(value, dict) else value:
-            if not isinstance(item, str):
+            if isinstance(item, str):
+                _refuse_zero_byte(item)
+            elif not (self.lists_numbers and isinstance(value, dict) and type(item) in (int, float)):
                 raise ValueError(f"holds {_shown(item)}")
-            _refuse_zero_byte(item)
         if isinstance(value, list) or list not in self.kinds:
             return value
         for name in value:
@@ -102,7 +110,8 @@ class Key:
         either = [_SCHEMAS[kind] for kind in self.kinds if not isinstance(kind, str)]
         if list in self.kinds:
             either.insert(0, _TEXT)
-            either = [_TABLE_OF_LIST if kind is _SCHEMAS[dict] else kind for kind in either]
+            table = _TABLE_OF_NUMBERS if self.lists_numbers else _TABLE_OF_LIST
+            either = [table if kind is _SCHEMAS[dict] else kind for kind in either]
         if self.words:
             either.append({"enum": list(self.words)})
         schema: dict[str, Any] = {"description": self.help, **(either[0] if len(either) == 1 else {"anyOf": either})}
@@ -132,6 +141,7 @@ _SCHEMAS: Mapping[Any, dict[str, Any]] = {
 }
 # Its items become NAME=VALUE.
 _TABLE_OF_LIST = {**_SCHEMAS[dict], "propertyNames": {"pattern": "^[^=]+$"}}
+_TABLE_OF_NUMBERS = {**_TABLE_OF_LIST, "additionalProperties": {"anyOf": [_SCHEMAS[float], _TEXT]}}
 _LOG = Key(
     "log",
     ("logs", "path", "paths"),
@@ -207,8 +217,9 @@ def keys() -> Mapping[str, Key]:
 def _kinds(hint: Any) -> tuple[Any, ...]:
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        named = (dict,) if any(part is Named for part in parts[1:]) else ()
-        return (*_kinds(parts[0]), *named)
+        named = (dict,) if any(part in (Named, NamedNumbers) for part in parts[1:]) else ()
+        numbers = (float,) if any(part is NamedNumbers for part in parts[1:]) else ()
+        return (*_kinds(parts[0]), *named, *numbers)
     if origin in (Union, types.UnionType):
         return tuple(kind for part in parts if part is not types.NoneType for kind in _kinds(part))
     if origin is Literal:
@@ -231,11 +242,14 @@ class Evaluation:
         The file.
     given : mapping of str to object
         What the file says, by the names of the options' fields; ``log`` is the log.
+    fault : UsageError or None
+        The first mistake in its table, which stops those alone who choose it.
     """
 
     name: str
     file: str
     given: Mapping[str, Any]
+    fault: UsageError | None = None
 
     @property
     def log(self) -> list[str]:
@@ -314,10 +328,12 @@ def find_file() -> str | None:
 def read_evaluations(file: str | os.PathLike[str] | None = None) -> dict[str, Evaluation]:
     """Read the evaluations of a file, by their names; left out, of the nearest ``fastloss.toml``.
 
+    A mistake in the table of one is its own `fault`.
+
     Raises
     ------
     UsageError
-        If there is no file, it is no TOML, or it holds what is not allowed.
+        If there is no file, it is no TOML, or it holds what is not allowed outside of the evaluations' tables.
     """
     path = find_file() if file is None else os.fspath(file)
     if path is None:
@@ -336,8 +352,11 @@ def read_evaluations(file: str | os.PathLike[str] | None = None) -> dict[str, Ev
     for name, table in tables.items():
         if not name or name.startswith("-"):
             raise UsageError(f"{path}: an evaluation is called {name!r}; allowed: a name that begins without '-'.")
-        given = _read_table(path, _table(name), table, folder)
-        evaluations[name] = Evaluation(name, path, {**defaults, **given})
+        try:
+            given = _read_table(path, _table(name), table, folder)
+            evaluations[name] = Evaluation(name, path, {**defaults, **given})
+        except UsageError as error:
+            evaluations[name] = Evaluation(name, path, {}, error)
     return evaluations
 
 
@@ -347,13 +366,17 @@ def choose(evaluations: Mapping[str, Evaluation], names: Sequence[str]) -> list[
     Raises
     ------
     UsageError
-        If there is none of a name.
+        If there is none of a name, or a table of these holds a mistake.
     """
     for name in names:
         if name not in evaluations:
             file = next(iter(evaluations.values())).file
             raise UsageError(f"There is no evaluation {name!r} in {file}. {nearest_names(name, evaluations)}")
-    return [evaluations[name] for name in dict.fromkeys(names)]
+    chosen = [evaluations[name] for name in dict.fromkeys(names)]
+    for evaluation in chosen:
+        if evaluation.fault is not None:
+            raise evaluation.fault
+    return chosen
 
 
 def _parse(path: str) -> dict[str, Any]:
@@ -393,7 +416,7 @@ def _read_table(path: str, place: str, table: object, folder: str) -> dict[str, 
             given[field] = key.read(value, folder)
         except ValueError as error:
             write = ""
-            if isinstance(value, bool | int | float) and {str, list} & set(key.kinds):
+            if isinstance(value, bool | int | float) and {str, list} & set(key.kinds) and not key.lists_numbers:
                 write = f"; write '{str(value).lower()}'"
             raise UsageError(f"{path}: {place} {name} {error}; allowed: {key.allowed}{write}.") from None
         if field == "log":
