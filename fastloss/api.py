@@ -273,7 +273,7 @@ def run_plan(
         # As they are planned: a file that changes while it is read is an error of the scan.
         inputs = inputs_of(plan.source.inputs(plan.columns))
         check_state_output(state, list(inputs))
-    scanned = run_scan(plan, progress)
+    scanned = run_scan(plan, progress, sharpens=state is None)
     if state is not None:
         scanned.state.inputs = inputs
         write_state(state, plan.evaluation, scanned)

@@ -17,12 +17,12 @@ from fastloss.columns.base import kept_rows
 from fastloss.engine.engine import Engine
 from fastloss.errors import FastlossError, ReadError, UsageError
 from fastloss.executors import EXECUTORS
-from fastloss.metrics.evaluate import one_pass_specs, refining_specs
+from fastloss.metrics.evaluate import one_pass_specs, refining_specs, sharpening_specs
 from fastloss.metrics.resolve import Evaluation, resolve
 from fastloss.plan import Plan, suggesting_to_skip
 from fastloss.quantiles import find_quantiles
 from fastloss.request import ColumnType, Request
-from fastloss.sources.base import Task
+from fastloss.sources.base import Task, gives_rows_once
 from fastloss.sources.derived import DerivedSource
 from fastloss.states.base import StateSpec
 from fastloss.states.evaluation import EvaluationState
@@ -30,6 +30,8 @@ from fastloss.states.ledger import Parts, Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from fastloss.states.slices import SliceTable
 
 
 _CHANGED = "the log changed between two passes over it; evaluate it when it is complete."
@@ -181,7 +183,7 @@ class TaskWork:
         return TaskWork, (self.request, self.types, self.execution, self.further)
 
 
-def run_scan(plan: Plan, report: Callable[[Progress], None] | None = None) -> ScanResult:
+def run_scan(plan: Plan, report: Callable[[Progress], None] | None = None, *, sharpens: bool = True) -> ScanResult:
     """Evaluate every task of the plan's source, once more where a metric wants it, and after a pass for quantiles.
 
     Parameters
@@ -190,6 +192,8 @@ def run_scan(plan: Plan, report: Callable[[Progress], None] | None = None) -> Sc
         The checked request.
     report : callable, optional
         Called with a `Progress` after each task, never twice at once; each pass begins from 0.
+    sharpens : bool
+        Whether a second pass may bring bounds together that are far apart; a state is of one pass.
 
     Raises
     ------
@@ -198,9 +202,10 @@ def run_scan(plan: Plan, report: Callable[[Progress], None] | None = None) -> Sc
     """
     found = find_quantiles(plan, _reporting(plan, report))
     if found is None:
-        return _run_passes(plan, report)
+        return _run_passes(plan, report, sharpens)
     assert isinstance(plan.source, DerivedSource)
-    result = _run_passes(dataclasses.replace(plan, source=plan.source.with_edges(found.edges)), report)
+    plan_with_edges = dataclasses.replace(plan, source=plan.source.with_edges(found.edges))
+    result = _run_passes(plan_with_edges, report, sharpens)
     if found.n_read != result.state.ledger.n_read:
         raise ReadError(_CHANGED)
     result.edges = found.edges
@@ -214,25 +219,33 @@ def _reporting(plan: Plan, report: Callable[[Progress], None] | None) -> Callabl
     return lambda rows, stored: report(Progress(rows, summary.rows, stored, summary.stored_bytes))
 
 
-def _run_passes(plan: Plan, report: Callable[[Progress], None] | None) -> ScanResult:
+def _run_passes(plan: Plan, report: Callable[[Progress], None] | None, sharpens: bool) -> ScanResult:
     besides = one_pass_specs(plan.evaluation, plan.execution.threads)
     first = _run_pass(plan, report, besides)
-    further = _refining_specs(plan.evaluation, first)
+    further, find = _wanted(plan.evaluation, first, refining_specs), refining_specs
+    if not further and sharpens and not gives_rows_once(plan.source):
+        further, find = _wanted(plan.evaluation, first, sharpening_specs), sharpening_specs
     if not further:
         return first
     # What the first pass kept is kept again: in the second, slices have other positions.
     try:
         second = _run_pass(plan, report, (*besides, *further))
     except UsageError as error:
+        if find is sharpening_specs:
+            return first
         raise UsageError(f"second pass over the log, for an exact value: {error}") from error
-    if _refining_specs(plan.evaluation, second) != further:
+    if _wanted(plan.evaluation, second, find) != further:
         raise ReadError(_CHANGED)
     return second
 
 
-def _refining_specs(evaluation: Evaluation, found: ScanResult) -> list[StateSpec]:
+def _wanted(
+    evaluation: Evaluation,
+    found: ScanResult,
+    find: Callable[[Evaluation, SliceTable, Sequence[StateSpec]], list[StateSpec]],
+) -> list[StateSpec]:
     """Return what the metrics want of a second pass, for the slices of all groupings."""
-    wanted = (refining_specs(evaluation, table, found.specs) for table in found.state.tables)
+    wanted = (find(evaluation, table, found.specs) for table in found.state.tables)
     return list(dict.fromkeys(spec for specs in wanted for spec in specs))
 
 

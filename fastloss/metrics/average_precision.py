@@ -44,8 +44,9 @@ class AveragePrecision(CurveMetric):
         begin = points.above.positive + np.minimum(points.unit, mass)
         at_begin = begin / (begin + points.reached.negative)
         at_begin[points.reached.negative == 0.0] = 1.0
-        low_terms = _weighted(mass, 0.5 * (at_begin + at_end))
+        low_terms = _weighted(mass, np.where(points.are_scores, at_end, 0.5 * (at_begin + at_end)))
         best = points.reached.positive / (points.reached.positive + points.above.negative)
+        best = np.where(points.are_scores, at_end, best)
         high_terms = _weighted(mass, best)
         low, high = points.total(low_terms), points.total(high_terms)
         left_open = (high - low) / positives

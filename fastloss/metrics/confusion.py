@@ -112,6 +112,10 @@ class ThresholdMetric(ThresholdGivingMetric):
         """Return what an exact value needs of a rate; a threshold needs nothing."""
         return () if self.rate is None else super().refine(states)
 
+    def sharpen(self, states: SliceStates) -> tuple[StateSpec, ...]:
+        """Return nothing at a threshold, which is exact as it is."""
+        return () if self.rate is None else super().sharpen(states)
+
     @abstractmethod
     def quotient(self, counts: _Counts) -> tuple[ExactSums, ExactSums, str]:
         """Return numerator and denominator, and why there is no value where that is 0."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastloss.metrics.base import (
     PROBABILITY_SPACES,
@@ -94,7 +95,8 @@ class _RankedPart(RankedMetric):
         """Return the buckets, or the scores of a second pass in place of theirs; and whether anything is open."""
         found, is_exact = self.histograms(states)
         positive, positive_lo, weight, weight_lo = found.masses_in_parts()
-        return _Cells(found.starts, _Parts(positive, positive_lo), _Parts(weight, weight_lo)), not is_exact
+        cells = _Cells(found.starts, _Parts(positive, positive_lo), _Parts(weight, weight_lo), found.are_scores)
+        return cells, not is_exact
 
 
 @dataclass(frozen=True)
@@ -268,6 +270,7 @@ class _Cells(NamedTuple):
     starts: Integers
     positive: _Parts
     weight: _Parts
+    are_scores: NDArray[np.bool_] | None = None
 
     def recalibrated(self) -> _Cells:
         """Return the blocks of the isotonic regression."""
@@ -276,10 +279,15 @@ class _Cells(NamedTuple):
         return _Cells(found.starts, positive, _Parts(found.weight, found.weight_lo))
 
     def split(self) -> _Cells:
-        """Return the negatives of each cell, followed by its positives, as cells of their own."""
-        nothing = _Parts(*(np.zeros_like(part) for part in self.positive))
-        negative = self.weight - self.positive
-        return _Cells(2 * self.starts, nothing.woven_with(self.positive), negative.woven_with(self.positive))
+        """Return the negatives of each cell and then its positives, as cells of their own; a score stays one cell."""
+        together = np.zeros(len(self.positive.hi), dtype=np.bool_) if self.are_scores is None else self.are_scores
+        positive, negative = self.positive, self.weight - self.positive
+        below = (
+            _Parts(*(np.where(together, part, 0.0) for part in positive)),
+            _Parts(*(np.where(together, a, b) for a, b in zip(self.weight, negative, strict=True))),
+        )
+        above = _Parts(*(np.where(together, 0.0, part) for part in positive))
+        return _Cells(2 * self.starts, below[0].woven_with(above), below[1].woven_with(above))
 
     def as_one(self) -> _Cells:
         """Return each slice that has cells as one cell."""

@@ -140,12 +140,30 @@ def one_pass_specs(evaluation: Evaluation, threads: int) -> list[StateSpec]:
 
 
 def refining_specs(evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec]) -> list[StateSpec]:
-    """Return what the metrics want of a second pass over the log, each once."""
-    states = slice_states(evaluation, table, specs)
+    """Return what the metrics need of a second pass over the log, each once."""
+    return _each_of(evaluation, table, specs, lambda metric, model: metric.refine(model))
+
+
+def sharpening_specs(evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec]) -> list[StateSpec]:
+    """Return what brings the bounds of metrics together in a second pass over the log, each once."""
+    return _each_of(
+        evaluation,
+        table,
+        specs,
+        lambda metric, model: metric.sharpen(model) if isinstance(metric, RankedMetric) else (),
+    )
+
+
+def _each_of(
+    evaluation: Evaluation,
+    table: SliceTable,
+    specs: Sequence[StateSpec],
+    wanted_by: Callable[[Metric, SliceStates], tuple[StateSpec, ...]],
+) -> list[StateSpec]:
     wanted: dict[StateSpec, None] = {}
-    for model in states:
+    for model in slice_states(evaluation, table, specs):
         for metric in evaluation.metrics:
-            wanted |= dict.fromkeys(metric.refine(model))
+            wanted |= dict.fromkeys(wanted_by(metric, model))
         model.release()
     return list(wanted)
 

@@ -62,7 +62,7 @@ class Lift(ThresholdGivingMetric):
         # The share of the positives that is at the top, over the share of the weight.
         value = (above + share) / positives / self.top
         threshold = points.thresholds_at(last)
-        open_ = mixed & (taken < weight)
+        open_ = mixed & (taken < weight) & ~points.are_scores[last]
         if exact or not open_.any():
             return Reading(value, value, value, reasons, threshold)
         # What is taken of the bucket has an error in units of all that is taken.

@@ -55,11 +55,14 @@ class PartialRocAuc(CurveMetric):
         beyond = points.reached.negative / negatives[points.slices] > self.max_fpr
         share = np.where(beyond, np.clip((self.max_fpr - false_above) / width, 0.0, 1.0), 1.0)
         counted = np.where(width > 0.0, width * share, 0.0)
-        area = points.total(counted * (begin + 0.5 * share * (end - begin)))
+        line = begin + 0.5 * share * (end - begin)
+        area = points.total(counted * line)
         value = np.clip(self._standardised(area), 0.0, 1.0)
         if exact:
             return Reading(value, value, value, reasons)
-        low, high = points.total(counted * begin), points.total(counted * end)
+        # Those of one score stay on the curve's line.
+        ends = ((np.where(points.are_scores, counted * line, counted * side)) for side in (begin, end))
+        low, high = (points.total(terms) for terms in ends)
         certain = ~(points.total(np.where(points.mixed, counted, 0.0)) > 0.0)
         low = np.where(certain, value, np.clip(self._standardised(low) - _ERROR, 0.0, value))
         high = np.where(certain, value, np.clip(self._standardised(high) + _ERROR, value, 1.0))

@@ -108,6 +108,16 @@ class RankedMetric(PlainMetric):
             ScoreHistogram(rows, score_bytes=self.most_scores * (48 if states.model.weighted else 32), only=wanted),
         )
 
+    def sharpen(self, states: SliceStates) -> tuple[StateSpec, ...]:
+        """Return the scores of crowded buckets, with which a second pass brings the bounds together.
+
+        No exact value is asked for then, so a second pass may be left out. All metrics of the histogram share it.
+        """
+        if self.exact or not self.first(states).dropped_bits:
+            return ()
+        crowded: Buckets | None = states.once("crowded buckets", self.first(states).crowded_buckets)
+        return () if crowded is None else (ScoreHistogram(states.model.rows(), only=crowded),)
+
     def first(self, states: SliceStates) -> ScoreHistograms:
         """Return the histograms of the first pass."""
         found: ScoreHistograms = states[ScoreHistogram(states.model.rows())]
@@ -139,7 +149,8 @@ class RankedMetric(PlainMetric):
         if not first.dropped_bits:
             return first, True
         if not self.exact:
-            return first, False
+            sharper: ScoreHistograms = states.once("sharper histograms", lambda: self._sharpened(states))
+            return sharper, False
         wanted = self.refine(states)
         if not wanted:
             return first, True
@@ -149,7 +160,17 @@ class RankedMetric(PlainMetric):
         (spec,) = wanted
         assert isinstance(spec, ScoreHistogram)
         assert spec.only is not None
-        return _combined(first, refined, spec.only), True
+        return _combined(first, refined, spec.only, all_are_scores=True), True
+
+    def _sharpened(self, states: SliceStates) -> ScoreHistograms:
+        """Return the histograms of the first pass, with scores in place of crowded buckets if there was a second."""
+        first = self.first(states)
+        for spec in self.sharpen(states):
+            if spec in states and not states[spec].dropped_bits:
+                assert isinstance(spec, ScoreHistogram)
+                assert spec.only is not None
+                return _combined(first, states[spec], spec.only, all_are_scores=False)
+        return first
 
 
 @dataclass
@@ -195,11 +216,7 @@ class CurveMetric(RankedMetric):
         first = self.first(states)
         with np.errstate(all="ignore"):
             marked = [self.open_at(points) for points in _points(states, first)]
-        dropped = first.dropped_bits
-        places = np.unique(first.buckets[np.concatenate(marked)]) + (1 << (63 - dropped))
-        words = np.zeros(max(1, 1 << (64 - dropped) >> 6), dtype=np.int64)
-        np.bitwise_or.at(words, places >> 6, np.int64(1) << (places & 63))
-        return Buckets(dropped, words.astype("<i8", copy=False).tobytes())
+        return first.chosen(np.concatenate(marked))
 
     def evaluate(self, states: SliceStates) -> MetricValues:
         """Read the curve of every slice."""
@@ -235,8 +252,13 @@ def _points(states: SliceStates, histograms: ScoreHistograms) -> Iterable[Cumula
     return points
 
 
-def _combined(first: ScoreHistograms, refined: ScoreHistograms, only: Buckets) -> ScoreHistograms:
-    """Return histograms that have the scores of a second pass in place of the buckets that it is of."""
+def _combined(
+    first: ScoreHistograms, refined: ScoreHistograms, only: Buckets, *, all_are_scores: bool
+) -> ScoreHistograms:
+    """Return histograms that have the scores of a second pass in place of the buckets that it is of.
+
+    The others may be taken for scores, too, where nothing depends on theirs.
+    """
     words = np.frombuffer(only.words, dtype="<i8")
     places = first.buckets + (1 << (63 - only.dropped_bits))
     kept = np.flatnonzero((words[places >> 6] >> (places & 63)) & 1 == 0)
@@ -256,7 +278,10 @@ def _combined(first: ScoreHistograms, refined: ScoreHistograms, only: Buckets) -
     )
     order = np.lexsort((buckets, slices))
     starts: Integers = np.searchsorted(slices[order], np.arange(n_slices + 1)).astype(np.int64, copy=False)
-    return ScoreHistograms(0, low, starts, buckets[order], np.concatenate(masses)[order])
+    are_scores = None
+    if not all_are_scores:
+        are_scores = np.repeat([False, True], [len(kept), len(refined.buckets)])[order]
+    return ScoreHistograms(0, low, starts, buckets[order], np.concatenate(masses)[order], are_scores)
 
 
 def add_bounds(values: MetricValues, low: Floats, high: Floats) -> None:

@@ -77,7 +77,14 @@ class RocAuc(RankedMetric):
             inside = refined.count_pairs(within=first.dropped_bits)
             return [self._area(2 * (a.apart + b.apart) + b.together, 0, a) for a, b in zip(found, inside, strict=True)]
         if first.dropped_bits:
-            return [self._area(2 * pairs.apart, pairs.together, pairs) for pairs in found]
+            sharper, _ = self.histograms(states)
+            if sharper is first:
+                return [self._area(2 * pairs.apart, pairs.together, pairs) for pairs in found]
+            tied = sharper.only_scores().count_pairs()
+            return [
+                self._area(2 * a.apart + b.together, a.together - b.together, a)
+                for a, b in zip(sharper.count_pairs(), tied, strict=True)
+            ]
         return [self._area(2 * pairs.apart + pairs.together, 0, pairs) for pairs in found]
 
     def _area(self, won: int, open_: int, found: PairCounts) -> tuple[float, float, float]:

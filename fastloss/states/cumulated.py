@@ -57,6 +57,8 @@ class Cumulated:
         Those of each slice.
     unit : float
         The mass of a row where each is a whole positive or negative of weight 1; 0 where that is not known.
+    are_scores : ndarray of bool, (n_buckets,)
+        Which buckets are known to be one score each, though others are not.
     """
 
     starts: Integers
@@ -67,6 +69,7 @@ class Cumulated:
     reached: Masses
     whole: Masses
     unit: float
+    are_scores: Mask
 
     @property
     def n_slices(self) -> int:
@@ -75,8 +78,8 @@ class Cumulated:
 
     @property
     def mixed(self) -> Mask:
-        """The buckets that hold both classes."""
-        mixed: Mask = (self.inside.positive > 0.0) & (self.inside.negative > 0.0)
+        """The buckets that hold both classes, and may hold them at different scores."""
+        mixed: Mask = (self.inside.positive > 0.0) & (self.inside.negative > 0.0) & ~self.are_scores
         return mixed
 
     def total(self, terms: Floats) -> Floats:
@@ -127,7 +130,9 @@ class Cumulated:
         return found
 
 
-def cumulate(starts: Integers, thresholds: Floats, masses: Words, unit: float) -> Cumulated:
+def cumulate(
+    starts: Integers, thresholds: Floats, masses: Words, unit: float, are_scores: Mask | None = None
+) -> Cumulated:
     """Cumulate masses of buckets, uint64 ``(n_buckets, 2 * n_digits)``, from the highest of each slice down."""
     starts = starts - starts[0]
     n_slices = len(starts) - 1
@@ -151,7 +156,9 @@ def cumulate(starts: Integers, thresholds: Floats, masses: Words, unit: float) -
         Masses(positive=found[1][k], negative=found[2][k], weight=found[0][k]) for k in range(3)
     )
     above = Masses(*(_above(each, starts) for each in (to.positive, to.negative, to.weight)))
-    return Cumulated(starts, slices, thresholds, inside, above, to, whole_masses, unit)
+    if are_scores is None:
+        are_scores = np.zeros(len(slices), dtype=np.bool_)
+    return Cumulated(starts, slices, thresholds, inside, above, to, whole_masses, unit, are_scores)
 
 
 def _floats(numbers: NDArray[Any], scale: Integers | None) -> Floats:

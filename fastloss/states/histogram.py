@@ -49,6 +49,12 @@ _FEW_PAGES = 2048
 _MOST_TABLE_BUCKET_BYTES = 32 << 20
 # So much of the rows themselves is held while nothing is counted yet: a million of 17 bytes each.
 _HELD_BYTES = 18 << 20
+# What a crowded bucket holds of the positives, or of the pairs of a positive and a negative, and how much more than
+# the buckets beside it. Of smooth densities, neighbours are alike.
+_MANY_POSITIVES = 5e-3
+_MANY_PAIRS = 1e-5
+_FAR_MORE = 16.0
+_MOST_CROWDED = 4096
 # Numbers that tell whether float32 holds them.
 _SAMPLE_ROWS = 512
 _MAGNITUDE_MASK = 0x7FFF_FFFF_FFFF_FFFF
@@ -152,6 +158,9 @@ class ScoreHistograms:
         Ordered bits of the scores, without the dropped ones; ascending in each slice.
     masses : ndarray of uint64, (n_buckets, 2 * n_digits)
         Positive mass and weight, digits of 64 bits, the lowest first.
+    are_scores : ndarray of bool, (n_buckets,), or None
+        Which buckets are one score each, where some are and others have a range of them; each is its lowest score
+        then. None where all or none are, as `dropped_bits` tells.
     """
 
     dropped_bits: int
@@ -159,6 +168,7 @@ class ScoreHistograms:
     starts: Integers
     buckets: Integers
     masses: Words
+    are_scores: NDArray[np.bool_] | None = None
 
     def score_bounds(self) -> tuple[Floats, Floats]:
         """Return the lowest and the highest score that each bucket may hold, float64 ``(n_buckets,)``."""
@@ -185,14 +195,59 @@ class ScoreHistograms:
         # Masses of whole numbers are those of rows, each at least 1.
         unit = 1.0 if self.low_digit == UNIT_DIGIT and self.masses.shape[1] == 2 else 0.0
         for part in self.parts():
-            yield cumulate(part.starts, part.score_bounds()[0], part.masses, unit)
+            yield cumulate(part.starts, part.score_bounds()[0], part.masses, unit, part.are_scores)
 
     def parts(self, most_buckets: int = PART_BUCKETS) -> Iterator[ScoreHistograms]:
         """Yield the histograms of some slices at a time, of so many buckets or of one slice that has more."""
         for first, stop in parts_of(self.starts, most_buckets):
             begin, end = self.starts[first], self.starts[stop]
             starts, buckets = self.starts[first : stop + 1] - begin, self.buckets[begin:end]
-            yield ScoreHistograms(self.dropped_bits, self.low_digit, starts, buckets, self.masses[begin:end])
+            are_scores = None if self.are_scores is None else self.are_scores[begin:end]
+            masses = self.masses[begin:end]
+            yield ScoreHistograms(self.dropped_bits, self.low_digit, starts, buckets, masses, are_scores)
+
+    def only_scores(self) -> ScoreHistograms:
+        """Return the histograms of those buckets that are one score each, where some are."""
+        assert self.are_scores is not None
+        starts = np.append(0, np.cumsum(self.are_scores))[self.starts]
+        kept = np.flatnonzero(self.are_scores)
+        return ScoreHistograms(self.dropped_bits, self.low_digit, starts, self.buckets[kept], self.masses[kept])
+
+    def chosen(self, marked: NDArray[np.bool_]) -> Buckets:
+        """Return the buckets that are marked in any slice; of 27 bits or fewer."""
+        dropped = self.dropped_bits
+        places = np.unique(self.buckets[marked]) + (1 << (63 - dropped))
+        words = np.zeros(max(1, 1 << (64 - dropped) >> 6), dtype=np.int64)
+        np.bitwise_or.at(words, places >> 6, np.int64(1) << (places & 63))
+        return Buckets(dropped, words.astype("<i8", copy=False).tobytes())
+
+    def crowded_buckets(self) -> Buckets | None:
+        """Return the few buckets with far more rows than those beside them; None where there are none.
+
+        Such buckets hold a score that many rows share, as a default or the end of a clipped range has them. They
+        count where they leave the order of many pairs open, or that of many positives.
+        """
+        positive, weight = self.masses_as_float()
+        n_slices = len(self.starts) - 1
+        slices = np.repeat(np.arange(n_slices), np.diff(self.starts))
+
+        def summed(terms: Floats) -> Floats:
+            sums = np.bincount(slices, terms, minlength=n_slices).astype(np.float64, copy=False)
+            return np.asarray(sums[slices], dtype=np.float64)
+
+        with np.errstate(all="ignore"):
+            negative = weight - positive
+            positives, negatives = summed(positive), summed(negative)
+            marked = (positive > _MANY_POSITIVES * positives) & (negative > 0.0)
+            marked |= positive * negative > _MANY_PAIRS * positives * negatives
+            beside = np.zeros((2, len(weight)))
+            beside[0, 1:], beside[1, :-1] = weight[:-1], weight[1:]
+            filled = np.diff(self.starts) > 0
+            beside[0, self.starts[:-1][filled]], beside[1, self.starts[1:][filled] - 1] = 0.0, 0.0
+            marked &= weight > _FAR_MORE * beside.max(axis=0)
+        if not marked.any() or len(np.unique(self.buckets[marked])) > _MOST_CROWDED:
+            return None
+        return self.chosen(marked)
 
     def masses_in_parts(self) -> tuple[Floats, Floats, Floats, Floats]:
         """Return positive mass and weight of each bucket as hi and lo each, in a unit of the slice's own.
