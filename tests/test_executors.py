@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -368,6 +369,22 @@ def test_an_error_comes_back_with_its_place() -> None:
 class Raise:
     def __call__(self, task: Number) -> int:
         raise AwkwardError("one", "two")
+
+
+@dataclass(frozen=True)
+class TerminateAtTheEnd:
+    """Work that makes its process get one more termination while it ends."""
+
+    def __call__(self, task: Number) -> int:
+        atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+        return task.value
+
+
+def test_a_termination_of_a_worker_that_ends_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    merged = Collected()
+    ProcessExecutor(1).fold(numbers(2), TerminateAtTheEnd(), merged)
+    assert merged.results == {0: 0, 1: 1}
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("what", ["work", "task", "result"])

@@ -15,7 +15,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastloss.errors import FastlossError, UsageError, WorkerError
 from fastloss.executors.base import PATIENCE_S, Fold, ResultT, TaskT
@@ -214,7 +215,23 @@ def _serve(connection: Connection, packed_work: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # Leaving by an exception closes and removes what is being written.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        _answer(connection, packed_work)
+    finally:
+        signal.signal(signal.SIGTERM, _stay)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, _stay)
+    sys.exit()
+
+
+def _stay(number: int, frame: FrameType | None) -> None:
+    """Do nothing: a process that ends already is not to be interrupted, and an exception there would be printed."""
+
+
+def _answer(connection: Connection, packed_work: bytes) -> None:
     work: Callable[[Any], Any] | None = None
     while True:
         try:
