@@ -653,9 +653,11 @@ def feature_gradient(
     -----
     z is the robust score statistic of the feature: its gradient, with the bias profiled out, over its standard error
     if the true gradient is 0. |z| above 4 is no chance, whatever the loss and the weights. ``improvement`` is what one
-    Newton step of the feature and the bias takes off the mean loss, by the Gauss-Newton matrix Σw·h·x·xᵀ.
+    Newton step of the feature and the bias takes off the mean loss, by the Gauss-Newton matrix Σw·h·x·xᵀ, and
+    ``noise`` what it takes off on average where there is nothing to learn. ``profiled`` is the gradient with the bias
+    profiled out. ``joint_step`` is the weight after one Newton step of all numbers together.
 
-    Every sum is exact, so that no digit depends on threads, batch size, order or layout.
+    Terms are rounded and every sum is exact, so that no digit depends on threads, batch size, order or layout.
     """
     gradient_plan = make_gradient_plan(
         log,

@@ -6,10 +6,14 @@ rational numbers that are rounded once. z = s/√V with V = Σ(w·g)²·(x − H
 which needs no model of the labels' variance and holds under any weights (Boos, "On generalized score tests", The
 American Statistician 46, 1992; White, "Maximum likelihood estimation of misspecified models", Econometrica 50, 1982).
 The improvement of the mean loss by one Newton step is s²/(2C)/Σw for a feature alone, and ½·sᵀC⁻¹s/Σw for all.
+Of scores that are 0 but for chance, it is half the trace of V·C⁻¹ on average, which is the noise in it (Takeuchi's
+criterion: Stone, "An asymptotic equivalence of choice of model by cross-validation and Akaike's criterion", J. Royal
+Stat. Soc. B 39, 1977).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,7 +46,7 @@ TOO_SMALL = "too_small"
 NO_GRADIENT = "no_gradient"
 NO_CURVATURE = "no_curvature"
 NEGATIVE_CURVATURE = "negative_curvature"
-COLLINEAR = "collinear"
+INFINITE_LOSS = "infinite_loss"
 
 
 @dataclass
@@ -57,12 +61,16 @@ class Numbers:
         The derivative of the summed loss.
     curvature : float or None
         The second derivative of the mean loss, as Gauss and Newton take it.
+    profiled : float or None
+        The gradient where the bias is at its best: that of z, step and improvement, whose sign may be the other.
     z : float or None
         The score, with the bias profiled out, over its standard error.
     step : float or None
         The weight after one Newton step of this column and the bias.
     improvement : float or None
-        By how much that step lowers the mean loss.
+        By how much that step lowers the mean loss, by a quadratic model of it.
+    noise : float or None
+        The improvement to expect where the true score is 0.
     joint_step : float or None
         The weight after one Newton step of all columns.
     reason : str or None
@@ -72,9 +80,11 @@ class Numbers:
     gradient: float | None = None
     gradient_sum: float | None = None
     curvature: float | None = None
+    profiled: float | None = None
     z: float | None = None
     step: float | None = None
     improvement: float | None = None
+    noise: float | None = None
     joint_step: float | None = None
     reason: str | None = None
 
@@ -94,6 +104,9 @@ class Columns:
         pairs were not summed.
     joint_improvement : float or None
         By how much a Newton step of all columns lowers the mean loss, beyond a step of the bias alone.
+    joint_noise : float or None
+        The improvement to expect where the true scores are 0. It is that of uncorrelated columns, or of a variance
+        that is a multiple of the curvature, as that of a calibrated model is.
     joint_reason : str or None
         Why it is None.
     collinear : list of int
@@ -104,6 +117,7 @@ class Columns:
     scores: list[Numbers]
     gauss_newton: Floats | None = None
     joint_improvement: float | None = None
+    joint_noise: float | None = None
     joint_reason: str | None = None
     collinear: list[int] = field(default_factory=list)
 
@@ -161,6 +175,7 @@ def _numbers_of(products: FeatureProductSums, column: int, weight: ExactSum, n: 
         # Without curvature nothing can be profiled out.
         score, variance = Ratio(gradient.units), Ratio(products.square(column).units)
         profiled = Ratio(0 if h00 == 0 else -1)
+    numbers.profiled = score.over(Ratio(weight.units))
     if not products.square(0).units:
         numbers.reason = NO_GRADIENT
     elif (few_digits := _too_little(variance, products.square(column).units, n)) is not None:
@@ -168,8 +183,11 @@ def _numbers_of(products: FeatureProductSums, column: int, weight: ExactSum, n: 
     else:
         numbers.z = score.to_float() / math.sqrt(variance.to_float())
     if profiled.top > 0:
+        twice = profiled.times(Ratio(2 * weight.units))
         numbers.step = -score.over(profiled)
-        numbers.improvement = score.times(score).over(profiled.times(Ratio(2 * weight.units)))
+        numbers.improvement = score.times(score).over(twice)
+        if numbers.z is not None:
+            numbers.noise = variance.times(Ratio(_UNIT)).over(twice)
     else:
         numbers.reason = numbers.reason or (NEGATIVE_CURVATURE if profiled.top < 0 else NO_CURVATURE)
     return numbers
@@ -247,6 +265,8 @@ def _add_joint_step(found: Columns, products: FeatureProductSums, weight: ExactS
         found.joint_reason = NEGATIVE_CURVATURE
         return
     found.joint_improvement = solved.value / float(weight)
+    kept = [found.scores[column - 1].noise for i, column in enumerate(usable) if i not in solved.left_out]
+    found.joint_noise = math.fsum(noise or 0.0 for noise in kept)
     found.collinear = [usable[i] - 1 for i in solved.left_out]
     for i, column in enumerate(usable):
         found.scores[column - 1].joint_step = None if i in solved.left_out else -float(solved.x[i] / scale[i])
@@ -308,22 +328,27 @@ class Categories:
 
     Attributes
     ----------
-    gradient, gradient_sum, curvature, z, step, improvement : numpy.ndarray of float64
+    gradient, gradient_sum, curvature, profiled, z, step, improvement, noise : numpy.ndarray of float64
         As in `Numbers`; NaN where there is none.
     reasons : list of str or None
         Why a category lacks numbers.
     joint_improvement : float or None
         By how much a Newton step of all categories lowers the mean loss, beyond a step of the bias alone.
+    joint_noise : float or None
+        The improvement to expect where no category differs from the others.
     """
 
     gradient: Floats
     gradient_sum: Floats
     curvature: Floats
+    profiled: Floats
     z: Floats
     step: Floats
     improvement: Floats
+    noise: Floats
     reasons: list[str | None]
     joint_improvement: float | None
+    joint_noise: float | None
 
     def numbers(self, category: int) -> Numbers:
         """Return the numbers of one category."""
@@ -335,9 +360,11 @@ class Categories:
             gradient=value(self.gradient),
             gradient_sum=value(self.gradient_sum),
             curvature=value(self.curvature),
+            profiled=value(self.profiled),
             z=value(self.z),
             step=value(self.step),
             improvement=value(self.improvement),
+            noise=value(self.noise),
             reason=self.reasons[category],
         )
 
@@ -360,7 +387,8 @@ def analyse_categories(
     missing = np.full(n, np.nan)
     if not weight.units:
         reasons: list[str | None] = [NO_ROWS] * n
-        return Categories(missing, missing, missing, missing, missing, missing, reasons, None)
+        none = missing
+        return Categories(none, none, none, none, none, none, none, none, reasons, None, None)
     g, h, b = gradients.to_float(), curvatures.to_float(), squares.to_float()
     g0, h0, b0 = (float(found) for found in total)
     w = float(weight)
@@ -377,15 +405,43 @@ def analyse_categories(
         curved = tested & (profiled > 0.0)
         step = np.where(curved, -score / profiled, np.nan)
         improvement = np.where(curved, score * score / (2.0 * profiled) / w, np.nan)
+        noise = np.where(curved, variance / (2.0 * profiled) / w, np.nan)
     reasons = [None] * n
     for i in np.flatnonzero(~curved).tolist():
         no_curvature = NEGATIVE_CURVATURE if h0 < 0.0 or h[i] < 0.0 else NO_CURVATURE
         reasons[i] = INFINITE_TERMS if not finite[i] else CONSTANT if not tested[i] else no_curvature
-    joint = None
+    joint = joint_noise = None
     if h0 > 0.0 and finite.all() and (h >= 0.0).all():
-        parts = (g * g / np.where(h > 0.0, h, np.inf)).tolist()
-        joint = max(0.0, 0.5 * (math.fsum(parts) - g0 * g0 / h0) / w)
-    return Categories(gradients / _each(weight, n), g, h / w, z, step, improvement, reasons, joint)
+        parts, of_chance = (found / np.where(h > 0.0, h, np.inf) for found in (g * g, b))
+        joint = max(0.0, 0.5 * (math.fsum(parts.tolist()) - g0 * g0 / h0) / w)
+        joint_noise = max(0.0, 0.5 * (math.fsum(of_chance.tolist()) - b0 / h0) / w)
+    mean = gradients / _each(weight, n)
+    at_best = np.where(finite, score / w, np.nan)
+    return Categories(mean, g, h / w, at_best, z, step, improvement, noise, reasons, joint, joint_noise)
+
+
+def cap_improvements(found: Columns | Categories, most: float | None) -> None:
+    """Cap improvements, and what noise gives, at the mean of a loss that is nowhere below 0; None removes them.
+
+    A Newton step's quadratic model of the loss may promise more than there is.
+    """
+    cap = functools.partial(_capped, most=most)
+    found.joint_improvement, found.joint_noise = cap(found.joint_improvement), cap(found.joint_noise)
+    if isinstance(found, Categories):
+        most = math.nan if most is None else most
+        found.improvement, found.noise = (np.minimum(values, most) for values in (found.improvement, found.noise))
+        found.reasons = [INFINITE_LOSS if math.isnan(most) and not reason else reason for reason in found.reasons]
+        return
+    if most is None:
+        found.joint_reason = found.joint_reason or INFINITE_LOSS
+    for numbers in (found.bias, *found.scores):
+        numbers.improvement, numbers.noise = cap(numbers.improvement), cap(numbers.noise)
+        if most is None:
+            numbers.reason = numbers.reason or INFINITE_LOSS
+
+
+def _capped(value: float | None, most: float | None) -> float | None:
+    return None if value is None or most is None else min(value, most)
 
 
 def _each(weight: ExactSum, n: int) -> ExactSums:

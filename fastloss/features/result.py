@@ -75,12 +75,15 @@ class Group:
     n_categories : int
         How many categories have rows.
     improvement : float or None
-        By how much one Newton step of all of them lowers the mean loss, beyond a step of the bias alone; None where a
-        row has any number of categories.
+        By how much one Newton step of all of them lowers the mean loss, beyond a step of the bias alone, on the rows
+        that the step is taken from; None where a row has any number of categories.
+    noise : float or None
+        The improvement to expect where no category differs from the others.
     """
 
     n_categories: int
     improvement: float | None
+    noise: float | None
 
 
 @dataclass(frozen=True)
@@ -190,8 +193,14 @@ class FeatureGradient:
             "bias": asdict(columns.bias),
             "joint": {
                 "improvement": columns.joint_improvement,
+                "noise": columns.joint_noise,
                 "reason": columns.joint_reason,
                 "left_out": self.collinear,
+                "without": {
+                    name: numbers.reason
+                    for name, numbers in zip(self.names, columns.scores, strict=True)
+                    if numbers.reason is not None
+                },
             },
             "groups": {name: asdict(group) for name, group in self.groups.items()},
             "n_features": len(self.features),

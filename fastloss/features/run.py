@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 from fastloss.engine.features import unequal_lengths
-from fastloss.features.analysis import analyse_categories, analyse_columns
+from fastloss.features.analysis import analyse_categories, analyse_columns, cap_improvements
 from fastloss.features.plan import GradientPlan
 from fastloss.features.result import FeatureGradient, FeatureScore, Group
 from fastloss.metrics.base import SliceStates
@@ -15,6 +16,33 @@ from fastloss.report.content import dropped_rows, skipped_parts
 from fastloss.scan import Progress, run_scan
 from fastloss.states.products import FeatureProductsColumn
 from fastloss.states.slices import SliceTable
+from fastloss_kernels import losses
+from fastloss_kernels.losses import Loss
+
+# Losses that are nowhere below 0; the others' minimum depends on labels, or is not known.
+_FROM_ZERO = (
+    losses.BinaryCrossentropy,
+    losses.BinaryFocalCrossentropy,
+    losses.BrierScore,
+    losses.Expectile,
+    losses.Exponential,
+    losses.GeneralizedCrossentropy,
+    losses.HalfSquaredError,
+    losses.HalfSquaredSigmoid,
+    losses.Hinge,
+    losses.Huber,
+    losses.LogCosh,
+    losses.MeanAbsoluteError,
+    losses.MeanAbsolutePercentageError,
+    losses.MeanSquaredError,
+    losses.MeanSquaredLogarithmicError,
+    losses.ModifiedHuber,
+    losses.Pinball,
+    losses.Poly1,
+    losses.PseudoHuber,
+    losses.SmoothL1,
+    losses.SquaredHinge,
+)
 
 
 def run_gradient(gradient_plan: GradientPlan, report: Callable[[Progress], None] | None = None) -> FeatureGradient:
@@ -38,7 +66,11 @@ def run_gradient(gradient_plan: GradientPlan, report: Callable[[Progress], None]
     products = states[scores.products(model)]
     rows = scores.rows(model)
     n, weight = int(states.count(rows)[0]), states.weight(rows)[0]
+    mean = gradient_plan.mean_loss.evaluate(states)
+    mean_loss = None if mean.undefined[0] else float(mean.value[0])
+    most = _most_improvement(gradient_plan.loss, mean_loss)
     columns = analyse_columns(products, weight, n)
+    cap_improvements(columns, most)
     found: dict[str, list[FeatureScore]] = {}
     names: list[str] = []
     first = 0
@@ -55,24 +87,24 @@ def run_gradient(gradient_plan: GradientPlan, report: Callable[[Progress], None]
         if table.keys:
             (name,) = table.keys
             groups[name], found[name] = _categories(
-                name, table, slice_states(plan.evaluation, table, scanned.specs)[0], states, scores
+                name, table, slice_states(plan.evaluation, table, scanned.specs)[0], states, scores, most
             )
     whole = [states[spec][0] for spec in (scores.gradient(model), scores.curvature(model), scores.square(model))]
     for name in scores.sets:
         sums = states[scores.categories(model, name)]
         gradients, curvatures, squares = sums.sums
         categories = analyse_categories(gradients, curvatures, squares, whole, weight)
-        groups[name] = Group(len(sums.keys), None)
+        cap_improvements(categories, most)
+        groups[name] = Group(len(sums.keys), None, None)
         found[name] = [
             FeatureScore(name, None, (key,), int(sums.n[i]), categories.numbers(i)) for i, key in enumerate(sums.keys)
         ]
-    mean = gradient_plan.mean_loss.evaluate(states)
     ledger = scanned.state.ledger
     return FeatureGradient(
         asked=_asked(gradient_plan),
         fingerprint=plan.fingerprint,
         loss=gradient_plan.loss.full_name,
-        mean_loss=None if mean.undefined[0] else float(mean.value[0]),
+        mean_loss=mean_loss,
         n=n,
         weight=float(weight),
         names=tuple(names),
@@ -89,8 +121,22 @@ def run_gradient(gradient_plan: GradientPlan, report: Callable[[Progress], None]
     )
 
 
+def _most_improvement(loss: Loss, mean: float | None) -> float | None:
+    """Return the largest improvement that can be: the mean of a loss from 0 up; None if the mean is not finite."""
+    if mean is None:
+        return math.inf
+    if not math.isfinite(mean):
+        return None
+    return mean if type(loss) in _FROM_ZERO else math.inf
+
+
 def _categories(
-    name: str, table: SliceTable, of_slices: SliceStates, total: SliceStates, scores: FeatureScores
+    name: str,
+    table: SliceTable,
+    of_slices: SliceStates,
+    total: SliceStates,
+    scores: FeatureScores,
+    most: float | None,
 ) -> tuple[Group, list[FeatureScore]]:
     model, rows = total.model, scores.rows(total.model)
     n = of_slices.count(rows)
@@ -100,12 +146,13 @@ def _categories(
     gradients, curvatures, squares = (of_slices[spec].take(order) for spec in specs)
     whole = [total[spec][0] for spec in specs]
     categories = analyse_categories(gradients, curvatures, squares, whole, total.weight(rows)[0])
+    cap_improvements(categories, most)
     keys = table.key_columns()[0].to_list()
     found = [
         FeatureScore(name, None, (keys[position],), int(n[position]), categories.numbers(i))
         for i, position in enumerate(order.tolist())
     ]
-    return Group(len(found), categories.joint_improvement), found
+    return Group(len(found), categories.joint_improvement, categories.joint_noise), found
 
 
 def _asked(gradient_plan: GradientPlan) -> dict[str, object]:

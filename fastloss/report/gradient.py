@@ -12,6 +12,7 @@ from fastloss.report.content import count_of
 from fastloss.report.formats import Format
 from fastloss.report.markdown import laid_out as in_markdown
 from fastloss.report.table import Section, header, laid_out, printable, six_digits
+from fastloss.states.products import MOST_PAIRED_COLUMNS
 from fastloss.words import GradientSort
 
 _REASONS = {
@@ -21,6 +22,7 @@ _REASONS = {
     "varies_too_little": "varies too little",
     "too_small": "too small",
     "no_gradient": "no gradient",
+    "infinite_loss": "the mean loss is not finite",
     "no_curvature": "no curvature",
     "negative_curvature": "negative curvature",
 }
@@ -88,7 +90,8 @@ def write(result: Ranked, format: Format, sort: GradientSort, top: int | None, *
     return format.write_table(to_arrow(content))
 
 
-_NUMBERS = ("gradient", "gradient_sum", "curvature", "z", "step", "improvement", "joint_step")
+_NUMBERS = ("gradient", "gradient_sum", "curvature", "profiled", "z", "step", "improvement", "noise", "joint_step")
+_SHOWN = ("gradient", "profiled", "z", "step", "improvement")
 
 
 def _text(key: Any) -> str | None:
@@ -101,28 +104,48 @@ def _header(content: Mapping[str, Any]) -> str:
 
 def _sections(content: Mapping[str, Any]) -> list[Section]:
     loss = content["loss"]
-    total = [["", loss], ["mean", _number(content["mean_loss"])]]
-    total.append(["improvement by the bias", _number(content["bias"]["improvement"])])
-    joint = content["joint"]
+    bias, joint = content["bias"], content["joint"]
+    total = [["", loss, "noise alone"], ["mean", _number(content["mean_loss"]), ""]]
+    improvement = "null" if bias["reason"] is None else f"null ({_REASONS.get(bias['reason'], bias['reason'])})"
+    if bias["improvement"] is not None:
+        improvement = _number(bias["improvement"])
+    total.append(["improvement by the bias", improvement, _noise(bias)])
+    notes = []
     if joint["improvement"] is not None:
-        total.append(["further, by all numbers", _number(joint["improvement"])])
+        total.append(["further, by all numbers", _number(joint["improvement"]), _noise(joint)])
+        without = [f"{printable(name)} ({_REASONS.get(why, why)})" for name, why in joint["without"].items()]
+        if without:
+            notes.append(f"not in the step of all: {', '.join(without)}")
     elif joint["reason"] == "diagonal" and not content["plan"]["diagonal"]:
-        total.append(["further, by all numbers", "null (too many for the curvatures of pairs)"])
+        total.append(["further, by all numbers", "null (too many numbers)", ""])
+        notes.append(
+            f"the step of all takes up to {MOST_PAIRED_COLUMNS} numbers, those of lists counted: name fewer, or leave "
+            "the step out by --diagonal"
+        )
     total += [
-        [f"further, by {printable(name)}", _number(group["improvement"])]
+        [
+            f"further, by {printable(name)}, {group['n_categories']:,} "
+            + ("category" if group["n_categories"] == 1 else "categories"),
+            _number(group["improvement"]),
+            _noise(group),
+        ]
         for name, group in content["groups"].items()
         if group["improvement"] is not None
     ]
-    notes = []
+    if content["mean_loss"] in {bias["improvement"], joint["improvement"]} | {
+        group["improvement"] for group in content["groups"].values()
+    } - {None}:
+        notes.append("an improvement of the whole mean is a Newton step's that goes too far: it promised more")
     if joint["left_out"]:
         notes.append(f"left out of the step of all, since others determine them: {', '.join(joint['left_out'])}")
     sections = [Section("one Newton step", total, 1, notes)]
     features = content["features"]
     if features:
-        rows = [["feature", "n", "gradient", "z", "step", "improvement"]]
+        rows = [["feature", "n", *_SHOWN]]
         rows += [_row(score) for score in [*features]]
         rest = content["n_features"] - len(features)
         notes = [f"… {len(features):,} of {count_of(content['n_features'], 'feature')}"] if rest else []
+        notes.append("profiled: the gradient where the bias is at its best, which z, step and improvement are of")
         for reason, remedy in _REMEDIES.items():
             names = [printable(score["name"]) for score in features if score["reason"] == reason]
             notes += [remedy.format(", ".join(names))] if names else []
@@ -133,12 +156,19 @@ def _sections(content: Mapping[str, Any]) -> list[Section]:
 def _row(score: Mapping[str, Any]) -> list[str]:
     cells = [printable(score["name"]), f"{score['n']:,}"]
     reason = score["reason"]
-    for name in ("gradient", "z", "step", "improvement"):
+    for name in _SHOWN:
         value = score[name]
         cells.append(_number(value) if value is not None else "")
     if reason is not None:
-        cells[next(i for i in range(2, 6) if not cells[i] or i == 5)] = f"null ({_REASONS.get(reason, reason)})"
+        last = len(cells) - 1
+        cells[next(i for i in range(2, last + 1) if not cells[i] or i == last)] = (
+            f"null ({_REASONS.get(reason, reason)})"
+        )
     return cells
+
+
+def _noise(content: Mapping[str, Any]) -> str:
+    return "" if content["noise"] is None else _number(content["noise"])
 
 
 def _number(value: float | None) -> str:
