@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,26 @@ def test_losses_before_after_and_at_best() -> None:
     best = fl.evaluate(pa.table({**log, "q": q}), label="y", prob="q", weight="w", metrics="log_loss")
     assert found.log_loss_isotonic == pytest.approx(best.values[0].value, rel=1e-12)
     assert found.log_loss_isotonic < found.log_loss_after < found.log_loss_before
+
+
+@pytest.mark.parametrize(("factor", "says"), [(Fraction(3), "before"), (Fraction(1, 2), "by the best increasing map")])
+def test_a_log_loss_that_no_best_map_has_is_never_a_result(
+    monkeypatch: pytest.MonkeyPatch, stored: Path, factor: Fraction, says: str
+) -> None:
+    def wrong(fit: Any) -> tuple[tuple[float, ...], Any]:
+        return (1.0, 0.0), fit._passes.scores().loss.units * factor
+
+    monkeypatch.setattr("fastloss.calibration.calibrate._Fit._coefficients", wrong)
+    with pytest.raises(RuntimeError, match=f"the fit of 'x' by 'platt' came to a log loss of .*{says}"):
+        fl.calibrate(stored, label="y", logit="x")
+
+
+def test_buckets_are_no_bound_of_maps_within_them() -> None:
+    log = make_log(24, 2000)
+    found = fl.calibrate(pa.table({**log, "x": log["x"] + 2.0**30}), label="y", logit="x")
+    assert found.log_loss_after < found.log_loss_before
+    falling = fl.calibrate(pa.table({**log, "x": -log["x"]}), label="y", logit="x")
+    assert falling.log_loss_after < falling.log_loss_isotonic
 
 
 def facts(log: object, **options: Any) -> str:
@@ -761,6 +782,13 @@ def test_the_command_fails_in_one_line(fails: Callable[..., str], stored: Path, 
     assert "separable" in fails("calibrate", stored, "--label", "y", "--logit", "y")
     assert "does not exist" in fails("calibrate", stored, "--label", "y", "--logit", "x", "-o", tmp_path / "a" / "b")
     assert "the log's own file" in fails("calibrate", stored, "--label", "y", "--logit", "x", "-o", stored)
+    other = tmp_path / "day" / "other.parquet"
+    other.parent.mkdir()
+    other.write_bytes(stored.read_bytes())
+    for name, ending in ((other, ".parquet"), (tmp_path / "map.csv", ".csv"), (tmp_path / "map", "nothing")):
+        said = fails("calibrate", stored, "--label", "y", "--logit", "x", "-o", name)
+        assert f"--output ends in {ending}; allowed: .json" in said
+    assert other.read_bytes() == stored.read_bytes()
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -33,6 +33,8 @@ from fastloss_kernels.calibration import LOGITS, features_of
 
 # A step of an isotonic map takes two knots.
 MOST_STEPS = 5_000
+# What rounding, and the clipping of probabilities, may make of two log losses that are the same.
+_RELATIVE, _ABSOLUTE = 1e-9, 1e-11
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,12 @@ class _Fit:
             self._refuse_undetermined()
             coefficients, loss = self._coefficients()
             after = float(loss / scores.weight.units)
+        before = scores.loss / scores.weight
+        self._check(before, after, best, falls=bool(coefficients) and coefficients[0] < 0.0)
         fit = {
             "rows": scores.n_rows,
             "weight": weight,
-            "log_loss_before": scores.loss / scores.weight,
+            "log_loss_before": before,
             "log_loss_after": after,
             "log_loss_isotonic": best,
             "passes": self._passes.n,
@@ -138,6 +142,22 @@ class _Fit:
         }
         found = CalibrationMap(self._method, self._space, coefficients, knots, fit)
         return Calibration(found, self._passes.rows, self._passes.files)
+
+    def _check(self, before: float, after: float, best: float, *, falls: bool) -> None:
+        """Raise an error at a log loss that no best map has: what follows from a wrong fit must not be shown.
+
+        The predictions as they are, are one of the maps that are chosen from, and no increasing map is better than
+        isotonic regression of single scores.
+        """
+        # An isotonic map may have fewer steps than scores.
+        is_whole = self._buckets.is_exact and len(self._buckets.isotonic.low) <= MOST_STEPS
+        too_high = (self._method != "isotonic" or is_whole) and not after <= before * (1 + _RELATIVE) + _ABSOLUTE
+        too_low = self._buckets.is_exact and not falls and not after >= best * (1 - _RELATIVE) - _ABSOLUTE
+        if too_high or too_low:
+            bound = f"was {before!r} before" if too_high else f"is {best!r} by the best increasing map"
+            raise RuntimeError(
+                f"the fit of {self._column!r} by {self._method!r} came to a log loss of {after!r}, which {bound}"
+            )
 
     def _refuse_undetermined(self) -> None:
         buckets = self._buckets

@@ -266,7 +266,13 @@ def calibrate_scores(
     """
     if not log:
         raise UsageError(_NO_LOG)
+    from fastloss.files import is_device
+
     check_output(options.output, log, scan)
+    if options.output is not None and options.output.suffix.lower() != ".json" and not is_device(options.output):
+        raise UsageError(
+            f"--output ends in {options.output.suffix or 'nothing'}; allowed: .json, as a map is written."
+        )
 
     from fastloss.api import calibrate
     from fastloss.report.progress import progress_bar
