@@ -626,7 +626,8 @@ def feature_gradient(
     categorical : str or sequence of str
         Further features, of which each value is a category, such as integers that are ids, or lists of them.
     logit, prob, logprob, margin, value : str, optional
-        The prediction column, named by one of these, its space. The gradient is by the prediction as it is stored.
+        The prediction column, named by one of these, its space. The gradient is by the prediction as it is stored,
+        of prob and logprob by the logit of it.
     weight : str, optional
         The column of row weights, finite and at least 0. Rows of weight 0 are skipped.
     loss : str or Loss, optional

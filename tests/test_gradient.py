@@ -427,13 +427,45 @@ def test_an_infinite_mean_has_no_improvement() -> None:
     assert "not in the step of all: far (infinite terms), one (constant)" in str(some)
 
 
+@pytest.mark.parametrize("loss", ["log_loss", "brier_score", "mean_squared_error"])
+def test_the_layer_of_probabilities_is_one_of_logits(log: pa.Table, loss: str) -> None:
+    """Derivatives by the logit z of p = σ(z), where the loss is asked for by p, or by log p."""
+    z, y, a = log["z"].to_numpy().astype(float), log["y"].to_numpy(), log["a"].to_numpy().astype(float)
+    p = 1.0 / (1.0 + np.exp(-z))
+    table = log.append_column("p", pa.array(p)).append_column("l", pa.array(np.log(p)))
+    slope = p * (1.0 - p)
+    g, h = (p - y, slope) if loss == "log_loss" else (
+        2 * (p - y) * slope, 2 * slope**2 + 2 * (p - y) * slope * (1 - 2 * p)
+    )  # fmt: skip
+    expected = by_hand(a[None], g, h, np.ones(N))
+    spaces = {"prob": "p"} if loss == "mean_squared_error" else {"prob": "p", "logprob": "l"}
+    for space, column in spaces.items():
+        found = fl.feature_gradient(table, label="y", features=["a"], loss=loss, **{space: column})  # type: ignore[arg-type]
+        np.testing.assert_allclose([*found.gradient, found.bias_gradient], expected["gradient"], rtol=1e-11)
+        np.testing.assert_allclose(found.gauss_newton, expected["matrix"], rtol=1e-10)
+        assert found.features[0].numbers.z == pytest.approx(expected["z"][0], rel=1e-10)
+
+
+def test_a_clipped_row_counts_for_what_its_logit_says() -> None:
+    p, y = [0.0, 1.0, 0.4, 0.5, 0.9], [1, 1, 0, 1, 0]
+    table = pa.table({"y": y, "p": p, "l": np.log(np.maximum(p, 1e-320)), "a": [1.0, 2.0, 3.0, 5.0, 7.0]})
+    found = fl.feature_gradient(table, label="y", prob="p", features="a")
+    assert found.gradient[0] == pytest.approx(np.dot(np.subtract(p, y), table["a"].to_numpy()) / 5, rel=1e-14)
+    assert found.n_saturated == 1
+    assert "saturated rows" in str(found)
+    again = fl.feature_gradient(table, label="y", logprob="l", features="a")
+    np.testing.assert_allclose(again.gradient, found.gradient, rtol=1e-13)
+
+
 def test_infinite_terms_are_named() -> None:
     table = pa.table({"y": [1, 0, 1, 0], "p": [0.0, 0.4, 0.5, 0.9], "a": [1.0, 2.0, 3.0, 5.0], "c": list("uvuv")})
+    huge = table.append_column("far", pa.array([1e200, -1e200, 1e200, 3.0]))
+    found = fl.feature_gradient(huge, label="y", logit="p", features="far")
+    assert (found.features[0].numbers.reason, found.columns.joint_reason) == ("infinite_terms",) * 2
     found = fl.feature_gradient(table, label="y", prob="p", features=["a", "c"], saturation="exact")
-    assert {score.numbers.reason for score in found.features} == {"infinite_terms"}
-    assert (found.mean_loss, found.gradient.tolist()) == (math.inf, [-math.inf])
+    assert {score.numbers.reason for score in found.features} == {"infinite_loss"}
+    assert (found.mean_loss, found.n_saturated) == (math.inf, 1)
     assert found.columns.joint_improvement is None
-    assert found.columns.joint_reason == "infinite_terms"
     assert json.loads(found.to_json())["mean_loss"] == "inf"
     with pytest.raises(fl.DataError, match="saturation="):
         fl.feature_gradient(table, label="y", prob="p", features="a", saturation="error")

@@ -102,6 +102,8 @@ class FeatureGradient:
         The loss.
     mean_loss : float or None
         Its mean, before any step.
+    n_saturated : int
+        The rows whose loss is clipped or infinite.
     n, weight : int, float
         The rows used, and their weight.
     names : tuple of str
@@ -120,6 +122,7 @@ class FeatureGradient:
     fingerprint: str
     loss: str
     mean_loss: float | None
+    n_saturated: int
     n: int
     weight: float
     names: tuple[str, ...]
@@ -188,6 +191,7 @@ class FeatureGradient:
             "files": self.files,
             "loss": self.loss,
             "mean_loss": self.mean_loss,
+            "n_saturated": self.n_saturated,
             "n": self.n,
             "weight": self.weight,
             "bias": asdict(columns.bias),

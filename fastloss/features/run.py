@@ -105,6 +105,7 @@ def run_gradient(gradient_plan: GradientPlan, report: Callable[[Progress], None]
         fingerprint=plan.fingerprint,
         loss=gradient_plan.loss.full_name,
         mean_loss=mean_loss,
+        n_saturated=int(mean.evidence["n_saturated"][0]) if "n_saturated" in mean.evidence else 0,
         n=n,
         weight=float(weight),
         names=tuple(names),

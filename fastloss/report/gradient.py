@@ -106,6 +106,8 @@ def _sections(content: Mapping[str, Any]) -> list[Section]:
     loss = content["loss"]
     bias, joint = content["bias"], content["joint"]
     total = [["", loss, "noise alone"], ["mean", _number(content["mean_loss"]), ""]]
+    if content["n_saturated"]:
+        total.append(["saturated rows", f"{content['n_saturated']:,}", ""])
     improvement = "null" if bias["reason"] is None else f"null ({_REASONS.get(bias['reason'], bias['reason'])})"
     if bias["improvement"] is not None:
         improvement = _number(bias["improvement"])

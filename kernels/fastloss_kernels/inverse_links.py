@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 
 from fastloss_kernels.domain import Row
-from fastloss_kernels.elementary import exp, log, log1p, sigmoid
+from fastloss_kernels.elementary import exp, expm1, log, log1p, sigmoid
 from fastloss_kernels.jit import divide, formula
 
 INFINITY = math.inf
@@ -49,3 +50,42 @@ def to_logprob(probability: float, unused: float) -> float:
 
 
 LINKS: Mapping[str, Callable[[float, float], float]] = {"logit": to_logit, "logprob": to_logprob}
+
+
+@functools.cache
+def make_prob_row_by_logit(row: Row) -> Row:
+    """Make of a formula of logits one of probabilities, whose derivatives are by the logit."""
+
+    @formula
+    def by_logit(score, label, parameters):
+        return row(to_logit(score, 0.0), label, parameters)
+
+    return by_logit
+
+
+@functools.cache
+def make_logprob_row_by_logit(row: Row) -> Row:
+    """Make of a formula of logits one of log-probabilities, whose derivatives are by the logit."""
+
+    @formula
+    def by_logit(score, label, parameters):
+        near = log(-expm1(score))
+        far = log1p(-exp(score))
+        return row(score - (near if score > -0.6931471805599453 else far), label, parameters)
+
+    return by_logit
+
+
+@functools.cache
+def make_row_by_logit(row: Row) -> Row:
+    """Make of a formula of probabilities, which has none of logits, one whose derivatives are by the logit."""
+
+    @formula
+    def by_logit(score, label, parameters):
+        value, gradient, hessian = row(score, label, parameters)
+        other = 1.0 - score
+        slope = score * other
+        gradient *= slope
+        return value, gradient, hessian * slope * slope + gradient * (other - score)
+
+    return by_logit
