@@ -69,6 +69,11 @@ def test_every_slice_has_the_error_of_the_definition(rows: list[Row], n_bins: in
         found = gaps(own, n_bins)
         if not found:
             assert (value.value, value.reason) == (None, "no_rows")
+        elif value.reason == "weights_too_small":
+            least = (
+                min(weight for _, weight in found) if value.metric.startswith("maximum") else value.weight / value.n
+            )
+            assert 0 < least < 2.0**-960
         elif value.metric.startswith("expected"):
             assert value.value == float(sum(gap for gap, _ in found) / sum(weight for _, weight in found))
         else:
@@ -225,3 +230,38 @@ def test_the_table_of_bins_of_equal_mass() -> None:
     weighted = bins_of(ExpectedCalibrationError(n_bins=2, binning="mass"), heavy, weighted=True)
     assert (weighted.lower.tolist(), weighted.weight.tolist()) == ([[0.1, 0.2]], [[9.0, 3.0]])
     assert np.isnan([weighted.n, weighted.low, weighted.high]).all()
+
+
+@pytest.mark.parametrize("weight", [3e307, 1e-289, 1e-300, 5e-324])
+def test_weights_of_any_size_give_the_value_or_a_reason(weight: float) -> None:
+    """Products that underflow or sums that overflow leave no number."""
+    p, y = [0.1, 0.3, 0.5, 0.6, 0.8, 0.9, 0.7], [0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0]
+    binned = ["ece", "mce", "ece(norm=l2)", "ece(n_bins=3,binning=mass)", "mce(n_bins=3,binning=mass)"]
+    sums = ["log_loss", "brier_score", "calibration", "ctr", "miscalibration", "discrimination", "uncertainty"]
+    log = pa.table({"p": p, "y": y, "k": list("abababa"), "one": [1.0] * 7, "w": [weight] * 7})
+    asked = {"label": "y", "prob": "p", "by": "k", "metrics": [*binned, *sums, "field_calibration_error(by=k)"]}
+    wanted = fl.evaluate(log, **asked, weight="one")
+    found = fl.evaluate(log, **asked, weight="w")
+    for value, right in zip(found.values, wanted.values, strict=True):
+        # Slices have half the weight, which does not overflow everywhere.
+        large = weight > 1.0 and "mass" in value.metric and value.weight == math.inf
+        if right.value is None:
+            assert value.reason == right.reason
+        elif large or weight < 2.0**-960:
+            assert (value.value, value.reason) == (None, "weights_too_large" if large else "weights_too_small")
+        else:
+            assert value.value == pytest.approx(right.value, rel=1e-12)
+    # The order of scores asks for no products.
+    area = [fl.evaluate(log, label="y", prob="p", weight=w, metrics="roc_auc")["roc_auc"] for w in ("w", "one")]
+    assert area[0] == area[1]
+
+
+def test_a_bin_of_tiny_weights_beside_others() -> None:
+    """The largest distance has no value; means over all weights have, and the table of bins has no mean there."""
+    log = pa.table({"p": [0.3, 0.9], "y": [1.0, 1.0], "w": [5e-324, 1.0]})
+    result = fl.evaluate(log, label="y", prob="p", weight="w", metrics=["mce", "ece"])
+    assert [(v.value, v.reason) for v in result.values] == [(None, "weights_too_small"), (pytest.approx(0.1), None)]
+    assert result.curve("reliability").to_polars()["mean_prediction"].to_list() == [None, 0.9]
+    small = pa.table({"p": [0.9, 0.9], "y": [1.0, 0.0], "w": [1e-200, 1e-200]})
+    bins = fl.evaluate(small, label="y", prob="p", weight="w", metrics="ece").curve("reliability").to_polars()
+    assert (bins["mean_label"].to_list(), bins["wilson_low"].to_list()) == ([0.5], [None])

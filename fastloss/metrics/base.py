@@ -27,6 +27,11 @@ BINARY_LABEL = Interval(0.0, 1.0)
 PROBABILITY_SPACES = ("logit", "prob", "logprob")
 MEAN_SPACES = (*PROBABILITY_SPACES, "value")
 
+# Products of weights and fractions are rounded to multiples of 5e-324. Where the mean weight is at least this, no mean
+# shows it.
+LEAST_WEIGHT = 2.0**-960
+WEIGHTS_TOO_SMALL = "weights_too_small"
+
 
 @dataclass(frozen=True)
 class ModelFacts:

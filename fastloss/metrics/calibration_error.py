@@ -10,7 +10,15 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fastloss.metrics.base import PROBABILITY_SPACES, MetricValues, ModelFacts, PlainMetric, SliceStates
+from fastloss.metrics.base import (
+    LEAST_WEIGHT,
+    PROBABILITY_SPACES,
+    WEIGHTS_TOO_SMALL,
+    MetricValues,
+    ModelFacts,
+    PlainMetric,
+    SliceStates,
+)
 from fastloss.metrics.binning import predicted_means, probability_edges
 from fastloss.metrics.ranked import add_bounds
 from fastloss.states.base import SliceRuns, StateSpec
@@ -29,6 +37,8 @@ _BINS_AT_ONCE = 1 << 18
 # Bounds from a histogram are sums of rounded products of numbers up to 1, divided by the weight: this is far beyond
 # what their rounding takes.
 _ROUNDING = 2.0**-50
+# Weights are squared for intervals: a mean weight from here on has squares that are numbers.
+_LEAST_SQUARED = 2.0**-480
 # The 97.5 % point of the normal distribution.
 _Z = 1.959963984540054
 
@@ -118,6 +128,9 @@ class _BinnedError(PlainMetric):
         values = MetricValues(value, rows)
         values.explain(states.count(rows) == 0, "no_rows", undefined=True)
         if self.binning == "mass":
+            values.explain(np.isinf(states.weight(rows).to_float()), "weights_too_large", undefined=True)
+        values.explain(np.isnan(value), WEIGHTS_TOO_SMALL, undefined=True)
+        if self.binning == "mass":
             add_bounds(values, low, high)
         return values
 
@@ -158,7 +171,11 @@ class _BinnedError(PlainMetric):
         columns = []
         for filled in self._filled(states):
             weight = filled.weight.to_float()
-            columns.append((weight, filled.middle / filled.weight, filled.label / filled.weight))
+            # Bins of equal mass of a weight that overflows cannot be told.
+            weight[weight == np.inf] = np.nan if self.binning == "mass" else np.inf
+            told = weight >= LEAST_WEIGHT
+            means = (np.where(told, sums / filled.weight, np.nan) for sums in (filled.middle, filled.label))
+            columns.append((weight, *means))
         weight, mean_prediction, mean_label = _joined(columns, 3)
         n = effective = weight
         if isinstance(found, BinSums):
@@ -167,6 +184,8 @@ class _BinnedError(PlainMetric):
             n = found.n.astype(np.float64)
             if model.weighted:
                 effective = weight * (found.weight / found.squared_weight)
+                # Squares of smaller weights are not numbers enough.
+                effective[weight < _LEAST_SQUARED * n] = np.nan
         else:
             lower, upper = _joined([_mass_edges(part, self.n_bins, model.space) for part in self._parts(found)], 2)
             if model.weighted:
@@ -237,6 +256,8 @@ class MaximumCalibrationError(_BinnedError):
 
     def _reduce(self, gaps: ExactSums, filled: _Filled, of_all: ExactSums) -> Floats:
         distances = np.where(filled.weight.is_zero, 0.0, gaps / filled.weight)
+        # Of other metrics such a bin is next to nothing.
+        distances[~filled.weight.is_zero & (filled.weight.to_float() < LEAST_WEIGHT)] = np.nan
         largest: Floats = distances.reshape(-1, filled.n_bins).max(axis=1)
         return largest
 
@@ -290,6 +311,10 @@ def _equal_mass(found: ScoreHistograms, n_bins: int) -> Integers:
         if first == stop:
             continue
         ends = np.cumsum(weight[first:stop])
+        if np.isinf(ends[-1]):
+            # There is no value of these.
+            bins[first:stop] = s * n_bins
+            continue
         own = np.floor(n_bins * ((ends - 0.5 * weight[first:stop]) / ends[-1]))
         bins[first:stop] = s * n_bins + np.clip(own, 0, n_bins - 1).astype(np.int64)
     return bins

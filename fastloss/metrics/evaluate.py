@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastloss.metrics.base import Metric, MetricValues, SliceStates
+from fastloss.metrics.base import LEAST_WEIGHT, WEIGHTS_TOO_SMALL, Metric, MetricValues, SliceStates
 from fastloss.metrics.calibration_error import CalibrationBins
 from fastloss.metrics.curves import Binned
+from fastloss.metrics.decomposition import Discrimination, Miscalibration
 from fastloss.metrics.quantities import Rows
 from fastloss.metrics.ranked import RankedMetric
 from fastloss.metrics.resolve import Evaluation
@@ -200,8 +201,13 @@ def evaluate_table(
 
 def _values(metric: Metric, model: SliceStates) -> ModelValues:
     values = metric.evaluate(model)
-    weight = model.weight(values.rows).to_float()
-    return ModelValues(metric.name, model.model.name, values, model.count(values.rows), weight)
+    weight, n = model.weight(values.rows).to_float(), model.count(values.rows)
+    # Metrics of the order of scores read the weights themselves.
+    if model.model.weighted and (
+        not isinstance(metric, RankedMetric) or isinstance(metric, Miscalibration | Discrimination)
+    ):
+        values.explain(weight < LEAST_WEIGHT * n, WEIGHTS_TOO_SMALL, undefined=True)
+    return ModelValues(metric.name, model.model.name, values, n, weight)
 
 
 def _of_metric(metric: Binned, states: SliceStates) -> SliceStates:
