@@ -5,6 +5,8 @@ that one is meant: ``log_loss > 0.5``, ``b.log_loss > a.log_loss``. ``n`` and ``
 Before it all and a colon may stand a model, or a slice by its keys: ``a: log_loss > 0.5``,
 ``country=DE: log_loss > 0.5``, ``country=DE, device=phone: ...``. A value of ``*`` stands for every value. A part that
 holds a comma stands in double quotes.
+
+The value decides. Where its bounds would leave the answer open, a gate says so, and nothing else changes.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastloss.errors import UsageError, nearest_names
 
@@ -84,22 +86,43 @@ class Gate:
     def failures(self, result: Result) -> list[str]:
         """Say where the gate fails: at every model, in every slice that is meant; a null or a NaN fails too."""
         failures: list[str] = []
-        n_found = 0
+        compared = list(self._compared(result))
+        for place, left, right in compared:
+            if any(math.isnan(side.number) for side in (left, right)) or self._holds(left.number, right.number):
+                said = [side.said for side in (left, right) if side.said]
+                failures.append(f"gate {self.text!r} failed{place}: {', '.join(said)}")
+        if not compared:
+            failures.append(f"gate {self.text!r} failed: there is no such slice")
+        return failures
+
+    def doubt(self, result: Result) -> str | None:
+        """Say where the values decide, and their bounds do not; None where they do everywhere."""
+        doubts = [
+            (place, left, right)
+            for place, left, right in self._compared(result)
+            if self._holds(left.low, right.high) != self._holds(left.high, right.low)
+        ]
+        if not doubts:
+            return None
+        place, *sides = doubts[0]
+        said = [f"{s.said}, the exact value from {s.low!r} to {s.high!r}" for s in sides if s.low < s.high]
+        more = f"; and so in {len(doubts) - 1:,} more comparisons" if len(doubts) > 1 else ""
+        return (
+            f"gate {self.text!r} is decided by the value alone{place}, not by its bounds: {', '.join(said)}{more}. "
+            "exact=true in the metric leaves nothing open."
+        )
+
+    def _holds(self, left: float, right: float) -> bool:
+        return _OPERATORS[self.operator](left, right)
+
+    def _compared(self, result: Result) -> Iterator[tuple[str, _Found, _Found]]:
+        """Yield what is compared, and where: for every model, in every slice that is meant."""
         for place, values in _places(result, self.slice):
-            n_found += 1
             models = list(dict.fromkeys(value.model for value in values))
             # A side without a model stands for each model in turn.
             of_each = any(side.number is None and side.model is None for side in (self.left, self.right))
             for model in models if of_each else models[:1]:
-                found = [_find(side, model, values) for side in (self.left, self.right)]
-                if any(math.isnan(number) for number, _ in found) or _OPERATORS[self.operator](
-                    found[0][0], found[1][0]
-                ):
-                    said = [what for _, what in found if what]
-                    failures.append(f"gate {self.text!r} failed{place}: {', '.join(said)}")
-        if not n_found:
-            failures.append(f"gate {self.text!r} failed: there is no such slice")
-        return failures
+                yield place, _find(self.left, model, values), _find(self.right, model, values)
 
 
 def parse_dropped(text: str) -> tuple[float, bool]:
@@ -222,16 +245,31 @@ def _as_text(key: Any) -> str:
     return "null" if key is None else str(key).lower() if isinstance(key, bool) else str(key)
 
 
-def _find(side: Side, model: str, values: Sequence[Value]) -> tuple[float, str]:
-    """Return a side's number, NaN where it is null, and what is to be said of it."""
+class _Found(NamedTuple):
+    """A side's number, NaN where it is null, with its bounds, and what is to be said of it."""
+
+    number: float
+    low: float
+    high: float
+    said: str
+
+    @classmethod
+    def exact(cls, number: float, said: str) -> _Found:
+        """Return a number that is its own bounds."""
+        return cls(number, number, number, said)
+
+
+def _find(side: Side, model: str, values: Sequence[Value]) -> _Found:
     if side.number is not None:
-        return side.number, ""
+        return _Found.exact(side.number, "")
     model = side.model if side.model is not None else model
     of_model = [value for value in values if value.model == model]
     if side.metric in _COUNTS:
         number = max((float(getattr(value, side.metric)) for value in of_model), default=0.0)
-        return number, f"{side.metric} of {model} is {f'{number:,.0f}' if side.metric == 'n' else repr(number)}"
+        shown = f"{number:,.0f}" if side.metric == "n" else repr(number)
+        return _Found.exact(number, f"{side.metric} of {model} is {shown}")
     value = next(value for value in of_model if value.metric == side.metric)
     if value.value is None:
-        return math.nan, f"{side.metric} of {model} is null ({value.reason})"
-    return value.value, f"{side.metric} of {model} is {value.value!r}"
+        return _Found.exact(math.nan, f"{side.metric} of {model} is null ({value.reason})")
+    low, high = (float(value.evidence.get(name, value.value)) for name in ("low", "high"))
+    return _Found(value.value, low, high, f"{side.metric} of {model} is {value.value!r}")

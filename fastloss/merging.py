@@ -82,7 +82,7 @@ def plan_merge(
     wanted = saved.request.by if by is None else groupings_of(by)
     evaluation = saved
     if wanted != saved.request.by:
-        evaluation = resolve(replace(saved.request, by=wanted), saved.types)
+        evaluation = resolve(replace(saved.request, by=wanted), saved.types, of_states=True)
     sources = tuple(_source_of(keys, saved) for keys in evaluation.groupings)
     return MergePlan(saved, evaluation, tuple(heads), sources)
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fastloss._version import __version__
 from fastloss.curves.thinning import FEWEST_POINTS
 from fastloss.errors import UsageError, nearest_names
+from fastloss.metrics.curves import check_one_binning
 from fastloss.metrics.evaluate import GroupingValues, ModelValues, evaluate_table
 from fastloss.metrics.names import parse_metric
 from fastloss.metrics.resolve import Evaluation
@@ -447,7 +448,7 @@ class Result:
         points : int or None
             The most points of each curve, at least 3; None for all of them, one for each bucket of scores.
         metric : str, optional
-            The metric whose bins a reliability curve shows; left out, the first of the result that has bins.
+            The metric whose bins a reliability curve shows; it may be left out where all have the same.
 
         Returns
         -------
@@ -489,6 +490,8 @@ class Result:
             if kind != "reliability" or metric not in grouping.bins:
                 known = ", ".join(map(repr, grouping.bins)) if kind == "reliability" else "none for this kind of curve"
                 raise UsageError(f"metric is {metric!r}, which has no bins here; allowed: {known}.")
+        elif kind == "reliability":
+            check_one_binning([parse_metric(name) for name in grouping.bins], "choose one by metric=.")
         return Curve(kind, curve_table(kind, [grouping], models, self.key_types, points, metric))
 
     def to_csv(self) -> str:

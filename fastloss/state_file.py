@@ -402,7 +402,7 @@ def resolve_head(head: StateHead) -> Evaluation:
     names = [of_loss[0].partition("(")[0] for of_loss in head.custom]
     advice = "define it as it was before reading the state."
     try:
-        evaluation = resolve(head.request, head.types)
+        evaluation = resolve(head.request, head.types, of_states=True)
     except KeyError as error:
         raise ReadError(f"The state {head.path!r} does not know the type of its column {error}.") from error
     except FastlossError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -410,6 +411,31 @@ def test_gates_on_models_slices_and_rows(run: Run, log: Path, gate: str, failure
     for failure in failures:
         assert failure in err
     assert (err == "") == (not failures)
+
+
+def test_a_gate_says_where_bounds_do_not_decide(run: Run, tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    columns = {"click": generator.integers(0, 2, 140_000), "score": generator.normal(size=140_000)}
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.table({**columns, "country": ["DE", "US"] * 70_000}), path)
+    words = ("eval", path, "--label", "click", "--logit", "score", "-m", "roc_auc,ctr", "--by", "country")
+    found = fastloss.evaluate(path, label="click", logit="score", metrics="roc_auc").values[0]
+    low, high, value = found.evidence["low"], found.evidence["high"], found.value
+    assert low < value < high
+    for gate, status in ((f"roc_auc < {low!r}", 0), (f"roc_auc > {high!r}", 0), (f"{high!r} >= roc_auc", 1)):
+        assert run(*words, "--fail-if", gate)[0] == status
+    for gate in (f"roc_auc < {low!r}", f"roc_auc > {high!r}", "ctr > 0.9", "n < 5", "country=DE: roc_auc < 0.1"):
+        err = run(*words, "--fail-if", gate)[2]
+        assert "by the value alone" not in err
+    passed = run(*words, "--fail-if", f"roc_auc < {(low + value) / 2!r}")
+    assert passed[0] == 0
+    assert passed[2].count("\n") == 1
+    for said in ("is decided by the value alone", f"roc_auc of score is {value!r}", f"from {low!r} to {high!r}"):
+        assert said in passed[2]
+    failed = run(*words, "--fail-if", f"roc_auc < {(high + value) / 2!r}")
+    assert failed[0] == 1
+    assert failed[2].count("\n") == 2
+    assert "by the value alone" in failed[2]
 
 
 @pytest.mark.parametrize(("limit", "fails_of"), [("25%", []), ("24%", ["score"]), ("0", ["score", "b"]), ("4", [])])

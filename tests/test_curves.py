@@ -293,9 +293,14 @@ def test_bins_of_any_metric_are_a_reliability_curve() -> None:
     few = "expected_calibration_error(n_bins=4, binning='mass')"
     asked: dict[str, Any] = {"label": "y", "logit": "x"}
     result = fl.evaluate(log, **asked, metrics=[few, "maximum_calibration_error"])
-    by_mass = result.curve("reliability").to_polars()
+    by_mass = result.curve("reliability", metric=few).to_polars()
     assert by_mass["n"].to_list() == [500] * 4
-    assert result.curve("reliability", metric=few).to_polars().equals(by_mass)
+    with pytest.raises(fl.UsageError, match=r"different ones: .*n_bins=4, .*, maximum_.*; choose one by metric=\."):
+        result.curve("reliability")
+    same = fl.evaluate(
+        log, **asked, metrics=[few, few.replace("expected", "maximum"), "ece(n_bins=4,binning=mass,norm=l2)"]
+    )
+    assert same.curve("reliability").to_polars().equals(by_mass)
     by_width = result.curve("reliability", metric="maximum_calibration_error").to_polars()
     alone = fl.evaluate(log, **asked, metrics="ctr", curves="reliability")
     assert alone.metrics == ["ctr"]
@@ -432,8 +437,12 @@ def test_every_format_holds_the_same_points(run: Any, path: Path, tmp_path: Path
     assert (tmp_path / "roc.md").read_text().count("\n") == len(expected) + 2
     assert (tmp_path / "roc.txt").read_text().count("\n") == len(expected) + 1
     few = tmp_path / "few.json"
-    assert run("eval", path, *ASKED, "--slices", 1, "--curve", f"roc={few}")[0] == 0
-    assert len({row["slice.country"] for row in json.loads(few.read_text())}) == 2
+    assert run("eval", path, *ASKED, "--slices", 1, "--sort", "n", "--curve", f"roc={few}")[0] == 0
+    assert len({row["slice.country"] for row in json.loads(few.read_text())}) == 4
+    different = ("-m", "ece(n_bins=5),ece(n_bins=3,binning=mass)", "--curve", f"reliability={few}")
+    status, _, err = run("eval", path, *ASKED, *different)
+    assert status == 2
+    assert err.endswith("binning='mass'); evaluate one of them beside --curve.\n")
 
 
 def test_a_threshold_may_be_infinite(tmp_path: Path) -> None:

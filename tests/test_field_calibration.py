@@ -56,8 +56,13 @@ def test_merged_states_give_the_number_of_one_evaluation(tmp_path: Path) -> None
         fl.evaluate(table(rows), label="y", prob="p", weight="w", by=["k", "j"], metrics=METRIC, state=state)
     merged = fl.merge(states)
     assert merged.values[0].value == expected([*days[0], *days[1]]) == 0.75 / 5.0
-    with pytest.raises(fl.UsageError, match="there are no slices by 'k' alone"):
-        fl.merge(states, by="j")
+    # Without the slices by its key it is the only one without a value, also of a state that is merged anew.
+    for by in ("j", [], ["j", "k"]):
+        coarser = fl.merge(states, by=by, output_state=tmp_path / "coarser.arrow")
+        for result in (coarser, fl.merge(tmp_path / "coarser.arrow")):
+            first = result.values[0]
+            assert (first.value, first.reason) == ((0.15, None) if "k" in by else (None, "no_slices_by_key"))
+            assert {value.reason for value in result.values[1:]} <= {"of_the_total_alone"}
 
 
 @pytest.mark.parametrize(

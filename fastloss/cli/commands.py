@@ -519,6 +519,10 @@ def _gates(plan: Plan | MergePlan, options: ResultOptions) -> list[Gate]:
     sorting_metric(options.sort, asked["metrics"])
     if options.max_dropped is not None:
         parse_dropped(options.max_dropped)
+    if any(kind == "reliability" for kind, _ in curve_files(options)):
+        from fastloss.metrics.curves import check_one_binning
+
+        check_one_binning(plan.evaluation.metrics, "evaluate one of them beside --curve.")
     return [Gate.parse(text, asked) for text in options.fail_if or []]
 
 
@@ -528,6 +532,9 @@ def _judge(result: Result, gates: Sequence[Gate], options: ResultOptions) -> int
     if not any(used.values() if isinstance(used, dict) else [used]):
         complain("warning: no row was used, and every value is null; the result says what became of the rows.")
     failures = [failure for gate in gates for failure in gate.failures(result)]
+    for gate in gates:
+        if doubt := gate.doubt(result):
+            complain(doubt)
     if options.max_dropped is not None:
         failures += dropped_failures(result, options.max_dropped)
     for failure in failures[:_FAILURES_SAID]:

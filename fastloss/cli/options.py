@@ -427,8 +427,9 @@ class ResultOptions:
         Write the sums behind the result to this file, so that "fastloss merge" can add those of other logs. What is
         there is replaced.
     curve
-        Write a curve of the total and of all slices as a table: roc=FILE, precision_recall=FILE, gain=FILE or
-        reliability=FILE, in the format that the name ends in, as of --output. Repeat it for more curves.
+        Write a curve of the total and of all slices, whatever --slices says, as a table: roc=FILE,
+        precision_recall=FILE, gain=FILE or reliability=FILE, in the format that the name ends in, as of --output.
+        Repeat it for more curves.
     """
 
     format: Annotated[FormatName | None, Parameter(group=_OUTPUT, converter=_word)] = None

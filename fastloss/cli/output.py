@@ -187,7 +187,8 @@ def choose_target(options: ResultOptions, log: Sequence[str], reading: ReadingOp
         raise UsageError(f"--wide is given, and the format is {format.name}; it is for arrow, parquet and csv.")
     slices = DEFAULT_SLICES if options.slices is None and format.is_read and output is None else options.slices
     view = View(None if slices == "all" else slices, options.sort, options.min_rows, options.wide)
-    curve_view = View(None if options.slices == "all" else options.slices, options.sort, options.min_rows)
+    # Slices that are left out of what is read would not be missed in a file of curves.
+    curve_view = View(None, options.sort, options.min_rows)
     return Target(output, format, view, tuple(_curve_target(kind, path) for kind, path in curves), curve_view)
 
 

@@ -91,8 +91,8 @@ class SliceStates:
     ) -> None:
         self.model = model
         self.n_slices = n_slices
-        # Those of the total know the statistics of all other groupings, by their keys.
-        self.groupings = groupings or {}
+        # Those of the total know the statistics of all other groupings, by their keys; those of slices have None.
+        self.groupings = groupings
         self._columns = columns
         self._shared: dict[object, Any] = {}
 

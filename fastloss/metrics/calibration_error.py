@@ -112,6 +112,11 @@ class _BinnedError(PlainMetric):
         changed = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
         return f"{self.family}({', '.join(changed)})" if changed else self.family
 
+    @property
+    def places(self) -> tuple[str, int]:
+        """Where the bins lie: the binning, and how many there are."""
+        return self.binning, self.n_bins
+
     def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
         """Return the sums of each bin, or the histogram that bins of equal mass are read from."""
         return (self._spec(model), *model.weight(model.rows()))

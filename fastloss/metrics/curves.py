@@ -28,6 +28,10 @@ class Binned(Protocol):
     def name(self) -> str:
         """The name that results carry."""
 
+    @property
+    def places(self) -> tuple[str, int]:
+        """Where its bins lie: the binning, and how many there are."""
+
     def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
         """Return the statistics that it needs of a model."""
 
@@ -50,6 +54,16 @@ def _is_told(
     if isinstance(needed, Binned):
         return any(isinstance(metric, Binned) for metric in metrics)
     return all(spec in kept for model in models for spec in needed.states(model))
+
+
+def check_one_binning(metrics: Sequence[Metric], advice: str) -> None:
+    """Raise if metrics keep bins in different places, of which a reliability curve shows one."""
+    binned = [metric for metric in metrics if isinstance(metric, Binned)]
+    if len({metric.places for metric in binned}) > 1:
+        names = ", ".join(metric.name for metric in binned)
+        raise UsageError(
+            f"A curve 'reliability' shows the bins of one metric, and these have different ones: {names}; {advice}"
+        )
 
 
 def check_curves(

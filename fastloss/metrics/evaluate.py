@@ -120,15 +120,16 @@ class _Evaluated(Mapping[StateSpec, Any]):
 
 
 def slice_states(
-    evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec], others: Sequence[SliceTable] = ()
+    evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec], others: Sequence[SliceTable] | None = None
 ) -> list[SliceStates]:
     """Return, for each model, what the statistics of a table evaluate to, and of other groupings that it may read."""
     columns = _Evaluated(dict(zip(specs, table.columns, strict=True)))
-    of_others = [(other.keys, slice_states(evaluation, other, specs)) for other in others]
-    return [
-        SliceStates(model, columns, table.n_slices, {keys: states[model.index] for keys, states in of_others})
-        for model in evaluation.models
-    ]
+    of_others = [(other.keys, slice_states(evaluation, other, specs)) for other in others or ()]
+
+    def of_model(index: int) -> dict[tuple[str, ...], SliceStates] | None:
+        return None if others is None else {keys: states[index] for keys, states in of_others}
+
+    return [SliceStates(model, columns, table.n_slices, of_model(model.index)) for model in evaluation.models]
 
 
 def one_pass_specs(evaluation: Evaluation, threads: int) -> list[StateSpec]:
@@ -170,7 +171,7 @@ def _each_of(
 
 
 def evaluate_table(
-    evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec], others: Sequence[SliceTable] = ()
+    evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec], others: Sequence[SliceTable] | None = None
 ) -> GroupingValues:
     """Compute every metric over all slices of a table; that of the total needs the other groupings beside it."""
     states = slice_states(evaluation, table, specs, others)

@@ -20,7 +20,7 @@ class FieldCalibrationError(PlainMetric):
     """The distance of predictions and labels, added up over the slices by a key: 0 if each slice is right in the mean.
 
     It reads the slices by that key alone, which must be asked for; the null key is a slice too. It is a number of the
-    total, and slices have none.
+    total, and slices have none. Of states that are merged without these slices it is null.
 
     Attributes
     ----------
@@ -58,10 +58,12 @@ class FieldCalibrationError(PlainMetric):
     def evaluate(self, states: SliceStates) -> MetricValues:
         """Add up the slices by the key, exactly, and round once."""
         rows = states.model.rows()
-        by_key = states.groupings.get((str(self.by),))
+        by_key = (states.groupings or {}).get((str(self.by),))
         if by_key is None:
+            # Saved states may be merged without the slices by the key.
+            reason = "of_the_total_alone" if states.groupings is None else "no_slices_by_key"
             values = MetricValues(np.full(states.n_slices, np.nan), rows)
-            values.explain(np.ones(states.n_slices, dtype=np.bool_), "of_the_total_alone", undefined=True)
+            values.explain(np.ones(states.n_slices, dtype=np.bool_), reason, undefined=True)
             return values
         value = np.full(1, np.nan)
         if by_key.n_slices:

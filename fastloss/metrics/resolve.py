@@ -185,8 +185,10 @@ class Evaluation:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def resolve(request: Request, types: Mapping[str, ColumnType]) -> Evaluation:
+def resolve(request: Request, types: Mapping[str, ColumnType], *, of_states: bool = False) -> Evaluation:
     """Check a request against the types of its columns.
+
+    Of states that were saved, other slices may be asked for than a metric reads; it has no value then.
 
     Raises
     ------
@@ -211,7 +213,8 @@ def resolve(request: Request, types: Mapping[str, ColumnType]) -> Evaluation:
     conventions = RequestConventions(preset, request.saturation, column_types(types))
     over_columns = [_over_columns(metric, request, lists, label_is_index, list_reduction) for metric in named]
     metrics = _each_once([_reduced(metric, reduction, conventions) for metric in over_columns])
-    _check_fields(metrics, request)
+    if not of_states:
+        _check_fields(metrics, request)
     if request.common_rows and lists:
         conventions = replace(conventions, common_needs=_common_needs(metrics, conventions))
     models = tuple(
