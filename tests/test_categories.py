@@ -47,7 +47,8 @@ def merged(*columns: CategorySumsColumn) -> CategorySumsColumn:
 
 def read(column: CategorySumsColumn) -> tuple[Any, ...]:
     found = copy.deepcopy(column).evaluate()
-    return found.keys, found.n.tolist(), [[sums[i] for i in range(len(found.keys))] for sums in found.sums]
+    n = [*found.n.tolist(), found.n_rows]
+    return found.keys, n, [[sums[i] for i in range(len(found.keys))] for sums in found.sums]
 
 
 _PARTS = st.lists(st.tuples(st.floats(-1e9, 1e9), st.lists(st.sampled_from(["a", "b", "ä", "", None]), max_size=4)))
@@ -68,7 +69,7 @@ def test_merging_is_associative_and_commutative_and_loses_nothing(first: Part, s
 
 def test_a_row_has_a_category_once() -> None:
     keys, n, (terms, others) = read(column_of([(2.0, ["a", "a", "b"]), (3.0, ["b"]), (5.0, [])]))
-    assert (keys, n) == (["a", "b"], [1, 2])
+    assert (keys, n) == (["a", "b"], [1, 2, 2])
     assert [float(term) for term in terms] == [2.0, 5.0]
     assert [float(term) for term in others] == [-2.0, -5.0]
     assert SPEC.name == "sums by categories in tags: term, other"

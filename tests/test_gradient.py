@@ -224,6 +224,9 @@ def test_lists_of_categories_are_columns_of_ones(log: pa.Table) -> None:
                 found = getattr(by_name[name].numbers, number)
                 assert found == pytest.approx(getattr(score.numbers, number), rel=1e-11), (name, number)
     used = table["w"].to_numpy() > 0
+    n_without = sum(not tag for tag, kept in zip(tags, used, strict=True) if kept)
+    assert expected.groups["tags"].n_without == expected.groups["ids"].n_without == n_without > 0
+    assert f"tags: {n_without} rows with no category" in str(expected)
     assert by_name["tags=x"].n == int(table["has_x"].to_numpy()[used].sum())
     assert (expected.groups["tags"].n_categories, expected.groups["tags"].improvement) == (4, None)
     shuffled = table.take(random.permutation(N))
@@ -239,6 +242,9 @@ def test_categories_that_outgrow_the_memory_are_refused() -> None:
     table = pa.table({"y": np.arange(n) % 2, "z": np.linspace(-1.0, 1.0, n), "ids": ids})
     with pytest.raises(fl.UsageError, match=r"the categories in ids take .* Leave them out, or raise memory"):
         fl.feature_gradient(table, label="y", logit="z", features=(), categorical="ids", memory="256MiB", threads=1)
+    ids = table.set_column(2, "id", pa.array(np.arange(n)))
+    with pytest.raises(fl.UsageError, match=r"the [\d,]+ categories in id take .* Leave them out, or raise memory"):
+        fl.feature_gradient(ids, label="y", logit="z", features=(), categorical="id", memory="256MiB", threads=1)
 
 
 def content_of(found: fl.FeatureGradient) -> dict[str, Any]:
@@ -505,10 +511,17 @@ def test_many_columns_and_categories_by_quantiles(log: pa.Table) -> None:
         ({"features": "a", "prob": "z"}, "The gradient is of one prediction column"),
         ({"features": "a", "categorical": "a"}, "a key must not be floating point"),
         ({"features": "a", "loss": "mean_squared_error"}, "mean_squared_error reads"),
+        ({"features": "a", "logit": "e5000"}, "the prediction column 'e5000' holds lists; the gradient takes one"),
+        ({"features": "a", "label": "e5000"}, "the label column 'e5000' holds lists; the gradient takes one label"),
+        ({"features": "bin"}, "the feature 'bin' has type binary; allowed: numbers, text, dates, or lists of these"),
+        ({"features": "s"}, r"the feature 's' has type struct<a: int64>; .* Name one of its fields: 's.a'"),
+        ({"features": (), "categorical": "ls"}, r"the feature 'ls' .* Name one of its fields: 'ls.list.a'"),
     ],
 )
 def test_what_cannot_be_asked(log: pa.Table, options: dict[str, Any], message: str) -> None:
     log = log.slice(0, 9).append_column("e5000", pa.FixedSizeListArray.from_arrays(np.zeros(9 * 5000), 5000))
+    log = log.append_column("bin", pa.array([b"x"] * 9)).append_column("s", pa.array([{"a": 1}] * 9))
+    log = log.append_column("ls", pa.array([[{"a": 1}]] * 9))
     with pytest.raises(fl.FastlossError, match=message):
         fl.feature_gradient(log, **{"label": "y", "logit": "z", **options})
     with pytest.raises(fl.UsageError, match="sort is 'size'; allowed"):

@@ -298,7 +298,8 @@ class GradientOptions(RowOptions):
     saturation
         Where a probability rules out what happened: clip it at 1e-12, keep the infinite loss, or stop. It is counted.
     diagonal
-        Leave out the curvatures of pairs of features, and so the step of all together. It takes less time.
+        Leave out the curvatures of pairs of features, and so the step of all together, which takes up to 64 columns of
+        numbers, those of lists counted. It takes less time.
     """
 
     features: Annotated[list[str] | None, _Columns] = None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 
 from fastloss.columns.arrow import check_key_type, check_list_type, check_numeric_type, is_list_type, is_text
+from fastloss.columns.nested import LIST_STEP
 from fastloss.errors import SchemaError, UsageError, nearest_names
 from fastloss.request import ColumnType, Request
 
@@ -48,6 +49,28 @@ def is_category(kind: pa.DataType) -> bool:
     """Tell whether a feature of this type can only be categories: texts, dates and times."""
     value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(is_text(value_type) or pa.types.is_temporal(value_type))
+
+
+def check_feature_type(field: pa.Field) -> None:
+    """Check that a column holds what can be a feature: numbers, texts, dates, or lists of these.
+
+    Raises
+    ------
+    SchemaError
+        If it does not.
+    """
+    kind, path = field.type, field.name
+    while is_list_type(kind):
+        kind, path = kind.value_type, f"{path}.{LIST_STEP}"
+    is_nested = pa.types.is_nested(kind) or (field.type != kind and is_list_type(field.type.value_type))
+    if not (is_nested or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        return
+    remedy = "Name another column, or an expression such as cast(x as text)."
+    if pa.types.is_struct(kind) and kind.num_fields:
+        remedy = f"Name one of its fields: {f'{path}.{kind.field(0).name}'!r}."
+    raise SchemaError(
+        f"the feature {field.name!r} has type {field.type}; allowed: numbers, text, dates, or lists of these. {remedy}"
+    )
 
 
 def check_category(field: pa.Field) -> None:

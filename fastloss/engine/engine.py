@@ -198,10 +198,11 @@ class Engine:
         if needed <= execution.slices_bytes:
             return
         table = max(state.tables, key=lambda table: table.nbytes)
-        if not table.keys:
-            lists = " and ".join(self._evaluation.feature_sets)
+        if self._evaluation.slices_are_features or not table.keys:
+            columns = " and ".join(table.keys or self._evaluation.feature_sets)
+            n_categories = f"{table.n_slices:,} " if table.keys else ""
             raise UsageError(
-                f"the categories in {lists} take {format_bytes(needed)} so far, and "
+                f"the {n_categories}categories in {columns} take {format_bytes(needed)} so far, and "
                 f"{format_bytes(execution.memory_bytes)} of memory leave {format_bytes(execution.slices_bytes)} for "
                 f"them. Leave them out, or raise memory, to {format_bytes(memory_for_slices(2 * needed))} or more."
             )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastloss.columns.arrow import is_list_type
-from fastloss.columns.types import check_category, check_feature, is_category
+from fastloss.columns.types import check_category, check_feature, check_feature_type, is_category
 from fastloss.errors import SchemaError, UsageError, nearest_names
 from fastloss.expressions import split_list
 from fastloss.metrics.feature_scores import FeatureScores
@@ -97,11 +97,18 @@ def make_gradient_plan(
                 raise UsageError(f"The feature {name!r} is the {role}; name what the model saw, or could have seen.")
 
     def complete(schema: pa.Schema, request: Request) -> Request:
+        for role, column in (("label", request.label_column), ("prediction", request.models[0].column)):
+            if column in schema.names and is_list_type(schema.field(column).type):
+                raise SchemaError(
+                    f"the {role} column {column!r} holds lists; the gradient takes one {role} a row: name a column of "
+                    "numbers."
+                )
         kinds: dict[str, list[str]] = {"category": [], "set": [], "number": [], "list": []}
         for name in named:
             if name not in schema.names:
                 raise SchemaError(f"The log has no column {name!r}. {nearest_names(name, schema.names)}")
             field = schema.field(name)
+            check_feature_type(field)
             is_list = is_list_type(field.type)
             if name in categories or is_category(field.type.value_type if is_list else field.type):
                 check_category(field)

@@ -79,11 +79,14 @@ class Group:
         that the step is taken from; None where a row has any number of categories.
     noise : float or None
         The improvement to expect where no category differs from the others.
+    n_without : int
+        The rows with no category: of lists, null and empty ones.
     """
 
     n_categories: int
     improvement: float | None
     noise: float | None
+    n_without: int
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ class FeatureGradient:
 
     @property
     def gauss_newton(self) -> NDArray[np.float64] | None:
-        """The Gauss-Newton matrix of the mean loss: rows and columns of `names` and, last, of the bias.
+        """The Gauss-Newton matrix of the mean loss: k + 1 rows and columns, of the k `names` and, last, the bias.
 
         None where the curvatures of pairs were not summed.
         """

@@ -95,7 +95,7 @@ def run_gradient(gradient_plan: GradientPlan, report: Callable[[Progress], None]
         gradients, curvatures, squares = sums.sums
         categories = analyse_categories(gradients, curvatures, squares, whole, weight)
         cap_improvements(categories, most)
-        groups[name] = Group(len(sums.keys), None, None)
+        groups[name] = Group(len(sums.keys), None, None, n - sums.n_rows)
         found[name] = [
             FeatureScore(name, None, (key,), int(sums.n[i]), categories.numbers(i)) for i, key in enumerate(sums.keys)
         ]
@@ -153,7 +153,7 @@ def _categories(
         FeatureScore(name, None, (keys[position],), int(n[position]), categories.numbers(i))
         for i, position in enumerate(order.tolist())
     ]
-    return Group(len(found), categories.joint_improvement, categories.joint_noise), found
+    return Group(len(found), categories.joint_improvement, categories.joint_noise, 0), found
 
 
 def _asked(gradient_plan: GradientPlan) -> dict[str, object]:

@@ -88,6 +88,11 @@ class Evaluation:
         return tuple(dict.fromkeys(name for features in found for name in features))
 
     @property
+    def slices_are_features(self) -> bool:
+        """Whether slices are the categories of features."""
+        return any(isinstance(metric, FeatureScores) for metric in self.metrics)
+
+    @property
     def feature_sets(self) -> tuple[str, ...]:
         """The columns of lists of categories that metrics sum derivatives by."""
         found = (metric.sets for metric in self.metrics if isinstance(metric, FeatureScores))

@@ -148,6 +148,11 @@ def _sections(content: Mapping[str, Any]) -> list[Section]:
         rest = content["n_features"] - len(features)
         notes = [f"… {len(features):,} of {count_of(content['n_features'], 'feature')}"] if rest else []
         notes.append("profiled: the gradient where the bias is at its best, which z, step and improvement are of")
+        notes += [
+            f"{printable(name)}: {count_of(group['n_without'], 'row')} with no category"
+            for name, group in content["groups"].items()
+            if group["n_without"]
+        ]
         for reason, remedy in _REMEDIES.items():
             names = [printable(score["name"]) for score in features if score["reason"] == reason]
             notes += [remedy.format(", ".join(names))] if names else []

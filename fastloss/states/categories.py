@@ -71,11 +71,14 @@ class SumsByCategory:
         How many rows have each.
     sums : tuple of ExactSums
         The sum of each quantity over these rows.
+    n_rows : int
+        How many rows have any.
     """
 
     keys: list[Any]
     n: Integers
     sums: tuple[ExactSums, ...]
+    n_rows: int
 
 
 class CategorySumsColumn:
@@ -85,11 +88,14 @@ class CategorySumsColumn:
     ----------
     table : SliceTable
         The categories and their sums.
+    n_rows : int
+        How many rows have any.
     """
 
     def __init__(self, column: str, specs: tuple[StateSpec, ...]) -> None:
         self.table = SliceTable((column,), specs)
         self.n_slices = 0
+        self.n_rows = 0
 
     @property
     def nbytes(self) -> int:
@@ -119,6 +125,7 @@ class CategorySumsColumn:
         positions = self.table.positions([codes], [values])
         both = np.unique(rows * self.table.n_slices + positions)
         rows, positions = np.divmod(both, self.table.n_slices)
+        self.n_rows += 1 + int(np.count_nonzero(np.diff(rows)))
         runs = SliceRuns(None, None, positions)
         *sums, count = self.table.columns
         for column, of_rows in zip(sums, terms, strict=True):
@@ -130,6 +137,7 @@ class CategorySumsColumn:
     def merge(self, other: CategorySumsColumn, positions: Integers) -> None:
         """Add the sums of another column."""
         self.table.merge(other.table)
+        self.n_rows += other.n_rows
 
     def normalize(self) -> None:
         """Bring the sums into the form that is read."""
@@ -141,12 +149,11 @@ class CategorySumsColumn:
         order = self.table.sorted_positions()
         keys = self.table.key_columns()[0].to_list()
         *sums, count = (column.evaluate() for column in self.table.columns)
-        return SumsByCategory(
-            [keys[i] for i in order.tolist()], count[order], tuple(each.take(order) for each in sums)
-        )
+        in_order = tuple(each.take(order) for each in sums)
+        return SumsByCategory([keys[i] for i in order.tolist()], count[order], in_order, self.n_rows)
 
     def fields(self) -> dict[str, NDArray[Any]]:
-        """Return the fields of each sum and of the count, and the categories as JSON."""
+        """Return the fields of each sum and of the count, both numbers of the column, and the categories as JSON."""
         self.normalize()
         keys = json.dumps([self.table.keys[0], self.table.key_columns()[0].to_list()]).encode()
         found = {
@@ -156,7 +163,7 @@ class CategorySumsColumn:
         }
         return {
             "keys": np.frombuffer(keys, dtype=np.uint8),
-            "n_slices": np.array([self.n_slices], dtype=np.int64),
+            "counts": np.array([self.n_slices, self.n_rows], dtype=np.int64),
             **found,
         }
 
@@ -175,7 +182,7 @@ class CategorySumsColumn:
                     field.partition(".")[2]: array for field, array in fields.items() if field.startswith(f"{number}.")
                 }
                 own.merge(type(own).from_fields(stored), positions)
-        column.n_slices = int(fields["n_slices"][0])
+        column.n_slices, column.n_rows = fields["counts"].tolist()
         return column
 
 
