@@ -518,7 +518,8 @@ def calibrate(
         - ``"temperature"``: σ(a·x), where a = 1/T;
         - ``"beta"``: σ(a·log p − b·log(1 − p) + c) of the probability p, with a and b at least 0: where one of them
           would be negative, its feature is left out;
-        - ``"isotonic"``: the best of all rising maps of the score's buckets, linear between its at most 5,000 steps.
+        - ``"isotonic"``: the best of all increasing maps of the score's buckets, linear between its at most 5,000
+          steps.
     where, with_columns, positive, label_domain, on_bad_row, on_bad_file, missing_columns
         As in `evaluate`.
     reader, verify_checksums, storage_options, retry_seconds, memory, threads, batch_rows, executor, device
@@ -531,7 +532,7 @@ def calibrate(
     Calibration
         The map, which `Calibration.write` writes as JSON, and the log loss before and after. `log_loss_isotonic` is
         that of isotonic regression on the score's buckets, which are single scores up to 131,072 of them: as far as
-        any rising map could come on these rows.
+        any increasing map could come on these rows.
 
     Raises
     ------

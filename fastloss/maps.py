@@ -233,7 +233,12 @@ def mapped_columns(models: Sequence[tuple[str, str, str]], apply: Any, sampling_
             map, what = map_of("apply", apply[name]), ""
             if sampling_rate is not None and name in sampling_rate:
                 raise UsageError(f"{name!r} has a map and a sampling rate; give one: a map fitted to it mends both.")
-            if space not in MAPPED_SPACES or (map.method == "isotonic" and map.space != space):
+            if space not in MAPPED_SPACES:
+                raise UsageError(
+                    f"apply is for {' or '.join(f'{s}=' for s in MAPPED_SPACES)}; {name!r} was declared {space}=. "
+                    "Declare the column as what it is, if it is one of these, or leave out the map."
+                )
+            if map.method == "isotonic" and map.space != space:
                 raise UsageError(
                     f"apply: the map is of {map.space}= by {map.method}, and {name!r} was declared {space}=; "
                     "calibrate the column as it was declared."

@@ -105,7 +105,7 @@ def test_beta_leaves_out_the_feature_that_turns_negative(kept: int, slopes: tupl
 
 def test_beta_that_would_fall_is_refused() -> None:
     log = make_log(22)
-    with pytest.raises(fl.DataError, match="no rising beta map"):
+    with pytest.raises(fl.DataError, match="no increasing beta map"):
         fl.calibrate(pa.table({**log, "y": 1.0 - log["y"]}), label="y", logit="x", method="beta")
     two = pa.table({"x": [0.0, 0.0, 1.0, 1.0], "y": [0.0, 1.0, 0.0, 1.0]})
     with pytest.raises(fl.DataError, match="too few different numbers for a map by 'beta'"):
@@ -227,6 +227,15 @@ def test_impossible_probabilities_are_clipped_where_the_log_loss_clips_them() ->
     table = pa.table({"p": p, "y": log["y"]})
     found = fl.calibrate(table, label="y", prob="p")
     assert coefficients(found) == pytest.approx(oracle(x, log["y"]), rel=1e-9)
+    assert found.map.fit["n_clipped"] == 15
+    assert "\n15 rows with a prediction within 1e-12 of 0 or 1, which the fit clips there\n" in str(found)
+    small = pa.table(
+        {"l": np.append(np.log(p[15:]), [-np.inf, -27.7, -27.6, -9e-13, 0.0]), "y": [*log["y"][15:], *[1.0] * 5]}
+    )
+    assert fl.calibrate(small, label="y", logprob="l").map.fit["n_clipped"] == 4
+    for method in ("isotonic", "temperature"):
+        says = "clips" in str(fl.calibrate(table, label="y", prob="p", method=method))
+        assert says == (method == "temperature")
     evaluated = fl.evaluate(table, label="y", prob="p", metrics="log_loss")
     assert found.log_loss_before == pytest.approx(evaluated.values[0].value, rel=1e-12)
 
@@ -360,7 +369,7 @@ def test_there_is_a_map_with_no_gradient_or_none(given_rows: list[tuple[int, flo
     ids=["rising", "falling", "tie", "soft"],
 )
 def test_separable_labels_have_no_map(x: list[float], y: list[float]) -> None:
-    refused(fl.DataError, "separable by column 'x'.*no finite map exists", x, y)
+    refused(fl.DataError, "separable by column 'x': no finite map by 'platt' exists", x, y)
 
 
 def test_what_determines_no_map_is_refused() -> None:
@@ -371,6 +380,23 @@ def test_what_determines_no_map_is_refused() -> None:
     refused(fl.DataError, "separable", [1.0, -2.0], [1.0, 0.0], method="temperature")
     refused(fl.DataError, "separable", [0.0, -2.0], [1.0, 0.0], method="temperature")
     refused(fl.DataError, "the same number in every row", [0.0, 0.0], [1.0, 0.0], method="temperature")
+
+
+def test_rows_that_are_not_used_are_told_by_cause() -> None:
+    table = pa.table({"x": [1.0, None, 3.0, 4.0], "y": [0.0, 1.0, None, 1.0], "k": [0, 1, 1, 0]})
+    says = "4 rows read, 2 rows left out by the filter, 1 null_label in y, 1 null_prediction in x."
+    with pytest.raises(fl.DataError, match=f"No row was used, so no map can be fitted: {says}"):
+        fl.calibrate(table, label="y", logit="x", where="k = 1")
+
+
+def test_the_table_of_an_isotonic_map() -> None:
+    one = fl.calibrate(pa.table({"x": [1.0, 1.0], "y": [0.0, 1.0]}), label="y", logit="x", method="isotonic")
+    assert str(one).splitlines()[2:6] == [
+        "isotonic: p increases with the score, linear between knots",
+        "        score  probability",
+        "knot  1.00000     0.500000",
+        "1 knot; the map is constant before the first and after the last",
+    ]
 
 
 def test_one_outcome_may_have_a_temperature() -> None:
@@ -410,9 +436,12 @@ def test_infinite_logits_are_bad_rows() -> None:
     log = make_log(9, 300)
     x = log["x"].copy()
     x[[3, 5]] = [np.inf, -np.inf]
-    refused(fl.DataError, "logit column 'x' is inf", x.tolist(), log["y"].tolist())
+    says = "logit column 'x' is inf;.* a filter such as where='abs\\(x\\) < 1e300'.*on_bad_row='drop' leaves"
+    refused(fl.DataError, says, x.tolist(), log["y"].tolist())
     found = fl.calibrate(pa.table({**log, "x": x}), label="y", logit="x", on_bad_row="drop")
     assert (found.rows["used"], found.rows["dropped"][0]["rows"]) == (298, 2)
+    filtered = fl.calibrate(pa.table({**log, "x": x}), label="y", logit="x", where="abs(x) < 1e300")
+    assert filtered.map.coefficients == found.map.coefficients
     keep = np.isfinite(x)
     assert coefficients(found) == pytest.approx(oracle(x[keep], log["y"][keep]), rel=1e-9)
 
@@ -708,7 +737,7 @@ def test_rows_are_scored_through_a_map(tmp_path: Path) -> None:
         ({"logit": "x", "sampling_rate": {"z": 0.5}}, "sampling_rate names a model 'z'"),
         ({"logit": "x", "apply": 3}, "apply is 3; allowed: a map that calibrate returned, or the path of one"),
         ({"logit": "x", "apply": PLATT, "sampling_rate": 0.5}, "'x' has a map and a sampling rate; give one"),
-        ({"value": "x", "apply": PLATT}, "the map is of logit= by platt, and 'x' was declared value="),
+        ({"value": "x", "apply": PLATT}, "apply is for logit= or prob= or logprob=; 'x' was declared value=. Declare"),
         ({"logit": "x", "apply": STAIRS}, "the map is of prob= by isotonic, and 'x' was declared logit="),
         ({"margin": "x", "sampling_rate": 0.5}, "sampling_rate is for logit= or prob= or logprob=; 'x' was declared"),
         *(({"logit": "x", "sampling_rate": rate}, "sampling_rate is ") for rate in (0, -1, 1.5, True, "half", np.nan)),

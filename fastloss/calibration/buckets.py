@@ -136,7 +136,7 @@ class Buckets:
 
     @cached_property
     def isotonic(self) -> Steps:
-        """The isotonic regression of the labels: no rising map of the buckets has a smaller log loss."""
+        """The isotonic regression of the labels: no increasing map of the buckets has a smaller log loss."""
         starts = np.array([0, len(self.scores)], dtype=np.int64)
         blocks = pool_adjacent(starts, *self.masses)
         first, last = np.append(0, blocks.stops[:-1]), blocks.stops - 1
@@ -154,7 +154,7 @@ class Buckets:
 
 @dataclass(frozen=True)
 class Steps:
-    """A rising map in steps.
+    """An increasing map in steps.
 
     Attributes
     ----------

@@ -25,6 +25,7 @@ from fastloss.maps import COEFFICIENTS, CalibrationMap
 from fastloss.metrics.base import PROBABILITY_SPACES
 from fastloss.metrics.quantities import FitTerms
 from fastloss.plan import Plan, make_plan
+from fastloss.report.content import count_of
 from fastloss.request import Prediction, one_of
 from fastloss.scan import Progress
 from fastloss.sources.base import gives_rows_once
@@ -68,7 +69,8 @@ def plan_calibration(log: object, *, method: str = "platt", **options: Any) -> C
     """
     chosen: CalibrationMethod = one_of("method", method, get_args(CalibrationMethod))
     given = {space: options.pop(space, None) for space in PROBABILITY_SPACES}
-    plan = make_plan(log, predictions=_one_prediction(given), metrics=[ScoresPass(f"calibrate {method}")], **options)
+    metric = ScoresPass(f"calibrate {method}", counts_clipped=method != "isotonic")
+    plan = make_plan(log, predictions=_one_prediction(given), metrics=[metric], **options)
     if gives_rows_once(plan.source):
         raise UsageError(
             "A calibration reads the log several times, and this one gives its rows once; give a table, a list of "
@@ -113,7 +115,7 @@ class _Fit:
     def run(self) -> Calibration:
         scores = self._passes.scores()
         if scores.n_rows == 0:
-            raise DataError("No row was used, so no map can be fitted; look at what the request leaves out.")
+            raise DataError(f"No row was used, so no map can be fitted: {_fate(self._passes.rows)}.")
         self._buckets = Buckets(scores.histogram, self._space)
         weight = float(scores.weight)
         best = self._buckets.isotonic.loss() / weight
@@ -135,6 +137,8 @@ class _Fit:
             "log_loss_before": before,
             "log_loss_after": after,
             "log_loss_isotonic": best,
+            "scores_are_exact": self._buckets.is_exact,
+            "n_clipped": scores.n_clipped,
             "passes": self._passes.n,
             "label": self._plan.request.label,
             "column": self._column,
@@ -164,7 +168,8 @@ class _Fit:
         # One score alone has a temperature, if it is not that of one half.
         if buckets.is_constant() and (self._method != "temperature" or buckets.is_half()):
             raise DataError(
-                f"Column {self._column!r} is the same number in every row, so no map of it is better than another."
+                f"Column {self._column!r} is the same number in every row, which does not determine a map by "
+                f"{self._method!r}; one by 'isotonic' gives all rows the mean label."
             )
         if self._method == "temperature":
             if buckets.lie_on_one_side():
@@ -181,8 +186,9 @@ class _Fit:
 
     def _separable(self) -> DataError:
         return DataError(
-            f"The labels are separable by column {self._column!r}: no finite map exists, since the log loss falls for "
-            "as long as the map grows steeper. Calibrate on more rows, or on rows that the model has not seen."
+            f"The labels are separable by column {self._column!r}: no finite map by {self._method!r} exists, since "
+            "the log loss falls for as long as the map grows steeper. Calibrate on more rows, or on rows that the "
+            "model has not seen."
         )
 
     def _coefficients(self) -> tuple[tuple[float, ...], Fraction]:
@@ -203,7 +209,7 @@ class _Fit:
         (slope, c), loss = self._of_kind("beta_b" if a < 0.0 else "beta_a")
         if slope < 0.0:
             raise DataError(
-                f"The higher column {self._column!r}, the fewer positives: no rising beta map is better than a "
+                f"The higher column {self._column!r}, the fewer positives: no increasing beta map is better than a "
                 "constant. Is it the prediction of this label?"
             )
         return (0.0, slope, c) if a < 0.0 else (slope, 0.0, c), loss
@@ -256,6 +262,13 @@ class _Fit:
     ) -> Sums:
         n = len(coefficients)
         return Sums.of(self._passes.sums(FitTerms(kind, n, parameters, coefficients, wanted)), n, wanted)
+
+
+def _fate(rows: Mapping[str, Any]) -> str:
+    """Say what became of the rows."""
+    causes = [f"{count_of(rows['filtered'], 'row')} left out by the filter"] if rows.get("filtered") else []
+    causes += [f"{cause['rows']:,} {cause['cause']} in {cause['column']}" for cause in rows["dropped"]]
+    return ", ".join([f"{count_of(rows['read'], 'row')} read", *causes])
 
 
 def _coefficients_of(fitted: tuple[Fraction, ...], centers: tuple[float, ...], factor: float) -> tuple[float, ...]:

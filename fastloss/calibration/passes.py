@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from fastloss.errors import ReadError
 from fastloss.metrics.base import BINARY_LABEL, PROBABILITY_SPACES, MetricValues, ModelFacts, PlainMetric, SliceStates
-from fastloss.metrics.quantities import FitTerms, LossValue, Rows, Weight
+from fastloss.metrics.quantities import ClippedRows, FitTerms, LossValue, Rows, Weight
 from fastloss.metrics.resolve import resolve
 from fastloss.plan import Plan
 from fastloss.report.content import dropped_rows, skipped_parts
@@ -19,6 +19,7 @@ from fastloss.states.counts import Count
 from fastloss.states.histogram import ScoreHistogram, ScoreHistograms
 from fastloss.states.several_sums import SeveralSums
 from fastloss.states.sums import Sum
+from fastloss_kernels.calibration import CLIPPED
 from fastloss_kernels.domain import FINITE, SPACES, Interval
 from fastloss_kernels.exact_sum import ExactSum
 from fastloss_kernels.losses import BinaryCrossentropy
@@ -44,6 +45,10 @@ class _Pass(PlainMetric):
         raise AssertionError("a pass has no value")
 
 
+def _clipped(model: ModelFacts) -> tuple[StateSpec, ...]:
+    return (Count(model.rows(), ClippedRows(model.space)),) if model.space in CLIPPED else ()
+
+
 def _loss_of(model: ModelFacts) -> Sum:
     return Sum(model.rows(), LossValue(model.evaluation(BinaryCrossentropy())))
 
@@ -56,15 +61,19 @@ class ScoresPass(_Pass):
     ----------
     name : str
         What the request's fingerprint calls it.
+    counts_clipped : bool
+        Whether the rows are counted whose prediction the fit clips.
     """
 
     name: str = "calibrate"
+    counts_clipped: bool = True
     definition = "positive mass and weight by score"
 
     def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
-        """Return the histogram, the weight and the loss."""
+        """Return the histogram, the weight, the loss and what is clipped."""
         rows = model.rows()
-        return ScoreHistogram(rows), *model.weight(rows), _loss_of(model)
+        clipped = _clipped(model) if self.counts_clipped else ()
+        return ScoreHistogram(rows), *model.weight(rows), _loss_of(model), *clipped
 
 
 @dataclass(frozen=True)
@@ -94,12 +103,15 @@ class Scores(NamedTuple):
         The scores.
     n_rows : int
         How many rows are used.
+    n_clipped : int
+        How many of them have a prediction that the fit clips.
     weight, loss : ExactSum
         Their weight, and their log loss as they are.
     """
 
     histogram: ScoreHistograms
     n_rows: int
+    n_clipped: int
     weight: ExactSum
     loss: ExactSum
 
@@ -128,11 +140,15 @@ class Passes:
         """Return what the first pass finds."""
         (model,) = self.plan.evaluation.models
         wanted: list[StateSpec] = [ScoreHistogram(_ROWS), Count(_ROWS, Rows()), _loss_of(model)]
+        (metric,) = self.plan.evaluation.metrics
+        assert isinstance(metric, ScoresPass)
+        clipped = _clipped(model) if metric.counts_clipped else ()
+        wanted.extend(clipped)
         if model.weighted:
             wanted.append(Sum(_ROWS, Weight()))
-        histogram, counts, losses, *weights = self._run(self.plan, wanted)
-        n_rows = int(counts[0])
-        return Scores(histogram, n_rows, weights[0][0] if weights else ExactSum.from_count(n_rows), losses[0])
+        histogram, counts, losses, *more = self._run(self.plan, wanted)
+        n_rows, n_clipped = int(counts[0]), int(more.pop(0)[0]) if clipped else 0
+        return Scores(histogram, n_rows, n_clipped, more[0][0] if more else ExactSum.from_count(n_rows), losses[0])
 
     def sums(self, quantity: FitTerms) -> list[ExactSum]:
         """Return the sums at a point."""

@@ -254,7 +254,7 @@ def write_scores(
 def calibrate_scores(
     *log: str, request: CalibrateOptions, scan: ScanOptions = _SCAN, options: MapOptions = _MAP
 ) -> int:
-    """Fit a map that mends predictions, and say how much of the log loss is miscalibration.
+    """Fit a map that mends predictions, and say how much of the log loss it mends.
 
     The log is read a few times. The map is printed, and written as JSON by -o.
 

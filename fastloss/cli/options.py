@@ -259,7 +259,7 @@ class CalibrateOptions(RowOptions):
         Row weights, at least 0; rows of weight 0 are skipped.
     method
         The map: platt is a line on the logit, temperature its slope alone, beta has a slope for log p and one for
-        log(1 - p), isotonic is the best rising map of all, in steps.
+        log(1 - p), both at least 0, isotonic is the best increasing map of all, linear between knots.
     """
 
     logit: Annotated[str | None, _Columns] = None

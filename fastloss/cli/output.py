@@ -42,6 +42,7 @@ def _with_options(message: str) -> str:
     )
     message = message.replace("overwrite=True", "--overwrite").replace("that state= has", "that --state has")
     message = re.sub(r"\bwith_columns(?= )", "--with", message).replace("by positive=", "by --positive")
+    message = re.sub(r"\bwhere=(?=')", "--where ", message)
     message = re.sub(r"^positive is ", "--positive is ", message)
     message = re.sub(r"^(?:output_)?state (?=is|')", "--state ", message)
     message = re.sub(r"\bcurves='(\w+)'", r"--curve \1=FILE", message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -221,6 +222,11 @@ def _describe(evaluation: Evaluation, cause: Cause, place: Location) -> str:
         of_models = zip(evaluation.models, evaluation.prediction_ranges, strict=True)
         ranges |= {(model.column, model.space): own for model, own in of_models}
         allowed = ranges[cause.column, role].describe(role)
+        if role == "logit" and abs(place.value or 0.0) == math.inf:
+            # Of calibration alone.
+            hint = (
+                f" No map moves an infinite logit; a filter such as where='abs({cause.column}) < 1e300' leaves it out."
+            )
         if role == "prob":
             hint = " If these are logits, declare them logit=."
     return f"{place.describe()}: {role} column {cause.column!r} is {place.value!r}; allowed: {allowed}.{hint}"

@@ -152,6 +152,21 @@ class SaturatedRows(_OfLoss):
 
 
 @dataclass(frozen=True)
+class ClippedRows:
+    """The rows whose prediction the fit of a calibration map clips: a probability within 1e-12 of 0 or of 1.
+
+    Attributes
+    ----------
+    space : {"prob", "logprob"}
+        The space of the predictions.
+    """
+
+    space: str
+
+    name = "clipped rows"
+
+
+@dataclass(frozen=True)
 class InfiniteRows(_OfLoss):
     """The rows whose loss would be infinite if nothing were clipped."""
 

@@ -23,6 +23,11 @@ from fastloss_kernels.jit import divide, fma, formula
 
 _LOWEST = log(SATURATION_EPSILON)
 _LOG_HALF = -0.6931471805599453
+# The predictions below and above which a logit is clipped.
+CLIPPED: Mapping[str, tuple[float, float]] = {
+    "prob": (SATURATION_EPSILON, 1.0 - SATURATION_EPSILON),
+    "logprob": (_LOWEST, log1p(-SATURATION_EPSILON)),
+}
 
 # logit(score) -> the logit that a prediction of a space stands for.
 ToLogit = Callable[[float], float]

@@ -12,8 +12,9 @@ from fastloss.engine.device import Device
 from fastloss.engine.inputs import RowInputs
 from fastloss.engine.slices import UsedRows
 from fastloss.engine.updates.base import Update, add_once
-from fastloss.metrics.quantities import Candidates, InfiniteRows, Positives, Rows, SaturatedRows
+from fastloss.metrics.quantities import Candidates, ClippedRows, InfiniteRows, Positives, Rows, SaturatedRows
 from fastloss.states.counts import Count, CountColumn
+from fastloss_kernels.calibration import CLIPPED
 
 # count(rows): a flag or a number for each row; None where nothing is to be counted.
 Counting = Callable[[UsedRows], NDArray[Any] | None]
@@ -42,9 +43,23 @@ def _infinite(quantity: InfiniteRows, device: Device) -> Counting:
     return count
 
 
+def _clipped(quantity: ClippedRows, device: Device) -> Counting:
+    low, high = CLIPPED[quantity.space]
+
+    def count(rows: UsedRows) -> NDArray[Any] | None:
+        if not rows.may_saturate:
+            return None
+        assert isinstance(rows.inputs, RowInputs)
+        score = rows.inputs.score.astype(np.float64)
+        return (score < low) | (score > high)
+
+    return count
+
+
 _COUNTINGS: Mapping[type, Callable[[Any, Device], Counting]] = {
     Candidates: _candidates,
     SaturatedRows: _saturated,
+    ClippedRows: _clipped,
     InfiniteRows: _infinite,
 }
 
