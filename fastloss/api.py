@@ -14,7 +14,7 @@ from fastloss.plan import Plan, make_plan
 from fastloss.request import Prediction
 from fastloss.result import Result, result_of
 from fastloss.scan import Progress, run_scan
-from fastloss.scoring import ScoreResult, make_score_plan, run_score
+from fastloss.scoring import ScoreResult, make_score_plan, refuse_a_column, run_score
 from fastloss.sources.file_lists import entries_of
 from fastloss.sources.listing import refuse_output_in_log
 from fastloss.state_file import check_state_output, inputs_of, write_state
@@ -331,6 +331,7 @@ def run_merge_plan(plan: MergePlan, output_state: str | os.PathLike[str] | None 
     return result_of(plan.evaluation, merged)
 
 
+@refuse_a_column
 def score(
     log: object,
     out: str | os.PathLike[str],

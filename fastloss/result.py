@@ -472,6 +472,8 @@ class Result:
             raise UsageError(f"points is {points!r}; allowed: a whole number from {FEWEST_POINTS}, or None for all.")
         grouping = self.groupings[0]
         if slice is not None:
+            if not isinstance(slice, Mapping):
+                raise UsageError(f"slice is {slice!r}; allowed: the keys of one slice, such as {{'country': 'DE'}}.")
             if by is not None:
                 raise UsageError("A curve is asked for slice= and by=; give one of them.")
             grouping, position = self._find(slice)

@@ -499,7 +499,7 @@ def test_a_gate_that_cannot_hold_is_refused(fails: Any, log: Path, command: str,
         (["eval", "log", *BASE, "--bogus", "1"], "--bogus"),
         (["eval", "log", *BASE, "--bogus", "1"], "See fastloss eval --help."),
         (["losses", "ace"], "There is no metric 'ace' (yet). What comes near: 'expected_calibration_error'"),
-        (["eval", "log", "--logit", "score"], "--label"),
+        (["eval", "log", "--logit", "score"], "A label column is needed: --label COLUMN. See fastloss eval --help."),
         (["eval", *BASE], "No log was given"),
         (["eval", "log", *BASE, "--format", "jason"], "json"),
         (["eval", "log", *BASE, "--threads", "many"], "--threads"),
@@ -526,7 +526,10 @@ def test_words_that_mean_nothing(fails: Any, words: list[str], message: str) -> 
         ([*BASE, "--by", "score"], "has type float"),
         ([*BASE, "-m", "log_lass"], "Did you mean 'log_loss'"),
         ([*BASE, "-m", "ACE"], "What comes near: 'expected_calibration_error'."),
-        ([*BASE, "-m", "auc"], "There is no metric 'auc' (yet). What comes near: 'roc_auc'"),
+        ([*BASE, "-m", "gauc"], "There is no metric 'gauc' (yet). What comes near: 'roc_auc'"),
+        ([*BASE, "-m", "auprc"], "What comes near: 'average_precision'."),
+        ([*BASE, "-m", "brier_decomposition"], 'What comes near: "miscalibration(loss=\'brier_score\')", "disc'),
+        ([*BASE, "-m", "lift@nan"], "behind @ stands a number above 0 and at most 1, such as lift@0.05."),
         ([*BASE, "-m", "accuracy"], "What comes near: 'zero_one', 'f1', 'precision', 'recall'."),
         ([*BASE, "-m", "n"], "'n' is no metric: every value comes with it, as n."),
         ([*BASE, "-m", "log_loss(label_smothing=1)"], "label_smoothing"),
@@ -808,6 +811,7 @@ def test_the_listing_in_a_line_each_and_as_json(run: Run) -> None:
     assert [line.split("  ")[0].strip() for line in out.splitlines()] == [entry.name for entry in listed]
     assert re.search(r"^log_loss +pointwise loss +logit, prob, logprob$", out, re.MULTILINE)
     assert run("losses", "bce", "--short")[1].split()[0] == "log_loss"
+    assert run("losses", "lift@0.1") == run("losses", "lift(top=0.2)") == run("losses", "lift")
     described = json.loads(run("losses", "--format", "json")[1])
     assert [entry["name"] for entry in described] == [entry.name for entry in listed]
     assert all(entry["formula"] and entry["predictions"] for entry in described)
@@ -819,7 +823,10 @@ def test_near_names_exist() -> None:
     from fastloss.metrics import names
 
     near = {name for _, found in names._NEAR for name in found}
-    assert near <= set(names.known_names())
+    assert {name.partition("(")[0] for name in near} <= set(names.known_names())
+    assert all(names.parse_metric(name) for name in near)
+    # What exists is no mere hint.
+    assert not {name for given, _ in names._NEAR for name in given} & set(names.known_names())
 
 
 def test_losses_show_losses_alone() -> None:

@@ -314,6 +314,7 @@ def test_bins_of_any_metric_are_a_reliability_curve() -> None:
     for wrong, words in (
         ({"kind": "reliability", "metric": "expected_calibration_error(n_bins=5)"}, ("n_bins=5", "n_bins=4")),
         ({"kind": "roc", "metric": few}, ("no bins",)),
+        ({"kind": "roc", "slice": "DE"}, ("slice is 'DE'", "such as {'country': 'DE'}")),
     ):
         with pytest.raises(fl.UsageError) as refused:
             result.curve(**wrong)

@@ -405,8 +405,13 @@ def test_a_precision_that_no_threshold_has_is_null() -> None:
         ("lift@0", "top is 0; allowed: a number above 0 and at most 1."),
         (
             "lift@x",
-            "Cannot read the metric 'lift@x'; write one name, or name(parameter=value, …), each parameter once.",
+            "Cannot read the metric 'lift@x': behind @ stands a number above 0 and at most 1, such as lift@0.05.",
         ),
+        (
+            "lift@5%",
+            "Cannot read the metric 'lift@5%': behind @ stands a number above 0 and at most 1, such as lift@0.05.",
+        ),
+        ("recall(fpr=0.1,false_positive_rate=0.2)", "recall is given false_positive_rate twice, as fpr too."),
         ("lift@0.1(top=0.2)", "lift is given top twice, behind @ and in parentheses."),
         ("log_loss@1", "log_loss has no parameter that is written behind @; write log_loss(parameter=value)."),
         ("ks@1", "ks has no parameter that is written behind @; write ks(parameter=value)."),
@@ -603,3 +608,16 @@ def test_probabilities_below_are_the_highest_that_are_no_higher(space: str, scor
         assert 0.0 <= found <= 1.0
         assert link(found, 0.0) <= score
         assert link(found, 0.0) == score or found == 1.0 or link(math.nextafter(found, 1.0), 0.0) > score
+
+
+def test_short_names_mean_the_same() -> None:
+    for short, long in (
+        ("auc", "roc_auc"),
+        ("auroc(exact=True)", "roc_auc(exact=true)"),
+        ("aucroc", "roc_auc"),
+        ("ap", "average_precision"),
+        ("tpr(fpr=0.01)", "recall(false_positive_rate=0.01)"),
+        ("fpr(tpr=0.9)", "false_positive_rate(recall=0.9)"),
+        ("precision(true_positive_rate=0.5, exact=true)", "precision(recall=0.5, exact=True)"),
+    ):
+        assert parse_metric(short) == parse_metric(long)

@@ -85,3 +85,8 @@ def test_a_file_of_evaluations_has_it(path: Path, run: Run, monkeypatch: pytest.
     status, out, err = run("run", "order")
     assert (status, err) == (0, "")
     assert json.loads(out)["values"][0]["model"] == "a"
+
+
+def test_the_function_score_is_no_column_of_scores() -> None:
+    with pytest.raises(fl.UsageError, match=r"needs out=, label=, loss= .* fastloss\.ranking_score\('s'\)\.$"):
+        fl.evaluate("log", label="y", predictions={"a": fl.score("s")})  # type: ignore[call-arg]

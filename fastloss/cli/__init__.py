@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError
 
 from fastloss.cli.commands import FAILED, INTERRUPTED, app
 from fastloss.cli.output import complain, complain_of, guarded_stdout
@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 command(*bound.args, **bound.kwargs)
             return 0
         except CycloptsError as error:
-            complain(f"{error} See {' '.join(('fastloss', *(error.command_chain or ())))} --help.")
+            of_label = isinstance(error, MissingArgumentError) and error.argument and error.argument.name == "--label"
+            said = "A label column is needed: --label COLUMN." if of_label else f"{error}"
+            complain(f"{said} See {' '.join(('fastloss', *(error.command_chain or ())))} --help.")
         except FastlossError as error:
             complain_of(error)
         except MemoryError:

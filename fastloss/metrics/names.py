@@ -64,10 +64,16 @@ ALIASES = {
     "rig": "relative_information_gain",
     "ece": "expected_calibration_error",
     "mce": "maximum_calibration_error",
+    "auc": "roc_auc",
+    "auroc": "roc_auc",
+    "aucroc": "roc_auc",
+    "roc_auc_score": "roc_auc",
+    "ap": "average_precision",
     "average_precision_score": "average_precision",
     "precision_score": "precision",
     "recall_score": "recall",
     "true_positive_rate": "recall",
+    "tpr": "recall",
     "f1_score": "f1",
     "fpr": "false_positive_rate",
     "ks_statistic": "ks",
@@ -79,6 +85,9 @@ def base_name(metric: Metric) -> str:
     return str(getattr(metric, "family", metric.name))
 
 
+# Parameters that are rates, as they are called for short.
+_SHORT_PARAMETERS = {"fpr": "false_positive_rate", "tpr": "recall", "true_positive_rate": "recall"}
+
 _LOSSES = {name: loss for loss in (*LOSSES, *RANKINGS) for name in (loss.name, *loss.aliases, loss.__name__)}
 _METRICS: dict[str, Any] = {base_name(metric): metric for metric in METRICS}
 _METRICS |= {alias: _METRICS[name] for alias, name in ALIASES.items()}
@@ -86,11 +95,19 @@ _METRICS |= {alias: _METRICS[name] for alias, name in ALIASES.items()}
 # What a user may look for, and what comes near it where it is not there.
 _NEAR: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("ace", "adaptive_calibration_error", "calibration_error"), ("expected_calibration_error",)),
-    (("auc", "auroc", "roc_auc_score", "gauc"), ("roc_auc", "gini", "partial_roc_auc")),
-    (("pr_auc", "auprc"), ("average_precision", "roc_auc")),
+    (("gauc",), ("roc_auc", "gini", "partial_roc_auc")),
+    (("pr_auc", "prauc", "auprc", "aucpr", "auc_pr"), ("average_precision",)),
+    (
+        ("brier_decomposition", "murphy_decomposition", "reliability", "resolution", "refinement"),
+        (
+            "miscalibration(loss='brier_score')",
+            "discrimination(loss='brier_score')",
+            "uncertainty(loss='brier_score')",
+        ),
+    ),
     (("accuracy", "accuracy_score", "error_rate", "mcc"), ("zero_one", "f1", "precision", "recall")),
     (("ndcg", "dcg", "map", "hit_rate", "precision_at_k", "recall_at_k"), ("reciprocal_rank", "approx_ndcg_loss")),
-    (("tpr", "sensitivity", "specificity", "tnr"), ("recall", "false_positive_rate")),
+    (("sensitivity", "specificity", "tnr"), ("recall", "false_positive_rate")),
     (("r2", "r2_score"), ("mean_squared_error", "root_mean_squared_error")),
     (("bias", "mean_label", "base_rate"), ("ctr", "mean_prediction", "calibration")),
 )
@@ -104,9 +121,13 @@ def unknown_metric(name: str) -> str:
     known = known_names()
     wanted = name.lower().replace("-", "_")
     for names, near in _NEAR:
-        if wanted in names and (there := [repr(each) for each in near if each in known]):
+        if wanted in names and (there := [_quoted(each) for each in near if each.partition("(")[0] in known]):
             return f"There is no metric {name!r} (yet). What comes near: {', '.join(there)}."
     return f"No metric or loss is called {name!r}. {nearest_names(name, known)}"
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if "'" in name else repr(name)
 
 
 def known_names() -> list[str]:
@@ -159,6 +180,11 @@ def _no_main(name: str) -> str:
 
 def _with_parameters(metric: Any, name: str, parameters: dict[str, object], main: object) -> Metric:
     allowed = metric.parameters
+    for short, long in _SHORT_PARAMETERS.items():
+        if short in parameters and short not in allowed and long in allowed:
+            if long in parameters:
+                raise UsageError(f"{name} is given {long} twice, as {short} too.")
+            parameters = {long if given == short else given: value for given, value in parameters.items()}
     if main is not None:
         written = getattr(metric, "main", None)
         if written is None:
@@ -183,7 +209,7 @@ def _parse_call(text: str) -> tuple[str, dict[str, object], object]:
     main: object = None
     try:
         if found := re.fullmatch(r"\s*(\w+)@([^(\s]+)\s*(\(.*\))?\s*", text, re.DOTALL):
-            main = ast.literal_eval(found[2])
+            main = _behind_at(found[2], text)
             text = found[1] + (found[3] or "")
         node = ast.parse(text.strip(), mode="eval").body
         if isinstance(node, ast.Name):
@@ -197,6 +223,19 @@ def _parse_call(text: str) -> tuple[str, dict[str, object], object]:
     raise UsageError(
         f"Cannot read the metric {text!r}; write one name, or name(parameter=value, …), each parameter once."
     )
+
+
+def _behind_at(written: str, text: str) -> object:
+    """Return what stands behind an @, which is a number."""
+    try:
+        found: object = ast.literal_eval(written)
+    except (SyntaxError, ValueError):
+        found = None
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise UsageError(
+            f"Cannot read the metric {text!r}: behind @ stands a number above 0 and at most 1, such as lift@0.05."
+        )
+    return found
 
 
 def _parameter(node: ast.expr) -> object:

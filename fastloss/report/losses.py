@@ -46,7 +46,9 @@ def entries() -> list[Entry]:
 def _listed(name: str | None) -> list[Entry]:
     listed = entries()
     if name is not None:
-        listed = [entry for entry in listed if name in (entry.name, *entry.aliases)]
+        # Parameters may be written with it.
+        plain = re.split(r"[@(]", name, maxsplit=1)[0].strip()
+        listed = [entry for entry in listed if plain in (entry.name, *entry.aliases)]
         if not listed:
             raise UsageError(unknown_metric(name))
     return listed

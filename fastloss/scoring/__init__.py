@@ -9,8 +9,8 @@ fingerprint of the request and of its input, and the counts of its rows.
 from __future__ import annotations
 
 from fastloss.scoring.plan import ScorePlan, make_score_plan
-from fastloss.scoring.request import ScoreRequest
+from fastloss.scoring.request import ScoreRequest, refuse_a_column
 from fastloss.scoring.result import ScoreResult
 from fastloss.scoring.run import run_score
 
-__all__ = ["ScorePlan", "ScoreRequest", "ScoreResult", "make_score_plan", "run_score"]
+__all__ = ["ScorePlan", "ScoreRequest", "ScoreResult", "make_score_plan", "refuse_a_column", "run_score"]

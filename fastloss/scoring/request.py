@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ParamSpec, TypeVar, get_args
 
 from fastloss.budget import positive
 from fastloss.errors import UsageError
@@ -15,6 +16,8 @@ from fastloss.words import Compression
 
 LOSS_COLUMNS = ("loss", "gradient", "hessian")
 PLACE_COLUMNS = ("file", "row_group", "row")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +95,18 @@ def _kept_columns(keep: Sequence[str] | str, taken: Sequence[str]) -> tuple[str,
                 "keep others, or rename it in the log."
             )
     return tuple(dict.fromkeys(kept))
+
+
+def refuse_a_column(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a function of a log say what a column of scores is, where it is called as `logit` and the like are."""
+
+    @functools.wraps(function)
+    def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if len(args) == 1 and not kwargs:
+            raise UsageError(
+                "fastloss.score writes the loss of each row of a log and needs out=, label=, loss= and a prediction; "
+                f"a column of scores is fastloss.ranking_score({args[0]!r})."
+            )
+        return function(*args, **kwargs)
+
+    return checked
