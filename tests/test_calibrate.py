@@ -436,7 +436,7 @@ def test_infinite_logits_are_bad_rows() -> None:
     log = make_log(9, 300)
     x = log["x"].copy()
     x[[3, 5]] = [np.inf, -np.inf]
-    says = "logit column 'x' is inf;.* a filter such as where='abs\\(x\\) < 1e300'.*on_bad_row='drop' leaves"
+    says = "logit column 'x' is inf; allowed: finite logits.* where='abs\\(x\\) < 1e300'.*on_bad_row='drop' leaves"
     refused(fl.DataError, says, x.tolist(), log["y"].tolist())
     found = fl.calibrate(pa.table({**log, "x": x}), label="y", logit="x", on_bad_row="drop")
     assert (found.rows["used"], found.rows["dropped"][0]["rows"]) == (298, 2)

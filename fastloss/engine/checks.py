@@ -223,7 +223,8 @@ def _describe(evaluation: Evaluation, cause: Cause, place: Location) -> str:
         ranges |= {(model.column, model.space): own for model, own in of_models}
         allowed = ranges[cause.column, role].describe(role)
         if role == "logit" and abs(place.value or 0.0) == math.inf:
-            # Of calibration alone.
+            # Calibration alone refuses one.
+            allowed = "finite logits"
             hint = (
                 f" No map moves an infinite logit; a filter such as where='abs({cause.column}) < 1e300' leaves it out."
             )
