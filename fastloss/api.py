@@ -660,7 +660,9 @@ def feature_gradient(
     ``noise`` what it takes off on average where there is nothing to learn. ``profiled`` is the gradient with the bias
     profiled out. ``joint_step`` is the weight after one Newton step of all numbers together.
 
-    Terms are rounded and every sum is exact, so that no digit depends on threads, batch size, order or layout.
+    Terms are rounded and every sum is exact, so that no digit depends on threads, batch size, order or layout. A
+    feature that varies by less than 1/30,000 of its size is summed less its mean in a second pass, unless the log is a
+    stream.
     """
     gradient_plan = make_gradient_plan(
         log,

@@ -308,6 +308,46 @@ def test_a_feature_far_from_zero_keeps_its_digits(log: pa.Table) -> None:
         assert getattr(far, number) == pytest.approx(getattr(plain, number), rel=1e-6)
 
 
+def test_features_far_from_zero_are_summed_less_their_mean(log: pa.Table) -> None:
+    """In a second pass, to the digits of what is left of them; with nulls, in lists, and whatever the layout."""
+    far, near = (
+        {
+            "f": log["a"].to_numpy().astype(float) + offset,
+            "i": np.where(log["y"].to_numpy() > 0, 4, log["id"].to_numpy()) + (9_000_000_000_000 if offset else 0),
+            "e": pa.FixedSizeListArray.from_arrays(np.asarray(log["e"].combine_chunks().flatten()) + offset, 2),
+            "n": pa.array(log["a"].to_numpy() + 3.0, mask=np.arange(N) % 5 == 0),
+        }
+        for offset in (1e9, 0.0)
+    )
+    near["f"] = far["f"] - 1e9
+    near["e"] = pa.FixedSizeListArray.from_arrays(np.asarray(far["e"].flatten()) - 1e9, 2)
+    columns = {name: log[name] for name in ("y", "z", "w", "country")}
+    table, plain = (pa.table({**columns, **each}) for each in (far, near))
+    request: dict[str, Any] = {"label": "y", "logit": "z", "weight": "w", "features": ["f", "n", "i", "e", "country"]}
+    found, expected = (fl.feature_gradient(each, **request) for each in (table, plain))
+    for score, known in zip(found.features, expected.features, strict=True):
+        assert (score.name, score.n, score.numbers.reason) == (known.name, known.n, None)
+        for number in ("profiled", "z", "step", "improvement", "noise", "joint_step"):
+            value = getattr(known.numbers, number)
+            assert getattr(score.numbers, number) == (None if value is None else pytest.approx(value, rel=1e-8)), (
+                number
+            )
+    assert found.columns.joint_improvement == pytest.approx(expected.columns.joint_improvement, rel=1e-8)
+    offsets = [1e9, 0.0, 9e12, 1e9, 1e9]
+    moved = [score.numbers.joint_step * offset for score, offset in zip(found.features, offsets, strict=False)]
+    before = expected.columns.bias.joint_step
+    assert found.columns.bias.joint_step == pytest.approx(before - math.fsum(moved), rel=1e-12)
+    w, g = log["w"].to_numpy(), 1.0 / (1.0 + np.exp(-log["z"].to_numpy().astype(float))) - log["y"].to_numpy()
+    assert found.gradient[0] == pytest.approx(np.dot(w * g, far["f"]) / w.sum(), rel=1e-9)
+    shuffled = table.take(np.random.default_rng(1).permutation(N))
+    assert content_of(fl.feature_gradient(shuffled, **request, batch_rows=97)) == content_of(found)
+    lists = pa.array([None, [1e9, 3.0], [1e9 + 1, 2.0], [1e9 + 3, 5.0], None], pa.list_(pa.float64()))
+    tall = pa.table({"y": [1, 0, 1, 0, 0], "z": [0.1, 0.3, -0.2, 0.0, 0.4], "e": lists.fill_null([1e9, 0.0])})
+    by_row = fl.feature_gradient(tall, label="y", logit="z", features="e", batch_rows=1)
+    assert content_of(by_row) == content_of(fl.feature_gradient(tall, label="y", logit="z", features="e"))
+    assert [score.numbers.reason for score in by_row.features] == [None, None]
+
+
 @pytest.mark.parametrize(
     ("feature", "reason"),
     [
@@ -322,7 +362,8 @@ def test_a_feature_far_from_zero_keeps_its_digits(log: pa.Table) -> None:
     ],
 )
 def test_what_has_no_digits_is_told_from_what_is_constant(log: pa.Table, feature: str, reason: str | None) -> None:
-    found = fl.feature_gradient(log, label="y", logit="z", features=[feature])
+    # A log that is read once, so that no second pass takes a mean from the numbers.
+    found = fl.feature_gradient(log.to_reader(), label="y", logit="z", features=[feature])
     numbers = found.features[0].numbers
     assert numbers.reason == reason
     if reason is not None:

@@ -297,7 +297,8 @@ def show_gradient(
     """Rank features by what the model has not used of them: the gradient of the loss by a linear layer over them.
 
     z is the feature's gradient over its standard error if the true one is 0; improvement is what one Newton step of
-    the feature and the bias takes off the mean loss. Exact sums, in one pass.
+    the feature and the bias takes off the mean loss. Exact sums, in one pass; ids, and others that vary little beside
+    their size, need a second.
 
     Parameters
     ----------

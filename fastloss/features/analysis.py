@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fastloss.states.products import FeatureProductSums
+from fastloss.states.products import VARIES_BITS, FeatureProductSums
 from fastloss_kernels.exact_sum import LIMBS, LOWEST_EXPONENT, ExactSum, ExactSums
 
 Floats = NDArray[np.float64]
@@ -30,7 +30,7 @@ _UNIT = 1 << -LOWEST_EXPONENT
 # Roundings of terms to 53 bits change a profiled sum by at most this part of the sum that the bias is profiled out of.
 _ROUNDED_BITS = 50
 # Six digits.
-_DIGIT_BITS = 20
+_DIGIT_BITS = _ROUNDED_BITS - VARIES_BITS
 # Of categories, whose sums are rounded once: one that holds all but this part of the rows is the bias.
 _NOISE_BITS = 46
 # What a term may lose below the normal numbers, in units of sums.
@@ -122,7 +122,13 @@ class Columns:
     collinear: list[int] = field(default_factory=list)
 
 
-def analyse_columns(products: FeatureProductSums, weight: ExactSum, n: int) -> Columns:
+def analyse_columns(
+    products: FeatureProductSums,
+    weight: ExactSum,
+    n: int,
+    centred: FeatureProductSums | None = None,
+    offsets: Sequence[float] = (),
+) -> Columns:
     """Return the numbers of the columns of all features.
 
     Parameters
@@ -133,25 +139,35 @@ def analyse_columns(products: FeatureProductSums, weight: ExactSum, n: int) -> C
         The weight of the rows.
     n : int
         How many rows there are.
+    centred, offsets : FeatureProductSums and sequence of float, optional
+        The sums of columns less their offsets. Profiled numbers are the same of both, and have more digits of these.
     """
     n_columns = products.n_columns
-    bias = _numbers_of(products, 0, weight, n)
-    found = Columns(bias, [_numbers_of(products, column, weight, n) for column in range(1, n_columns)])
+    profiling = products if centred is None else centred
+    bias = _numbers_of(products, profiling, 0, weight, n)
+    found = Columns(bias, [_numbers_of(products, profiling, column, weight, n) for column in range(1, n_columns)])
     if not weight.units:
         return found
     if products.is_paired:
         found.gauss_newton = np.array(
             [[products.curvature(j, k) / weight for k in (*range(1, n_columns), 0)] for j in (*range(1, n_columns), 0)]
         ).reshape(n_columns, n_columns)
-    _add_joint_step(found, products, weight)
+    _add_joint_step(found, profiling, weight)
+    if bias.joint_step is not None and offsets:
+        steps = [numbers.joint_step or 0.0 for numbers in found.scores]
+        moved = (-step * offset for step, offset in zip(steps, offsets, strict=True))
+        bias.joint_step = math.fsum([bias.joint_step, *moved])
     return found
 
 
-def _numbers_of(products: FeatureProductSums, column: int, weight: ExactSum, n: int) -> Numbers:
+def _numbers_of(
+    plain: FeatureProductSums, products: FeatureProductSums, column: int, weight: ExactSum, n: int
+) -> Numbers:
     if not weight.units:
         return Numbers(reason=NO_ROWS)
-    gradient, curvature = products.gradient(column), products.curvature(column, column)
+    gradient, curvature = plain.gradient(column), plain.curvature(column, column)
     numbers = Numbers(gradient / weight, float(gradient), curvature / weight)
+    gradient, curvature = products.gradient(column), products.curvature(column, column)
     sums = [gradient, curvature, products.square(column), products.gradient(0), products.curvature(0, 0)]
     if column:
         sums += [products.curvature(0, column), products.square_with_bias(column), products.square(0)]

@@ -14,7 +14,7 @@ from fastloss.metrics.evaluate import slice_states
 from fastloss.metrics.feature_scores import FeatureScores
 from fastloss.report.content import dropped_rows, skipped_parts
 from fastloss.scan import Progress, run_scan
-from fastloss.states.products import FeatureProductsColumn
+from fastloss.states.products import FeatureProducts, FeatureProductsColumn
 from fastloss.states.slices import SliceTable
 from fastloss_kernels import losses
 from fastloss_kernels.losses import Loss
@@ -69,7 +69,13 @@ def run_gradient(gradient_plan: GradientPlan, report: Callable[[Progress], None]
     mean = gradient_plan.mean_loss.evaluate(states)
     mean_loss = None if mean.undefined[0] else float(mean.value[0])
     most = _most_improvement(gradient_plan.loss, mean_loss)
-    columns = analyse_columns(products, weight, n)
+    # Of a log that can be read twice, features far from 0 are summed less their means, too.
+    centred = next((spec for spec in scanned.specs if isinstance(spec, FeatureProducts) and spec.offsets), None)
+    columns = (
+        analyse_columns(products, weight, n)
+        if centred is None
+        else analyse_columns(products, weight, n, states[centred], centred.offsets)
+    )
     cap_improvements(columns, most)
     found: dict[str, list[FeatureScore]] = {}
     names: list[str] = []

@@ -15,6 +15,7 @@ from fastloss.metrics.base import LEAST_WEIGHT, WEIGHTS_TOO_SMALL, Metric, Metri
 from fastloss.metrics.calibration_error import CalibrationBins
 from fastloss.metrics.curves import Binned
 from fastloss.metrics.decomposition import Discrimination, Miscalibration
+from fastloss.metrics.feature_scores import FeatureScores
 from fastloss.metrics.quantities import Rows
 from fastloss.metrics.ranked import RankedMetric
 from fastloss.metrics.resolve import Evaluation
@@ -147,12 +148,12 @@ def refining_specs(evaluation: Evaluation, table: SliceTable, specs: Sequence[St
 
 
 def sharpening_specs(evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec]) -> list[StateSpec]:
-    """Return what brings the bounds of metrics together in a second pass over the log, each once."""
+    """Return what a second pass over the log sums for bounds that are far apart, and for lost digits, each once."""
     return _each_of(
         evaluation,
         table,
         specs,
-        lambda metric, model: metric.sharpen(model) if isinstance(metric, RankedMetric) else (),
+        lambda metric, model: metric.sharpen(model) if isinstance(metric, RankedMetric | FeatureScores) else (),
     )
 
 

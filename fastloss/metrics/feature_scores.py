@@ -10,7 +10,7 @@ from fastloss.metrics.conventions import InputTransform, LossEvaluation
 from fastloss.metrics.quantities import FeatureDerivatives, LossGradient, LossHessian, Rows, SquaredGradient
 from fastloss.states.base import RowSet, StateSpec
 from fastloss.states.categories import CategorySums
-from fastloss.states.products import FeatureProducts
+from fastloss.states.products import FeatureProducts, FeatureProductSums
 from fastloss.states.sums import Sum
 from fastloss_kernels.domain import Interval
 from fastloss_kernels.exact_sum import ExactSums
@@ -88,6 +88,15 @@ class FeatureScores(PlainMetric):
         derivatives = FeatureDerivatives(self.evaluation(model), self.features)
         widths = tuple(0 if name in self.lists else 1 for name in self.features)
         return FeatureProducts(self.rows(model), derivatives, widths, self.diagonal)
+
+    def sharpen(self, states: SliceStates) -> tuple[StateSpec, ...]:
+        """Return the sums over features less their means, if some vary too little beside them."""
+        spec = self.products(states.model)
+        found: FeatureProductSums = states[spec]
+        offsets = found.offsets()
+        if not offsets:
+            return ()
+        return (dataclasses.replace(spec, widths=tuple(found.widths.tolist()), offsets=offsets),)
 
     def rows(self, model: ModelFacts) -> RowSet:
         """Return the rows that are used."""

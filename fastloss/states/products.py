@@ -26,6 +26,8 @@ from fastloss_kernels.exact_sum import (
 
 Floats = NDArray[np.float64]
 
+# Sums of a column keep six digits of its variation where that is this many bits below its size, as squares.
+VARIES_BITS = 30
 # Of more columns than this, curvatures of pairs are not kept: their number grows with the square.
 MOST_PAIRED_COLUMNS = 64
 
@@ -44,17 +46,20 @@ class FeatureProducts:
         How many columns each feature has: 1 for numbers, 0 for lists, whose length the log tells.
     diagonal : bool
         Whether to leave out the curvatures of pairs of features.
+    offsets : tuple of float
+        What is subtracted from the numbers of each column; empty if nothing is.
     """
 
     rows: RowSet
     quantity: Named
     widths: tuple[int, ...]
     diagonal: bool = False
+    offsets: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
         """The name in state files."""
-        return f"products of {self.quantity.name}"
+        return f"products of {self.quantity.name}" + (f" less {self.offsets}" if self.offsets else "")
 
     @property
     def bytes_per_slice(self) -> int:
@@ -101,6 +106,26 @@ class FeatureProductSums:
     def n_columns(self) -> int:
         """How many columns there are, the bias among them."""
         return 1 + int(self.widths.sum())
+
+    def offsets(self) -> tuple[float, ...]:
+        """Return the mean of each column that varies too little beside it, 0 for others; nothing if all vary enough.
+
+        Means are weighted by the curvature, and sums of numbers less their mean keep the digits that these lose.
+        """
+        found = [self._offset(column) for column in range(1, self.n_columns)]
+        return tuple(found) if any(found) else ()
+
+    def _offset(self, column: int) -> float:
+        sums = [self.curvature(*pair) for pair in ((0, 0), (0, column), (column, column))]
+        bias, crossed, squares = (found.units for found in sums)
+        if (
+            not all(found.is_finite for found in sums)
+            or bias <= 0
+            or self.lowest[column - 1] == self.highest[column - 1]
+        ):
+            return 0.0
+        left = squares * bias - crossed * crossed
+        return crossed / bias if abs(left) << VARIES_BITS < squares * bias else 0.0
 
     def gradient(self, column: int) -> ExactSum:
         """Return Σ r·x; the column 0 is the bias, then come those of each feature."""

@@ -33,7 +33,7 @@ def make_feature_products_update(spec: FeatureProducts, device: Device) -> Updat
         features = [feature for name in quantity.features if isinstance(feature := rows.features[name], Feature)]
         for column, is_total in zip(columns, rows.arrangement.is_total, strict=True):
             if is_total:
-                _add(quantity, rows, features, column, device)
+                _add(quantity, rows, features, column, device, spec.offsets)
 
     return update
 
@@ -44,6 +44,7 @@ def _add(
     features: Sequence[Feature],
     column: FeatureProductsColumn,
     device: Device,
+    offsets: tuple[float, ...],
 ) -> None:
     residual, curvature = rows.weighted_derivatives(quantity.evaluation)
     chosen = rows.arrangement.rows
@@ -65,32 +66,41 @@ def _add(
         scratch = rows.workspace.floats(3 * n_columns * block_rows).reshape(3 * n_columns, block_rows)
         exponents = np.empty((3 * n_columns, 2), dtype=np.int64)
         loop = device.products.make_add_feature_products()
-        # Rows that are chosen are gathered a part at a time.
-        step = max(1, rows.n_rows if chosen is None else _GATHERED_ROWS)
+        # Rows that are chosen, or changed, are gathered a part at a time.
+        step = max(1, rows.n_rows if chosen is None and not offsets else _GATHERED_ROWS)
         for start in range(0, rows.n_rows, step):
             stop = min(start + step, rows.n_rows)
             held = [
-                _contiguous(feature.values if chosen is None else feature.values[chosen[start:stop]])
+                _contiguous(feature.values[start:stop] if chosen is None else feature.values[chosen[start:stop]])
                 for feature in features
             ]
-            _observe(features, held, None if chosen is None else chosen[start:stop], column)
+            if offsets:
+                held = _less(held, stop - start, column.widths, offsets)
+            _observe(features, held, slice(start, stop) if chosen is None else chosen[start:stop], column)
             columns = _addresses(held, column.widths.tolist())
             r, c = residual[start:stop], curvature[start:stop]
             loop(columns, stop - start, r, c, factors, scratch, exponents, accumulators)
 
 
 def _observe(
-    features: Sequence[Feature], held: Sequence[NumberArray], chosen: Integers | None, column: FeatureProductsColumn
+    features: Sequence[Feature], held: Sequence[NumberArray], chosen: Integers | slice, column: FeatureProductsColumn
 ) -> None:
     """Note the least and the greatest number of each column, and the numbers that lists lack."""
     first = 0
     for feature, values, width in zip(features, held, column.widths.tolist(), strict=True):
-        null = feature.null_places
-        if null is not None and chosen is not None:
-            null = null[chosen]
+        null = None if feature.null_places is None else feature.null_places[chosen]
         for place in range(len(values)):
             column.observe(first + place, values[place], 0 if null is None else int(np.count_nonzero(null[:, place])))
         first += width
+
+
+def _less(held: Sequence[NumberArray], n_rows: int, widths: Integers, offsets: tuple[float, ...]) -> list[NumberArray]:
+    """Return numbers less the offsets of their columns, also those of lists that are all null."""
+    parts = np.split(np.array(offsets), np.cumsum(widths)[:-1])
+    return [
+        (values if len(values) else np.zeros((len(part), n_rows))) - part[:, None] if part.any() else values
+        for values, part in zip(held, parts, strict=True)
+    ]
 
 
 def _contiguous(values: NumberArray) -> NumberArray:
