@@ -386,7 +386,7 @@ TABLE = pa.table({"click": [1, 0], "score": [0.1, 0.2], "name": ["a", "b"], "p.q
         ({"label": "click", "logit": "score", "by": 5}, UsageError, "by is 5"),
         ({"label": "click", "logit": "score", "by": [5]}, UsageError, "by holds 5"),
         ({"label": "click", "logit": "score", "metrics": 5}, UsageError, "A metric is 5"),
-        ({"label": "click", "logit": "score", "metrics": "log_loss,auc"}, UsageError, "no metric 'auc'"),
+        ({"label": "click", "logit": "score", "metrics": "log_loss,gauc"}, UsageError, "no metric 'gauc'"),
         ({"label": "click", "logit": "score", "metrics": "log_loss(rows=1)"}, UsageError, "no parameter 'rows'"),
         ({"label": "click", "predictions": ["score"]}, UsageError, "predictions is ['score']"),
     ],
@@ -456,8 +456,8 @@ def test_forms_of_a_result() -> None:
     assert frame.columns == ["metric", "model", "slice", "slice.c", "slice.d", *frame.columns[5:]]
     assert frame.height == len(result.values) == result.to_arrow().num_rows
     assert frame["value"].to_list() == [v.value for v in result.values]
-    with pytest.raises(UsageError, match="no metric 'auc'"):
-        result["auc"]
+    with pytest.raises(UsageError, match="no metric 'gauc'"):
+        result["gauc"]
     text = str(result)
     assert "log_loss" in text
     assert "by c × d" in text
