@@ -277,7 +277,7 @@ def test_histograms_count_in_the_memory(log: tuple[Path, dict[str, np.ndarray]])
 
     # 32 MiB of a merged histogram; a thread holds the rows of a batch or row group, here all of them, in 5 bytes each.
     assert plan(3).memory_bound - plan(2).memory_bound == (32 << 20) + 150_000 * 5
-    with pytest.raises(fl.UsageError, match=r"654 MiB of histograms of scores\. Raise memory to [\d,]+ MiB"):
+    with pytest.raises(fl.UsageError, match=r"254 MiB of histograms of scores\. Raise memory to [\d,]+ MiB"):
         plan(10, by=["c"])
     assert plan(10, by=["c"], memory="4GiB").memory_bound <= 4 << 30
     # So do threads that read a table, a million rows of which they hold at once at most.

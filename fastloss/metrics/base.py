@@ -13,6 +13,7 @@ from fastloss.metrics.conventions import LossEvaluation, RequestConventions
 from fastloss.metrics.quantities import Rows, Weight
 from fastloss.states.base import RowSet, StateSpec
 from fastloss.states.counts import Count
+from fastloss.states.histogram import BUCKET_BYTES, SLICED_BUCKET_BYTES, ScoreHistogram
 from fastloss.states.sums import Sum
 from fastloss_kernels.domain import FINITE, SPACES, Interval
 from fastloss_kernels.exact_sum import ExactSums
@@ -49,6 +50,8 @@ class ModelFacts:
         Whether predictions are lists.
     conventions : RequestConventions
         How losses are evaluated.
+    sliced : bool
+        Whether there are slices.
     """
 
     index: int
@@ -58,6 +61,12 @@ class ModelFacts:
     weighted: bool
     lists: bool
     conventions: RequestConventions
+    sliced: bool = False
+
+    @property
+    def scores(self) -> ScoreHistogram:
+        """The histogram of its predictions."""
+        return ScoreHistogram(self.rows(), bucket_bytes=SLICED_BUCKET_BYTES if self.sliced else BUCKET_BYTES)
 
     def rows(self, needs: tuple[str, ...] = ()) -> RowSet:
         """Return the rows that hold what is needed; without lists there is nothing to need."""

@@ -23,7 +23,7 @@ from fastloss.metrics.binning import predicted_means, probability_edges
 from fastloss.metrics.ranked import add_bounds
 from fastloss.states.base import SliceRuns, StateSpec
 from fastloss.states.bins import BinnedSums, BinSums
-from fastloss.states.histogram import ScoreHistogram, ScoreHistograms
+from fastloss.states.histogram import ScoreHistograms
 from fastloss.states.sums import SumColumn
 from fastloss_kernels.exact_sum import ExactSums, normalize_words
 
@@ -123,7 +123,7 @@ class _BinnedError(PlainMetric):
 
     def _spec(self, model: ModelFacts) -> StateSpec:
         if self.binning == "mass":
-            return ScoreHistogram(model.rows())
+            return model.scores
         return BinnedSums(model.rows(), self.binning, self.n_bins, model.weighted)
 
     def evaluate(self, states: SliceStates) -> MetricValues:

@@ -21,7 +21,7 @@ from fastloss.metrics.ranked import RankedMetric
 from fastloss.metrics.resolve import Evaluation
 from fastloss.states.base import StateColumn, StateSpec
 from fastloss.states.counts import Count
-from fastloss.states.histogram import ScoreHistogram, ScoreHistograms
+from fastloss.states.histogram import ScoreHistograms
 from fastloss.states.slices import KeyColumn, SliceTable
 
 
@@ -191,7 +191,7 @@ def evaluate_table(
             if isinstance(spec, Count) and isinstance(spec.counted, Rows) and spec.rows.needs != ("zero_weight",):
                 used |= column.evaluate() > 0
         order = order[used[order]]
-    kept = {state.model.name: (state, ScoreHistogram(state.model.rows())) for state in states}
+    kept = {state.model.name: (state, state.model.scores) for state in states}
     histograms = {name: state[spec] for name, (state, spec) in kept.items() if spec in state}
     bins = {
         metric.name: {state.model.name: functools.partial(metric.bins, _of_metric(metric, state)) for state in states}

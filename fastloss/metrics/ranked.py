@@ -83,7 +83,7 @@ class RankedMetric(PlainMetric):
     def states(self, model: ModelFacts) -> tuple[StateSpec, ...]:
         """Return the histogram, and the weight that goes with the value."""
         rows = model.rows()
-        return (ScoreHistogram(rows), *model.weight(rows))
+        return (model.scores, *model.weight(rows))
 
     def open_buckets(self, states: SliceStates) -> Buckets:
         """Return the buckets whose scores an exact value needs: here those that hold both classes."""
@@ -120,7 +120,7 @@ class RankedMetric(PlainMetric):
 
     def first(self, states: SliceStates) -> ScoreHistograms:
         """Return the histograms of the first pass."""
-        found: ScoreHistograms = states[ScoreHistogram(states.model.rows())]
+        found: ScoreHistograms = states[states.model.scores]
         return found
 
     def refined(self, states: SliceStates, wanted: tuple[StateSpec, ...]) -> ScoreHistograms | None:
@@ -246,7 +246,7 @@ class CurveMetric(RankedMetric):
 
 def _points(states: SliceStates, histograms: ScoreHistograms) -> Iterable[Cumulated]:
     """Return the points of the curves; those of the first pass are shared where they are one part."""
-    if len(histograms.buckets) > PART_BUCKETS or histograms is not states[ScoreHistogram(states.model.rows())]:
+    if len(histograms.buckets) > PART_BUCKETS or histograms is not states[states.model.scores]:
         return histograms.cumulated()
     points: list[Cumulated] = states.once(ScoreHistogram, lambda: list(histograms.cumulated()))
     return points

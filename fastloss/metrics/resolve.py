@@ -223,7 +223,7 @@ def resolve(request: Request, types: Mapping[str, ColumnType], *, of_states: boo
     if request.common_rows and lists:
         conventions = replace(conventions, common_needs=_common_needs(metrics, conventions))
     models = tuple(
-        ModelFacts(index, m.name, m.space, m.column, request.weight is not None, lists, conventions)
+        ModelFacts(index, m.name, m.space, m.column, request.weight is not None, lists, conventions, bool(request.by))
         for index, m in enumerate(request.models)
     )
     # The slices that have rows, and what a model used, are read from the counts of the first metric's rows.

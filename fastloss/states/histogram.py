@@ -35,6 +35,8 @@ FIRST_DROPPED_BITS = 37
 # Of different scores (131,072 of unweighted rows), and of buckets (524,288).
 SCORE_BYTES = 4 << 20
 BUCKET_BYTES = 16 << 20
+# Where there are slices, each model has a histogram for every grouping.
+SLICED_BUCKET_BYTES = 6 << 20
 # What they take with their index.
 MOST_HISTOGRAM_BYTES = BUCKET_BYTES * 2
 # Many slices of few rows each keep their scores apart.
