@@ -81,3 +81,16 @@ def test_the_values_are_the_same_for_every_order_and_division(tmp_path: Path) ->
     shuffled = log.sample(fraction=1.0, shuffle=True, seed=3)
     shuffled.write_parquet(tmp_path / "log.parquet", row_group_size=30_000)
     assert fl.evaluate(tmp_path / "log.parquet", threads=3, batch_rows=7_000, **asked).to_dict()["values"] == whole
+
+
+@pytest.mark.parametrize(("kind", "n_passes"), [("smooth", 1), ("a default", 2)])
+def test_smooth_scores_take_one_pass_in_small_weighted_slices_too(kind: str, n_passes: int) -> None:
+    log = log_of("a default")
+    generator = np.random.default_rng(11)
+    if kind == "smooth":
+        log = log.with_columns(pl.Series("s", generator.normal(size=len(log))))
+    log = log.with_columns(pl.Series("k", generator.integers(0, 300, len(log)) ** 2 // 900))
+    seen: list[int] = []
+    asked = {"label": "y", "logit": "s", "weight": "w", "metrics": "roc_auc", "by": "k"}
+    fl.evaluate(log, **asked, progress=lambda done: seen.append(done.rows))
+    assert seen.count(len(log)) == n_passes

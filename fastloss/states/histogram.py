@@ -52,10 +52,12 @@ _MOST_TABLE_BUCKET_BYTES = 32 << 20
 # So much of the rows themselves is held while nothing is counted yet: a million of 17 bytes each.
 _HELD_BYTES = 18 << 20
 # What a crowded bucket holds of the positives, or of the pairs of a positive and a negative, and how much more than
-# the buckets beside it. Of smooth densities, neighbours are alike.
+# so many buckets on either side of it together. Of smooth densities, neighbours are alike.
 _MANY_POSITIVES = 5e-3
 _MANY_PAIRS = 1e-5
-_FAR_MORE = 16.0
+_BESIDE = 8
+_FAR_MORE = 4.0
+_LARGE_SLICE = 0.01
 _MOST_CROWDED = 4096
 # Numbers that tell whether float32 holds them.
 _SAMPLE_ROWS = 512
@@ -224,7 +226,7 @@ class ScoreHistograms:
         return Buckets(dropped, words.astype("<i8", copy=False).tobytes())
 
     def crowded_buckets(self) -> Buckets | None:
-        """Return the few buckets with far more rows than those beside them; None where there are none.
+        """Return the few buckets with far more weight than those beside them; None where there are none.
 
         Such buckets hold a score that many rows share, as a default or the end of a clipped range has them. They
         count where they leave the order of many pairs open, or that of many positives.
@@ -242,11 +244,12 @@ class ScoreHistograms:
             positives, negatives = summed(positive), summed(negative)
             marked = (positive > _MANY_POSITIVES * positives) & (negative > 0.0)
             marked |= positive * negative > _MANY_PAIRS * positives * negatives
-            beside = np.zeros((2, len(weight)))
-            beside[0, 1:], beside[1, :-1] = weight[:-1], weight[1:]
-            filled = np.diff(self.starts) > 0
-            beside[0, self.starts[:-1][filled]], beside[1, self.starts[1:][filled] - 1] = 0.0, 0.0
-            marked &= weight > _FAR_MORE * beside.max(axis=0)
+            # Some rows of a small slice may weigh more than those beside them, and are no crowd.
+            sums, at = np.append(0.0, np.cumsum(weight)), np.arange(len(weight))
+            begins, ends = self.starts[:-1][slices], self.starts[1:][slices]
+            around = sums[np.minimum(at + _BESIDE + 1, ends)] - sums[np.maximum(at - _BESIDE, begins)]
+            marked &= weight > _FAR_MORE * (around - weight)
+            marked &= (ends - begins > 4 * _BESIDE) | (positives + negatives > _LARGE_SLICE * weight.sum())
         if not marked.any() or len(np.unique(self.buckets[marked])) > _MOST_CROWDED:
             return None
         return self.chosen(marked)
