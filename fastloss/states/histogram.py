@@ -704,7 +704,7 @@ def counted_task_bytes(n_rows: int) -> int:
 
 def held_bytes(score_bytes: int, bucket_bytes: int) -> int:
     """Return how many bytes of rows a column holds that has so much memory for scores and for buckets."""
-    return min(_HELD_BYTES, max(score_bytes, bucket_bytes) * 9 // 8)
+    return min(_HELD_BYTES, max(score_bytes, bucket_bytes) * 3)
 
 
 def ordered_bits_of(scores: Floats) -> Integers:
