@@ -113,10 +113,10 @@ class RankedMetric(PlainMetric):
 
         No exact value is asked for then, so a second pass may be left out. All metrics of the histogram share it.
         """
-        if self.exact or not self.first(states).dropped_bits:
+        first = self.first(states)
+        if self.exact or not first.dropped_bits or first.crowded is None:
             return ()
-        crowded: Buckets | None = states.once("crowded buckets", self.first(states).crowded_buckets)
-        return () if crowded is None else (ScoreHistogram(states.model.rows(), only=crowded),)
+        return (ScoreHistogram(states.model.rows(), only=first.crowded),)
 
     def first(self, states: SliceStates) -> ScoreHistograms:
         """Return the histograms of the first pass."""
@@ -273,9 +273,7 @@ def _combined(
         found[:, :, begin : begin + own] = part.masses[chosen].reshape(-1, 2, own)
         masses.append(found.reshape(-1, 2 * n_digits))
     buckets = np.concatenate([scores for _, _, scores in parts])
-    slices = np.concatenate(
-        [np.repeat(np.arange(n_slices), np.diff(part.starts))[chosen] for part, chosen, _ in parts]
-    )
+    slices = np.concatenate([part.slices[chosen] for part, chosen, _ in parts])
     order = np.lexsort((buckets, slices))
     starts: Integers = np.searchsorted(slices[order], np.arange(n_slices + 1)).astype(np.int64, copy=False)
     are_scores = None

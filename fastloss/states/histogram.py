@@ -14,6 +14,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,11 @@ class ScoreHistograms:
     masses: Words
     are_scores: NDArray[np.bool_] | None = None
 
+    @property
+    def slices(self) -> Integers:
+        """The slice of each bucket, int64 ``(n_buckets,)``."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
     def score_bounds(self) -> tuple[Floats, Floats]:
         """Return the lowest and the highest score that each bucket may hold, float64 ``(n_buckets,)``."""
         lowest = self.buckets << self.dropped_bits
@@ -225,15 +231,15 @@ class ScoreHistograms:
         np.bitwise_or.at(words, places >> 6, np.int64(1) << (places & 63))
         return Buckets(dropped, words.astype("<i8", copy=False).tobytes())
 
-    def crowded_buckets(self) -> Buckets | None:
-        """Return the few buckets with far more weight than those beside them; None where there are none.
+    @cached_property
+    def crowded(self) -> Buckets | None:
+        """The few buckets with far more weight than those beside them; None where there are none.
 
         Such buckets hold a score that many rows share, as a default or the end of a clipped range has them. They
         count where they leave the order of many pairs open, or that of many positives.
         """
         positive, weight = self.masses_as_float()
-        n_slices = len(self.starts) - 1
-        slices = np.repeat(np.arange(n_slices), np.diff(self.starts))
+        n_slices, slices = len(self.starts) - 1, self.slices
 
         def summed(terms: Floats) -> Floats:
             sums = np.bincount(slices, terms, minlength=n_slices).astype(np.float64, copy=False)
@@ -262,8 +268,7 @@ class ScoreHistograms:
         """
         n_digits = self.masses.shape[1] // 2
         highest = n_digits - 1 - np.argmax(self.masses[:, : n_digits - 1 : -1] != 0, axis=1)
-        units = np.zeros(len(self.starts) - 1, dtype=np.int64)
-        slices = np.repeat(np.arange(len(units)), np.diff(self.starts))
+        units, slices = np.zeros(len(self.starts) - 1, dtype=np.int64), self.slices
         np.maximum.at(units, slices, highest)
         of = units[slices]
         parts: list[Floats] = []
@@ -374,6 +379,7 @@ class ScoreHistogramColumn:
     def __init__(self, score_bytes: int, bucket_bytes: int, slice_buckets: int) -> None:
         self.n_slices = 0
         self._dropped_bits = 0
+        self._evaluated: ScoreHistograms | None = None
         self._held: list[tuple[ScoreRows, SliceRuns]] = []
         self._held_bytes = 0
         self._score_bytes = score_bytes
@@ -419,6 +425,7 @@ class ScoreHistogramColumn:
 
     def resize(self, n_slices: int) -> None:
         """Have at least so many slices; new ones are empty."""
+        self._evaluated = None
         if n_slices > len(self._used):
             self._used = grown(self._used, self.n_slices, n_slices)
         self.n_slices = max(self.n_slices, n_slices)
@@ -431,6 +438,7 @@ class ScoreHistogramColumn:
 
     def add(self, rows: ScoreRows, runs: SliceRuns) -> None:
         """Add each row to its slice. The arrays of `runs` may be kept; those of the rows are not."""
+        self._evaluated = None
         most = held_bytes(self._score_bytes, self._bucket_bytes)
         if most and not len(self._keys) and not len(self._only) and runs.starts is not None:
             kept = rows.kept()
@@ -485,6 +493,7 @@ class ScoreHistogramColumn:
 
     def merge(self, other: ScoreHistogramColumn, positions: Integers) -> None:
         """Add slice i of another column to slice ``positions[i]``; the other stays as it is."""
+        self._evaluated = None
         self._count_held()
         for rows, runs in other._held:
             self._count(rows, runs._replace(positions=positions[runs.positions]))
@@ -509,7 +518,12 @@ class ScoreHistogramColumn:
         """Do nothing: carries are propagated when a row is added."""
 
     def evaluate(self) -> ScoreHistograms:
-        """Return the histograms with their buckets in order."""
+        """Return the histograms with their buckets in order; they are sorted once, as long as nothing is added."""
+        if self._evaluated is None:
+            self._evaluated = self._sorted()
+        return self._evaluated
+
+    def _sorted(self) -> ScoreHistograms:
         self._count_held()
         pages = self._keys[: int(self._counts[0])].T
         buckets, slices, masses = self._list_cells(np.argsort(pages[0]) if self.n_slices < 2 else np.lexsort(pages))
