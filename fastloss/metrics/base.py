@@ -222,6 +222,13 @@ class Metric(Protocol):
     def refine(self, states: SliceStates) -> tuple[StateSpec, ...]:
         """Return the statistics of a second pass over the log, or nothing if one was enough."""
 
+    def sharpen(self, states: SliceStates) -> tuple[StateSpec, ...]:
+        """Return the statistics of a second pass that is worth its time and may be left out, or nothing."""
+
+    @property
+    def rounds_weights(self) -> bool:
+        """Whether it reads sums of terms times weights, which tiny weights round."""
+
 
 class PlainMetric:
     """A metric of one number a row that accepts its prediction's whole space, and the labels that go with it.
@@ -233,6 +240,7 @@ class PlainMetric:
     """
 
     parameters: ClassVar[tuple[str, ...]] = ()
+    rounds_weights = True
 
     def label_range(self, space: str) -> Interval:
         """Return 0 to 1 where predictions are of a binary label, else any number."""
@@ -247,6 +255,10 @@ class PlainMetric:
         return False
 
     def refine(self, states: SliceStates) -> tuple[StateSpec, ...]:
+        """Return nothing: one pass is enough."""
+        return ()
+
+    def sharpen(self, states: SliceStates) -> tuple[StateSpec, ...]:
         """Return nothing: one pass is enough."""
         return ()
 

@@ -45,6 +45,7 @@ class _RankedPart(RankedMetric):
 
     loss: LossName = "log_loss"
 
+    rounds_weights = True
     parameters: ClassVar[tuple[str, ...]] = ("loss", "exact", "most_scores")
     spaces = PROBABILITY_SPACES
 

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from fastloss.metrics.base import LEAST_WEIGHT, WEIGHTS_TOO_SMALL, Metric, MetricValues, SliceStates
 from fastloss.metrics.calibration_error import CalibrationBins
 from fastloss.metrics.curves import Binned
-from fastloss.metrics.decomposition import Discrimination, Miscalibration
-from fastloss.metrics.feature_scores import FeatureScores
 from fastloss.metrics.quantities import Rows
 from fastloss.metrics.ranked import RankedMetric
 from fastloss.metrics.resolve import Evaluation
@@ -149,12 +147,7 @@ def refining_specs(evaluation: Evaluation, table: SliceTable, specs: Sequence[St
 
 def sharpening_specs(evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec]) -> list[StateSpec]:
     """Return what a second pass over the log sums for bounds that are far apart, and for lost digits, each once."""
-    return _each_of(
-        evaluation,
-        table,
-        specs,
-        lambda metric, model: metric.sharpen(model) if isinstance(metric, RankedMetric | FeatureScores) else (),
-    )
+    return _each_of(evaluation, table, specs, lambda metric, model: metric.sharpen(model))
 
 
 def _each_of(
@@ -204,10 +197,7 @@ def evaluate_table(
 def _values(metric: Metric, model: SliceStates) -> ModelValues:
     values = metric.evaluate(model)
     weight, n = model.weight(values.rows).to_float(), model.count(values.rows)
-    # Metrics of the order of scores read the weights themselves.
-    if model.model.weighted and (
-        not isinstance(metric, RankedMetric) or isinstance(metric, Miscalibration | Discrimination)
-    ):
+    if model.model.weighted and metric.rounds_weights:
         values.explain(weight < LEAST_WEIGHT * n, WEIGHTS_TOO_SMALL, undefined=True)
     return ModelValues(metric.name, model.model.name, values, n, weight)
 

@@ -53,6 +53,8 @@ class MeanLoss:
     reduction: str = "mean"
     conventions: RequestConventions | None = None
 
+    rounds_weights = True
+
     @property
     def name(self) -> str:
         """The loss's name with its changed parameters."""
@@ -112,6 +114,10 @@ class MeanLoss:
         return values
 
     def refine(self, states: SliceStates) -> tuple[StateSpec, ...]:
+        """Return nothing: one pass is enough."""
+        return ()
+
+    def sharpen(self, states: SliceStates) -> tuple[StateSpec, ...]:
         """Return nothing: one pass is enough."""
         return ()
 

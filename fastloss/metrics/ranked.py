@@ -52,6 +52,8 @@ class RankedMetric(PlainMetric):
     # The parameter that is written behind an @, as in lift@0.1.
     main: ClassVar[str | None] = None
     spaces = tuple(SPACES)
+    # Masses are sums of the weights themselves.
+    rounds_weights = False
 
     def __post_init__(self) -> None:
         """Refuse parameters of another kind."""
