@@ -659,3 +659,15 @@ def test_a_probability_of_epsilon_is_not_clipped() -> None:
         assert not test(high, 0.0, parameters)
         assert test(math.nextafter(high, 1.0), 0.0, parameters)
         assert not test(math.nextafter(high, 1.0), 1.0, parameters)
+
+
+@pytest.mark.parametrize("loss", [made() for made in LOSSES if made.is_nonnegative], ids=lambda loss: loss.name)
+def test_a_loss_that_is_said_to_be_nonnegative_is(loss: Loss) -> None:
+    for space, formula in loss.formulas.items():
+        labels = [label for label in (0.0, 0.25, 0.5, 1.0, 3.0) if label in loss.label_range]
+        scores = [
+            s for s in (-700.0, -3.0, -0.5, 0.0, 0.25, 0.5, 1.0, 2.5, 700.0) if s in loss.prediction_range(space)
+        ]
+        for label in labels:
+            for score in scores:
+                assert formula(score, label, loss.parameters(space, 0.0))[0] >= 0.0

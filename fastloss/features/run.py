@@ -16,33 +16,7 @@ from fastloss.report.content import dropped_rows, skipped_parts
 from fastloss.scan import Progress, run_scan
 from fastloss.states.products import FeatureProducts, FeatureProductsColumn
 from fastloss.states.slices import SliceTable
-from fastloss_kernels import losses
 from fastloss_kernels.losses import Loss
-
-# Losses that are nowhere below 0; the others' minimum depends on labels, or is not known.
-_FROM_ZERO = (
-    losses.BinaryCrossentropy,
-    losses.BinaryFocalCrossentropy,
-    losses.BrierScore,
-    losses.Expectile,
-    losses.Exponential,
-    losses.GeneralizedCrossentropy,
-    losses.HalfSquaredError,
-    losses.HalfSquaredSigmoid,
-    losses.Hinge,
-    losses.Huber,
-    losses.LogCosh,
-    losses.MeanAbsoluteError,
-    losses.MeanAbsolutePercentageError,
-    losses.MeanSquaredError,
-    losses.MeanSquaredLogarithmicError,
-    losses.ModifiedHuber,
-    losses.Pinball,
-    losses.Poly1,
-    losses.PseudoHuber,
-    losses.SmoothL1,
-    losses.SquaredHinge,
-)
 
 
 def run_gradient(gradient_plan: GradientPlan, report: Callable[[Progress], None] | None = None) -> FeatureGradient:
@@ -134,7 +108,7 @@ def _most_improvement(loss: Loss, mean: float | None) -> float | None:
         return math.inf
     if not math.isfinite(mean):
         return None
-    return mean if type(loss) in _FROM_ZERO else math.inf
+    return mean if loss.is_nonnegative else math.inf
 
 
 def _categories(

@@ -45,6 +45,8 @@ class Loss:
         Whether formulas take whole lists (`ListwiseLoss`) or single rows.
     differentiable : bool
         False for a step, whose gradient is 0 wherever it exists, so that nothing can be learned from it.
+    is_nonnegative : bool
+        Whether it is known to be 0 or more, whatever label and prediction are.
     """
 
     name: ClassVar[str]
@@ -57,6 +59,7 @@ class Loss:
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     listwise: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
+    is_nonnegative: ClassVar[bool] = False
 
     @property
     def formulas(self) -> Mapping[str, Row]:

@@ -152,6 +152,7 @@ class BinaryCrossentropy(BinaryLoss):
         "label_smoothing": Interval(0.0, 1.0),
         "pos_weight": Interval(0.0, float("inf"), low_open=True, high_open=True),
     }
+    is_nonnegative = True
     definition = "−q·y·log p − (1 − y)·log(1 − p), p = σ(x) for logits"
     source = "Good, Rational decisions, J. Royal Stat. Soc. B 14 (1952); Bishop, PRML (2006), eq. 4.90"
 

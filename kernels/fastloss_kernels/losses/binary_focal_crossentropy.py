@@ -184,6 +184,7 @@ class BinaryFocalCrossentropy(BinaryLoss):
         "gamma": Interval(0.0, float("inf"), high_open=True),
         "alpha": Interval(0.0, 1.0, low_open=True, high_open=True),
     }
+    is_nonnegative = True
     definition = "α_t·m^γ·(−y·log p − (1 − y)·log(1 − p)), m = y·(1 − p) + (1 − y)·p, α_t = y·α + (1 − y)·(1 − α)"
     source = "Lin et al., Focal loss for dense object detection, ICCV (2017), eq. 5"
 

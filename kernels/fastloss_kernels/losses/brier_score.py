@@ -61,5 +61,6 @@ class BrierScore(BinaryLoss):
     name: ClassVar[str] = "brier_score"
     aliases: ClassVar[tuple[str, ...]] = ("brier_score_loss", "brier")
     formulas = {"logit": row_logit, "prob": row_prob, "logprob": row_logprob}
+    is_nonnegative = True
     definition = "(p − y)², p = σ(x) for logits"
     source = "Brier, Verification of forecasts expressed in terms of probability, Monthly Weather Review 78 (1950)"

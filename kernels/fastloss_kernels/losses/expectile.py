@@ -38,6 +38,7 @@ class Expectile(Loss):
     label_range: ClassVar[Interval] = FINITE
     formulas = {"value": row, "prob": row}
     ranges = {"expectile": Interval(0.0, 1.0, low_open=True, high_open=True)}
+    is_nonnegative = True
     definition = "τ·(ŷ − y)² if ŷ < y, else (1 − τ)·(ŷ − y)²; second derivative 2·(1 − τ) at ŷ = y"
     source = "Newey and Powell, Asymmetric least squares estimation and testing, Econometrica 55 (1987)"
 

@@ -29,5 +29,6 @@ class Exponential(BinaryLoss):
     name: ClassVar[str] = "exponential"
     aliases: ClassVar[tuple[str, ...]] = ("exponential_loss",)
     formulas = {"margin": row, "logit": row}
+    is_nonnegative = True
     definition = "y·e^−s + (1 − y)·e^s"
     source = "Friedman, Hastie and Tibshirani, Additive logistic regression, Annals of Statistics 28 (2000), eq. 13"

@@ -134,6 +134,7 @@ class GeneralizedCrossentropy(BinaryLoss):
     aliases: ClassVar[tuple[str, ...]] = ("generalized_cross_entropy",)
     formulas = {"logit": row_logit, "prob": row_prob}
     ranges = {"q": Interval(0.0, 1.0, low_open=True)}
+    is_nonnegative = True
     definition = "y·(1 − p^q)/q + (1 − y)·(1 − (1 − p)^q)/q, p = σ(x) for logits"
     source = "Zhang and Sabuncu, Generalized cross entropy loss for noisy labels, NeurIPS (2018), eq. 6"
 

@@ -25,5 +25,6 @@ class HalfSquaredError(Loss):
     name: ClassVar[str] = "half_squared_error"
     label_range: ClassVar[Interval] = FINITE
     formulas = {"value": row, "prob": row}
+    is_nonnegative = True
     definition = "½(ŷ − y)²"
     source = "Bishop, PRML (2006), eq. 5.14"

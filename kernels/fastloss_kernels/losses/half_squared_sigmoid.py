@@ -26,5 +26,6 @@ class HalfSquaredSigmoid(BinaryLoss):
 
     name: ClassVar[str] = "half_squared_sigmoid"
     formulas = {"logit": row}
+    is_nonnegative = True
     definition = "½(σ(x) − y)²"
     source = "Bishop, Neural Networks for Pattern Recognition (1995), section 6.1"

@@ -32,5 +32,6 @@ class Hinge(BinaryLoss):
     aliases: ClassVar[tuple[str, ...]] = ("hinge_loss",)
     formulas = {"margin": row, "logit": row}
     hessian = "zero"
+    is_nonnegative = True
     definition = "max(0, 1 − t·s), t = 2y − 1; subgradient 0 at the kink"
     source = "Cortes and Vapnik, Support-vector networks, Machine Learning 20 (1995)"

@@ -49,6 +49,7 @@ class Huber(Loss):
     label_range: ClassVar[Interval] = FINITE
     formulas = {"value": row, "prob": row}
     ranges = {"delta": Interval(0.0, float("inf"), low_open=True, high_open=True)}
+    is_nonnegative = True
     definition = "½d² if |d| ≤ δ, else δ·(|d| − δ/2), d = ŷ − y; second derivative 1 at |d| = δ"
     source = "Huber, Robust estimation of a location parameter, Annals of Mathematical Statistics 35 (1964)"
 

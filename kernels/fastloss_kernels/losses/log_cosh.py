@@ -79,5 +79,6 @@ class LogCosh(Loss):
     aliases: ClassVar[tuple[str, ...]] = ("logcosh",)
     label_range: ClassVar[Interval] = FINITE
     formulas = {"value": row, "prob": row}
+    is_nonnegative = True
     definition = "log cosh(ŷ − y)"
     source = "Green, Bayesian reconstructions from emission tomography data, IEEE Trans. Medical Imaging 9 (1990)"

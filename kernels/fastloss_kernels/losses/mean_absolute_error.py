@@ -29,5 +29,6 @@ class MeanAbsoluteError(Loss):
     label_range: ClassVar[Interval] = FINITE
     formulas = {"value": row, "prob": row}
     hessian = "zero"
+    is_nonnegative = True
     definition = "|ŷ − y|; subgradient 0 at ŷ = y"
     source = "Laplace, Mémoire sur la probabilité des causes (1774)"

@@ -35,5 +35,6 @@ class MeanAbsolutePercentageError(Loss):
     )
     formulas = {"value": row}
     hessian = "zero"
+    is_nonnegative = True
     definition = "|ŷ − y|/|y|; subgradient 0 at ŷ = y"
     source = "de Myttenaere et al., Mean absolute percentage error for regression models, Neurocomputing 192 (2016)"

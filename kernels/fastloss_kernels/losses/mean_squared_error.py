@@ -25,5 +25,6 @@ class MeanSquaredError(Loss):
     aliases: ClassVar[tuple[str, ...]] = ("mse",)
     label_range: ClassVar[Interval] = FINITE
     formulas = {"value": row, "prob": row}
+    is_nonnegative = True
     definition = "(ŷ − y)²"
     source = "Gauss, Theoria combinationis observationum (1821)"

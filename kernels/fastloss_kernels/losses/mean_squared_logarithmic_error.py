@@ -39,6 +39,7 @@ class MeanSquaredLogarithmicError(Loss):
     aliases: ClassVar[tuple[str, ...]] = ("msle", "mean_squared_log_error")
     label_range: ClassVar[Interval] = Interval(-1.0, float("inf"), low_open=True, high_open=True)
     formulas = {"value": row}
+    is_nonnegative = True
     definition = "(log(1 + ŷ) − log(1 + y))²"
     source = "Tofallis, A better measure of relative prediction accuracy, J. Oper. Res. Soc. 66 (2015)"
 

@@ -39,6 +39,7 @@ class ModifiedHuber(BinaryLoss):
 
     name: ClassVar[str] = "modified_huber"
     formulas = {"margin": row, "logit": row}
+    is_nonnegative = True
     definition = (
         "max(0, 1 − z)² if z ≥ −1, else −4·z, z = t·s, t = 2y − 1; second derivative 0 at z = 1, 2t² at z = −1"
     )

@@ -42,6 +42,7 @@ class Pinball(Loss):
     formulas = {"value": row, "prob": row}
     hessian = "zero"
     ranges = {"quantile": Interval(0.0, 1.0, low_open=True, high_open=True)}
+    is_nonnegative = True
     definition = "q·(y − ŷ) if ŷ < y, else (1 − q)·(ŷ − y); subgradient 0 at ŷ = y"
     source = "Koenker and Bassett, Regression quantiles, Econometrica 46 (1978)"
 

@@ -164,6 +164,7 @@ class Poly1(BinaryLoss):
     formulas = {"logit": row_logit, "prob": row_prob}
     saturated = {"logit": saturated_logit, "prob": saturated_prob}
     ranges = {"eps": Interval(-1.0, float("inf"), high_open=True)}
+    is_nonnegative = True
     definition = "−y·log p − (1 − y)·log(1 − p) + ε·(y·(1 − p) + (1 − y)·p), p = σ(x) for logits"
     source = "Leng et al., PolyLoss: a polynomial expansion perspective of classification loss functions, ICLR (2022)"
 

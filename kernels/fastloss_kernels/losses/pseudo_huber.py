@@ -72,6 +72,7 @@ class PseudoHuber(Loss):
     formulas = {"value": row, "prob": row}
     # Wider would let the other number underflow when one is scaled.
     ranges = {"slope": Interval(1e-100, 1e100)}
+    is_nonnegative = True
     definition = "s²·(√(1 + (d/s)²) − 1), d = ŷ − y"
     source = "Hartley and Zisserman, Multiple View Geometry (2003), appendix A6.8; Charbonnier et al., ICIP (1994)"
 

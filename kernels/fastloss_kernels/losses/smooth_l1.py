@@ -52,6 +52,7 @@ class SmoothL1(Loss):
     label_range: ClassVar[Interval] = FINITE
     formulas = {"value": row, "prob": row}
     ranges = {"beta": Interval(0.0, float("inf"), high_open=True)}
+    is_nonnegative = True
     definition = "d²/(2β) if |d| < β, else |d| − β/2, d = ŷ − y; second derivative 0 at |d| = β"
     source = "Girshick, Fast R-CNN, ICCV (2015), eq. 3"
 

@@ -48,5 +48,6 @@ class SquaredHinge(BinaryLoss):
 
     name: ClassVar[str] = "squared_hinge"
     formulas = {"margin": row, "logit": row}
+    is_nonnegative = True
     definition = "max(0, 1 − t·s)², t = 2y − 1; second derivative 0 at the joint"
     source = "Rosasco et al., Are loss functions all the same?, Neural Computation 16 (2004), section 2"
