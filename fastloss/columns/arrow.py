@@ -9,7 +9,7 @@ its decimal text, which Arrow parses with correct rounding. (Arrow's own cast fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fastloss.columns.arrays import bits_of, is_text, key_values, validity_of
 from fastloss.columns.base import (
     NUMBER_TYPES,
     BoolArray,
     CodeArray,
     Float64Array,
+    GroupKeys,
     IntegerArray,
     Key,
     Keys,
@@ -30,6 +32,7 @@ from fastloss.columns.base import (
     NumberArray,
     Numbers,
 )
+from fastloss.columns.group_keys import group_keys_of
 from fastloss.errors import DataError, SchemaError
 from fastloss_kernels.cpu.slices import make_find_integers
 
@@ -110,7 +113,11 @@ class ArrowBatch:
     def list_keys(self, column: str) -> ListKeys:
         """Return a column of lists of keys; see `encode_keys`."""
         lists = self.record_batch.column(column)
-        return ListKeys(encode_keys(lists.flatten(), column), _list_offsets(lists), _validity(lists))
+        return ListKeys(encode_keys(lists.flatten(), column), _list_offsets(lists), validity_of(lists))
+
+    def group_keys(self, columns: Sequence[str], types: Mapping[str, pa.DataType] | None = None) -> GroupKeys:
+        """Return the group key of each row; see `fastloss.columns.group_keys.group_keys_of`."""
+        return group_keys_of(self.record_batch, columns, types)
 
     def slice(self, first: int, n_rows: int) -> ArrowBatch:
         """Return `n_rows` rows from the row `first` on, nothing of them converted yet."""
@@ -234,11 +241,11 @@ def _numbers(column: pa.Array, name: str) -> tuple[NumberArray, BoolArray | None
     if pa.types.is_null(column.type):
         return np.zeros(n_rows), np.zeros(n_rows, dtype=np.bool_)
 
-    valid = _validity(column)
+    valid = validity_of(column)
     if pa.types.is_decimal(column.type):
         return _decimal_to_float64(column, valid), valid
     if pa.types.is_boolean(column.type):
-        values: NumberArray = _bits(column.buffers()[1], column.offset, n_rows)
+        values: NumberArray = bits_of(column.buffers()[1], column.offset, n_rows)
     else:
         dtype = np.dtype(column.type.to_pandas_dtype())
         values = np.frombuffer(column.buffers()[1], dtype, column.offset + n_rows)[column.offset :]
@@ -293,7 +300,7 @@ def to_lists(column: pa.Array, name: str) -> Lists:
         As `to_numbers`.
     """
     check_list_type(name, column.type)
-    valid = _validity(column)
+    valid = validity_of(column)
     offsets = _list_offsets(column)
     numbers, elements_valid = to_numbers(column.flatten(), name)
     values = numbers.astype(np.float64, copy=False)
@@ -391,7 +398,7 @@ def _encode_integers(column: pa.Array) -> Keys:
 
 def _integer_keys(entries: pa.Array, *, are_distinct: bool) -> tuple[Any, int | None, CodeArray | None]:
     """Return the distinct entries, the code of null, and each entry's code unless that is its position."""
-    valid = _validity(entries)
+    valid = validity_of(entries)
     numbers = np.frombuffer(entries.buffers()[1] or b"", entries.type.to_pandas_dtype(), entries.offset + len(entries))
     numbers = numbers[entries.offset :].astype(np.uint64 if pa.types.is_uint64(entries.type) else np.int64, copy=False)
     if are_distinct:
@@ -409,7 +416,7 @@ def _integer_keys(entries: pa.Array, *, are_distinct: bool) -> tuple[Any, int | 
 
 def _object_keys(entries: pa.Array) -> tuple[list[Key], int | None, CodeArray | None]:
     """Return the distinct entries, the code of null, and each entry's code unless that is its position."""
-    keys = _key_values(entries)
+    keys = key_values(entries)
     position = {key: code for code, key in enumerate(dict.fromkeys(keys))}
     null_code = position.get(None)
     if len(position) == len(keys):
@@ -419,26 +426,6 @@ def _object_keys(entries: pa.Array) -> tuple[list[Key], int | None, CodeArray | 
 
 def _is_fixed_number(data_type: pa.DataType) -> bool:
     return bool(pa.types.is_floating(data_type) or pa.types.is_integer(data_type) or pa.types.is_boolean(data_type))
-
-
-def is_text(data_type: pa.DataType) -> bool:
-    """Tell whether a column of this type holds text."""
-    return bool(
-        pa.types.is_string(data_type) or pa.types.is_large_string(data_type) or pa.types.is_string_view(data_type)
-    )
-
-
-def _bits(buffer: pa.Buffer, offset: int, n_rows: int) -> BoolArray:
-    """Return n_rows bits from a bit offset on, one bool each."""
-    first = offset // 8
-    packed = np.frombuffer(buffer, np.uint8, (offset + n_rows + 7) // 8 - first, first)
-    return np.unpackbits(packed, bitorder="little")[offset % 8 :][:n_rows].view(np.bool_)
-
-
-def _validity(column: pa.Array) -> BoolArray | None:
-    if column.null_count == 0:
-        return None
-    return _bits(column.buffers()[0], column.offset, len(column))
 
 
 def _check_exact(values: NumberArray, name: str) -> None:
@@ -498,31 +485,3 @@ def _encode(column: pa.Array) -> tuple[CodeArray, pa.Array]:
         column = pc.cast(column, pa.decimal128(column.type.precision, column.type.scale))
     encoded = pc.dictionary_encode(column, null_encoding="encode")
     return np.asarray(encoded.indices.to_numpy(), dtype=np.int32), encoded.dictionary
-
-
-def _key_values(distinct: pa.Array) -> list[Key]:
-    """Return distinct keys as None, bool, int or str."""
-    data_type = distinct.type
-    if pa.types.is_date(data_type) or pa.types.is_timestamp(data_type):
-        # By NumPy, since Python's datetime ends at microseconds and the year 9999.
-        unit = "D" if pa.types.is_date32(data_type) else "ms" if pa.types.is_date64(data_type) else data_type.unit
-        ticks = pc.fill_null(distinct.view(pa.int32() if unit == "D" else pa.int64()), 0).to_numpy()
-        moments = ticks.astype(np.int64).view(f"datetime64[{unit}]")
-        suffix = "Z" if pa.types.is_timestamp(data_type) and data_type.tz is not None else ""
-        text = np.datetime_as_string(moments.astype("datetime64[D]") if pa.types.is_date(data_type) else moments)
-        return [
-            _without_zeros(t) + suffix if ok else None
-            for t, ok in zip(text.tolist(), distinct.is_valid().to_pylist(), strict=True)
-        ]
-    try:
-        values = distinct.to_pylist()
-    except UnicodeDecodeError as error:
-        raise DataError(f"a key is not UTF-8 text ({error.reason}); write the log's text as UTF-8.") from error
-    if pa.types.is_decimal(data_type):
-        return [None if value is None else _without_zeros(format(value, "f")) for value in values]
-    return list(values)
-
-
-def _without_zeros(number: str) -> str:
-    """Return a decimal text without the zeros that only tell the column's scale: equal keys of two files are one."""
-    return number.rstrip("0").rstrip(".") if "." in number else number

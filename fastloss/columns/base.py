@@ -6,7 +6,7 @@ does not go through Arrow gives another class with the same members.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -128,6 +128,25 @@ class ListKeys(NamedTuple):
     valid: BoolArray | None
 
 
+class GroupKeys(NamedTuple):
+    """The key of each row's group, of one column or of several together.
+
+    Attributes
+    ----------
+    hashes : numpy.ndarray of uint64, shape (n_rows,)
+        A well mixed hash of the whole key. Equal keys have equal hashes.
+    columns : tuple of numpy.ndarray of int64, shape (n_rows,)
+        The key. One array where the key is one column of integers, booleans, dates or times: the integer itself. Two
+        arrays for any other key: the words of a 128-bit hash. What stands in a row without a key means nothing.
+    valid : numpy.ndarray of bool, shape (n_rows,), or None
+        Which rows have a key, of which no column is null; None if all.
+    """
+
+    hashes: NDArray[np.uint64]
+    columns: tuple[IntegerArray, ...]
+    valid: BoolArray | None
+
+
 class Batch(Protocol):
     """Some rows of a log. Each column is converted when it is first asked for, and once.
 
@@ -180,6 +199,24 @@ class Batch(Protocol):
 
     def list_keys(self, column: str) -> ListKeys:
         """Return a column of lists of keys; raises as `keys` does."""
+
+    def group_keys(self, columns: Sequence[str], types: Mapping[str, Any] | None = None) -> GroupKeys:
+        """Return the group key of each row.
+
+        Parameters
+        ----------
+        columns : sequence of str
+            The columns of the key, one or more.
+        types : mapping of str to pyarrow.DataType, optional
+            The types that the columns have in the log, whose files may differ; left out, those of this batch.
+
+        Raises
+        ------
+        SchemaError
+            If a column's type cannot be a group key.
+        DataError
+            If a value does not fit the log's type.
+        """
 
     def slice(self, first: int, n_rows: int) -> Batch:
         """Return `n_rows` rows from the row `first` on, and what was read with them since the row before."""

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastloss.columns.arrow import is_text
+from fastloss.columns.arrays import is_text
 from fastloss.errors import DataError, FastlossError, SchemaError, UsageError, nearest_names
 from fastloss.expressions import (
     PolarsExpression,

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-from fastloss.columns.arrow import check_key_type, check_list_type, check_numeric_type, is_list_type, is_text
+from fastloss.columns.arrays import is_text
+from fastloss.columns.arrow import check_key_type, check_list_type, check_numeric_type, is_list_type
+from fastloss.columns.group_keys import check_group_key_type
 from fastloss.columns.nested import LIST_STEP
 from fastloss.errors import SchemaError, UsageError, nearest_names
 from fastloss.request import ColumnType, Request
@@ -24,12 +26,7 @@ def check_columns(schema: pa.Schema, request: Request, keep: Sequence[str] = ())
         If a column is missing, is there twice, or has a type that its role does not allow.
     """
     for column in (*request.columns, *keep):
-        if not isinstance(column, str):
-            raise UsageError(f"A column is named by {column!r}; allowed: a string.")
-        if column not in schema.names:
-            raise SchemaError(f"The log has no column {column!r}. {nearest_names(column, schema.names)}")
-        if schema.names.count(column) > 1:
-            raise SchemaError(f"The log has {schema.names.count(column)} columns called {column!r}; rename them.")
+        _check_name(schema, column)
     for column in request.numeric_columns:
         kind = schema.field(column).type
         if is_list_type(kind) and column == request.weight:
@@ -43,6 +40,20 @@ def check_columns(schema: pa.Schema, request: Request, keep: Sequence[str] = ())
     for key in request.keys:
         _check(check_key_type, schema.field(key))
     return {column: _column_type(schema.field(column).type) for column in request.columns}
+
+
+def check_group_keys(schema: pa.Schema, columns: Sequence[str]) -> dict[str, pa.DataType]:
+    """Check that columns can be a group key, and return their types in the log.
+
+    Raises
+    ------
+    SchemaError
+        If a column is missing, is there twice, or has a type that no group key may have.
+    """
+    for column in columns:
+        _check_name(schema, column)
+        _check(check_group_key_type, schema.field(column))
+    return {column: schema.field(column).type for column in columns}
 
 
 def is_category(kind: pa.DataType) -> bool:
@@ -96,6 +107,15 @@ def check_feature(field: pa.Field) -> None:
         If it is neither.
     """
     _check(check_list_type if is_list_type(field.type) else check_numeric_type, field)
+
+
+def _check_name(schema: pa.Schema, column: str) -> None:
+    if not isinstance(column, str):
+        raise UsageError(f"A column is named by {column!r}; allowed: a string.")
+    if column not in schema.names:
+        raise SchemaError(f"The log has no column {column!r}. {nearest_names(column, schema.names)}")
+    if schema.names.count(column) > 1:
+        raise SchemaError(f"The log has {schema.names.count(column)} columns called {column!r}; rename them.")
 
 
 def _check(check: Callable[[str, pa.DataType], None], field: pa.Field) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fastloss.columns.arrow import is_text
+from fastloss.columns.arrays import is_text
 from fastloss.files import atomic_file
 from fastloss.scoring.request import LOSS_COLUMNS
 from fastloss.scoring.rows import ScoredBatch

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import pyarrow as pa
 
-from fastloss.columns.arrow import ArrowBatch, is_text
+from fastloss.columns.arrays import is_text
+from fastloss.columns.arrow import ArrowBatch
 from fastloss.columns.nested import ColumnPath, with_fields
 from fastloss.columns.pruning import Pruning
 from fastloss.errors import ReadError, UsageError

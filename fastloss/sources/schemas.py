@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
-from fastloss.columns.arrow import is_list_type, is_text
+from fastloss.columns.arrays import is_text
+from fastloss.columns.arrow import is_list_type
 from fastloss.errors import SchemaError
 from fastloss.sources.base import ColumnTypes
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from fastloss.columns.arrow import is_text
+from fastloss.columns.arrays import is_text
 from fastloss.sources.file_log import Part
 from fastloss.sources.listing import LogFile, one_line
 from fastloss.sources.polars_lazy import collect

@@ -96,6 +96,11 @@ def prefetch(array: Any, position: int) -> None:
     """Ask for the memory of ``array[position]`` ahead of its use, on a CPU; plain Python has nothing to ask."""
 
 
+def word_at(data: Any, position: int) -> Any:
+    """Return the eight bytes from ``data[position]`` on, uint8, as a little-endian uint64."""
+    return data[position : position + 8].view("<u8")[0]
+
+
 def float64_at(address: int, n: int) -> Any:
     """Return the float64 array of `n` numbers at an address, which its owner must keep alive."""
     return _array_at(address, n, "float64")
@@ -174,6 +179,25 @@ def _register_primitives() -> None:
     @overload(prefetch, jit_options={"forceinline": True})
     def prefetch_overload(array, position):
         return lambda array, position: prefetch_instruction(array, np.int64(position))
+
+    @intrinsic
+    def load_word(typingctx: Any, array: Any, position: Any) -> Any:
+        from llvmlite import ir
+
+        word = ir.IntType(64)
+
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            view = context.make_array(signature.args[0])(context, builder, arguments[0])
+            address = builder.add(builder.ptrtoint(view.data, word), arguments[1])
+            loaded = builder.load(builder.inttoptr(address, word.as_pointer()))
+            loaded.align = 1
+            return loaded
+
+        return types.uint64(array, types.int64), codegen
+
+    @overload(word_at, jit_options={"forceinline": True})
+    def word_at_overload(data, position):
+        return lambda data, position: load_word(data, np.int64(position))
 
     def register_array_at(function: Callable[..., Any], kind: Any) -> None:
         @intrinsic

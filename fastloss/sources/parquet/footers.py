@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastloss.columns.arrow import is_text
+from fastloss.columns.arrays import is_text
 from fastloss.errors import FastlossError, ReadError, UsageError
 from fastloss.files import Stamp, stamp
 from fastloss.sources.base import ReadOptions
