@@ -529,7 +529,7 @@ def test_words_that_mean_nothing(fails: Any, words: list[str], message: str) -> 
         ([*BASE, "-m", "gauc"], "There is no metric 'gauc' (yet). What comes near: 'roc_auc'"),
         ([*BASE, "-m", "auprc"], "What comes near: 'average_precision'."),
         ([*BASE, "-m", "brier_decomposition"], 'What comes near: "miscalibration(loss=\'brier_score\')", "disc'),
-        ([*BASE, "-m", "lift@nan"], "behind @ stands a number above 0 and at most 1, such as lift@0.05."),
+        ([*BASE, "-m", "lift@nan"], "behind @ stands a number, such as lift@0.05 or mrr@10."),
         ([*BASE, "-m", "accuracy"], "What comes near: 'zero_one', 'f1', 'precision', 'recall'."),
         ([*BASE, "-m", "n"], "'n' is no metric: every value comes with it, as n."),
         ([*BASE, "-m", "log_loss(label_smothing=1)"], "label_smoothing"),

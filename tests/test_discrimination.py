@@ -405,11 +405,11 @@ def test_a_precision_that_no_threshold_has_is_null() -> None:
         ("lift@0", "top is 0; allowed: a number above 0 and at most 1."),
         (
             "lift@x",
-            "Cannot read the metric 'lift@x': behind @ stands a number above 0 and at most 1, such as lift@0.05.",
+            "Cannot read the metric 'lift@x': behind @ stands a number, such as lift@0.05 or mrr@10.",
         ),
         (
             "lift@5%",
-            "Cannot read the metric 'lift@5%': behind @ stands a number above 0 and at most 1, such as lift@0.05.",
+            "Cannot read the metric 'lift@5%': behind @ stands a number, such as lift@0.05 or mrr@10.",
         ),
         ("recall(fpr=0.1,false_positive_rate=0.2)", "recall is given false_positive_rate twice, as fpr too."),
         ("lift@0.1(top=0.2)", "lift is given top twice, behind @ and in parentheses."),

@@ -13,6 +13,7 @@ import pytest
 
 import fastloss as fl
 from fastloss.report.losses import render_losses
+from fastloss_kernels.cpu.ranking import make_rank
 from fastloss_kernels.losses import LOSSES
 from fastloss_kernels.rankings import RANKINGS, ReciprocalRank
 from tests.oracles import ranking as oracle
@@ -62,6 +63,68 @@ def test_long_ties_keep_their_digits(above: int, tied: int, relevant: int, k: in
     assert moved[0] == ReciprocalRank(k)([label], value=[score])[0]
 
 
+@pytest.mark.parametrize("carried", [0, 1, 2], ids=["alone", "key before labels", "weight after labels"])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_lists_are_sorted_by_score_then_by_what_decides_ties(carried: int, sign: float) -> None:
+    random = np.random.default_rng(8)
+    lengths = [0, 1, 2, 5, 25, 32, 33, 70, 400, 3000, 5000]
+    offsets = np.append(0, np.cumsum(lengths))
+    n = int(offsets[-1])
+    rising = np.arange(n, dtype=float)
+    for score in (random.random(n), random.integers(-1, 3, n) / 2, rising, -rising, np.minimum(rising, rising[::-1])):
+        score[random.random(n) < 0.05] = np.nan
+        score[random.random(n) < 0.05] = -math.inf
+        label, extra = random.integers(0, 3, n).astype(float), random.integers(0, 3, n) / 4
+        arrays = [np.array(a) for a in (score, offsets, label, offsets, extra[: n * (carried > 0)])]
+        found = [np.empty(len(offsets), np.int64), np.empty(n), np.empty(n), np.empty(n * (carried > 0))]
+        for array in arrays:
+            array.flags.writeable = False
+        make_rank(carried)(*arrays, -1e308, sign, False, *found)
+        where = found[0]
+        for k, length in enumerate(lengths):
+            # NumPy's sort of several keys, the last of which decides first.
+            candidates = offsets[k] + np.flatnonzero(score[offsets[k] : offsets[k] + length] >= -1e308)
+            keys = {0: (-sign * label, -score), 1: (-sign * label, -extra, -score), 2: (-extra, -sign * label, -score)}
+            order = candidates[np.lexsort([key[candidates] for key in keys[carried]])]
+            expected = (score, label, extra)[: 2 + (carried > 0)]
+            for values, given in zip(found[1:], expected, strict=False):
+                assert values[where[k] : where[k + 1]].tolist() == given[order].tolist()
+
+
+def test_a_strict_order_has_no_equal_scores() -> None:
+    arrays = [np.array(a) for a in ([2.0, 5.0, 2.0, math.nan, 5.0, 1.0], [0, 5, 6], [1.0, 0.0, 0.0, 1.0, 2.0, 1.0])]
+    score, offsets, label = arrays
+    found = [np.empty(3, np.int64), np.empty(6), np.empty(6), np.empty(0)]
+    for array in arrays:
+        array.flags.writeable = False
+    nothing = np.empty(0)
+    nothing.flags.writeable = False
+    make_rank(0)(score, offsets, label, offsets, nothing, -math.inf, -1.0, True, *found)
+    assert found[0].tolist() == [0, 4, 5]
+    assert found[1][:5].tolist() == [-1.0, -2.0, -3.0, -4.0, -1.0]
+    # Pessimistic: of equal scores the lowest label comes first.
+    assert found[2][:5].tolist() == [0.0, 2.0, 0.0, 1.0, 1.0]
+
+
+def test_a_list_without_a_relevant_candidate_is_what_it_is_said_to_be() -> None:
+    table = pa.table({"y": [[0.0, 1.0], [0.0, 0.0]], "s": [[2.0, 1.0], [2.0, 1.0]]})
+    metrics = ["mrr", "mrr(empty=zero)", "mrr@1(empty=one)"]
+    result = fl.evaluate(table, label="y", logit="s", metrics=metrics)
+    assert [(v.metric, v.value, v.n) for v in result.values] == [
+        ("reciprocal_rank", 0.5, 1),
+        ("reciprocal_rank(empty='zero')", 0.25, 2),
+        ("reciprocal_rank@1(empty='one')", 0.5, 2),
+    ]
+    assert ReciprocalRank(empty="one")([[0.0, 0.0]], value=[[1.0, 2.0]])[0] == 1.0
+    with pytest.raises(fl.UsageError, match=r"empty is 'nothing'; allowed: 'skip' or 'zero' or 'one'"):
+        fl.evaluate(table, label="y", logit="s", metrics="mrr(empty=nothing)")
+
+
+def test_relevant_candidates_at_minus_infinity_are_ranked_where_it_is_a_score() -> None:
+    # They were taken for masked ones, and had the value 0.
+    assert ReciprocalRank()([[0.0, 1.0, 0.0]], score=[[1.0, -math.inf, -math.inf]])[0] == 5 / 12
+
+
 def test_graded_labels_masks_and_zeros() -> None:
     loss = ReciprocalRank()
     # A label above 0 is relevant, however high; a label of 0 or below is not.
@@ -85,19 +148,19 @@ def test_an_evaluation_averages_a_ranking_over_lists() -> None:
             "c": ["a", "a", "a", "b"],
         }
     )
-    request: dict[str, Any] = {"label": "y", "logit": "s", "metrics": ["mrr", "reciprocal_rank(k=2)"]}
+    request: dict[str, Any] = {"label": "y", "logit": "s", "metrics": ["mrr", "mrr@2"]}
     result = fl.evaluate(table, **request, weight="w")
     third = (0.5 + 1 / 3) / 2
     assert result["reciprocal_rank"] == pytest.approx((1 * 0.5 + 2 * 1 + third) / 4, rel=1e-15)
-    assert result["reciprocal_rank(k=2)"] == pytest.approx((1 * 0.5 + 2 * 1 + 0.25) / 4, rel=1e-15)
+    assert result["reciprocal_rank@2"] == pytest.approx((1 * 0.5 + 2 * 1 + 0.25) / 4, rel=1e-15)
     assert [value.n for value in result.values] == [3, 3]
     assert [(d["cause"], d["rows"]) for d in result.rows["dropped"]] == [("no_positive", 1)]
     sliced = fl.evaluate(table, **request, by=["c"])
     assert {(v.metric, v.slice["c"]): v.value for v in sliced.values if v.slice} == {
         ("reciprocal_rank", "a"): 0.75,
         ("reciprocal_rank", "b"): pytest.approx(third, rel=1e-15),
-        ("reciprocal_rank(k=2)", "a"): 0.75,
-        ("reciprocal_rank(k=2)", "b"): 0.25,
+        ("reciprocal_rank@2", "a"): 0.75,
+        ("reciprocal_rank@2", "b"): 0.25,
     }
     # A loss beside it leaves it as it was.
     beside = fl.evaluate(table, label="y", logit="s", weight="w", metrics=["mrr", "lambda_rank"])
@@ -126,7 +189,8 @@ def test_every_ranking_declares_what_a_listwise_loss_declares(kind: Any) -> None
     assert set(ranking.formulas) == set(SPACES)
     assert kind.__doc__
     assert kind.source
-    assert list(inspect.signature(kind.ranking).parameters) == ["score", "label", "parameters", "scratch"]
+    arguments = ["score", "label", "n_positive", "parameters", "scratch"]
+    assert list(inspect.signature(kind.ranking).parameters) == arguments
     assert "ranking metric" in render_losses(kind.name)
     taken = {name for loss in LOSSES for name in (loss.name, *loss.aliases, loss.__name__)}
     assert not taken & {kind.name, *kind.aliases, kind.__name__}

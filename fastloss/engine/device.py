@@ -35,6 +35,11 @@ class Device:
         return import_module(f"{self.package}.lists")
 
     @cached_property
+    def ranking(self) -> Any:
+        """Loops that sort the candidates of lists."""
+        return import_module(f"{self.package}.ranking")
+
+    @cached_property
     def sums(self) -> Any:
         """Loops that sum what they compute, and checks of numbers."""
         return import_module(f"{self.package}.sums")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastloss.columns.base import NumberArray
 from fastloss.engine.device import Device
 from fastloss.engine.workspace import Workspace, read_only
-from fastloss.metrics.conventions import InputTransform
+from fastloss.metrics.conventions import InputTransform, RankOrder
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -150,6 +150,8 @@ class ListInputs:
         The labels, likewise; an index is a list of length 1.
     rows : numpy.ndarray of int64
         The lists to evaluate.
+    weight : numpy.ndarray of float64, shape (n_candidates,), or None
+        The weights of the candidates; None where each weighs 1.
     """
 
     score: Floats
@@ -157,6 +159,9 @@ class ListInputs:
     label: Floats
     label_offsets: Integers
     rows: Integers
+    weight: Floats | None = None
+    # What is computed of all lists of a batch, whichever rows are taken.
+    _of_batch: dict[RankOrder, ListInputs] = field(default_factory=dict, repr=False, compare=False)
 
     lists = True
 
@@ -191,6 +196,8 @@ class ListInputs:
 
     def transformed(self, transform: InputTransform, workspace: Workspace, device: Device) -> ListInputs:
         """Return the lists clipped and divided by their sums, as far as they are."""
+        if transform.ranked is not None:
+            return self.ranked(transform.ranked, device)
         score, label, clip, lists = self.score, self.label, transform.clip, transform.lists
         if lists is not None and lists.normalize == "first":
             score = self._normalized(score, device)
@@ -201,7 +208,26 @@ class ListInputs:
             label = np.clip(label, *clip) if lists is not None and lists.clips_labels else label
         if lists is not None and lists.normalize == "last":
             score = self._normalized(score, device)
-        return replace(self, score=read_only(score), label=read_only(label))
+        return replace(self, score=read_only(score), label=read_only(label), _of_batch={})
+
+    def ranked(self, order: RankOrder, device: Device) -> ListInputs:
+        """Return the lists as metrics of rankings read them: unmasked candidates, the highest score first.
+
+        Candidates of equal scores stand in the order of their labels, and then of their weights, the highest first.
+        The lists of a batch are sorted once for all that read them.
+        """
+        if order not in self._of_batch:
+            # In memory of their own, since they live as long as the batch.
+            offsets = np.empty(len(self.score_offsets), dtype=np.int64)
+            score, label = np.empty(len(self.score)), np.empty(len(self.score))
+            given = np.empty(0) if self.weight is None else self.weight
+            weight = np.empty(len(given))
+            rank = device.ranking.make_rank(0 if self.weight is None else 2)
+            rank(*self.arrays, read_only(given), order.lowest, 1.0, False, offsets, score, label, weight)
+            score, label = read_only(score[: offsets[-1]]), read_only(label[: offsets[-1]])
+            kept = None if self.weight is None else read_only(weight[: offsets[-1]])
+            self._of_batch[order] = ListInputs(score, offsets, label, offsets, self.rows, kept)
+        return replace(self._of_batch[order], rows=self.rows)
 
     def _normalized(self, score: Floats, device: Device) -> Floats:
         normalized = np.empty(len(score))

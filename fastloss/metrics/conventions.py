@@ -16,6 +16,19 @@ from fastloss_kernels.losses import ListwiseLoss, Loss
 
 
 @dataclass(frozen=True)
+class RankOrder:
+    """How the candidates of a list are ordered for metrics of rankings.
+
+    Attributes
+    ----------
+    lowest : float
+        The lowest score that is not masked.
+    """
+
+    lowest: float
+
+
+@dataclass(frozen=True)
 class InputTransform:
     """How predictions, and labels beside lists of them, are changed before a loss reads them.
 
@@ -25,14 +38,17 @@ class InputTransform:
         What predictions are clipped to.
     lists : ListInputs or None
         How lists of probabilities are prepared.
+    ranked : RankOrder or None
+        How candidates are ordered; None where they stay as they are.
     """
 
     clip: tuple[float, float] | None = None
     lists: ListInputs | None = None
+    ranked: RankOrder | None = None
 
     def changes(self, *, may_saturate: bool) -> bool:
         """Tell whether inputs are changed; far from the ends of its space no prediction is clipped."""
-        return self.lists is not None or (self.clip is not None and may_saturate)
+        return self.lists is not None or self.ranked is not None or (self.clip is not None and may_saturate)
 
 
 @dataclass(frozen=True)
@@ -145,10 +161,15 @@ class RequestConventions:
             exact_parameters=loss.parameters(space, 0.0),
             saturated=loss.saturated.get(space),
             saturation_parameters=loss.parameters(space, epsilon),
-            transform=InputTransform(clip, lists),
+            transform=InputTransform(clip, lists, self._ranked(loss, space)),
             needs=self.needs(loss),
             n_scratch=variant.n_scratch if isinstance(variant, ListwiseLoss) else 0,
         )
+
+    def _ranked(self, loss: Loss, space: str) -> RankOrder | None:
+        if not isinstance(loss, ListwiseLoss) or not loss.reads_ranked:
+            return None
+        return RankOrder(loss.lowest_score(space))
 
     def needs(self, loss: Loss) -> tuple[str, ...]:
         """Return what a list must hold for a loss; empty for pointwise losses."""

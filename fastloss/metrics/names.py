@@ -158,7 +158,7 @@ def parse_metric(given: object) -> Metric:
     if loss is None:
         raise UsageError(unknown_metric(name))
     if main is not None:
-        raise UsageError(_no_main(name))
+        parameters = _with_main(loss, name, parameters, main)
     known = [field.name for field in fields(loss)]
     unknown = [parameter for parameter in parameters if parameter not in known]
     if unknown:
@@ -178,6 +178,16 @@ def _no_main(name: str) -> str:
     return f"{name} has no parameter that is written behind @; write {name}(parameter=value)."
 
 
+def _with_main(metric: object, name: str, parameters: dict[str, object], main: object) -> dict[str, object]:
+    """Return the parameters with what stands behind an @."""
+    written = getattr(metric, "main", None)
+    if written is None:
+        raise UsageError(_no_main(name))
+    if written in parameters:
+        raise UsageError(f"{name} is given {written} twice, behind @ and in parentheses.")
+    return {written: main, **parameters}
+
+
 def _with_parameters(metric: Any, name: str, parameters: dict[str, object], main: object) -> Metric:
     allowed = metric.parameters
     for short, long in _SHORT_PARAMETERS.items():
@@ -186,12 +196,7 @@ def _with_parameters(metric: Any, name: str, parameters: dict[str, object], main
                 raise UsageError(f"{name} is given {long} twice, as {short} too.")
             parameters = {long if given == short else given: value for given, value in parameters.items()}
     if main is not None:
-        written = getattr(metric, "main", None)
-        if written is None:
-            raise UsageError(_no_main(name))
-        if written in parameters:
-            raise UsageError(f"{name} is given {written} twice, behind @ and in parentheses.")
-        parameters = {written: main, **parameters}
+        parameters = _with_main(metric, name, parameters, main)
     unknown = [parameter for parameter in parameters if parameter not in allowed]
     if unknown and not allowed:
         raise UsageError(f"{name} takes no parameters; got {', '.join(parameters)}.")
@@ -232,9 +237,7 @@ def _behind_at(written: str, text: str) -> object:
     except (SyntaxError, ValueError):
         found = None
     if isinstance(found, bool) or not isinstance(found, int | float):
-        raise UsageError(
-            f"Cannot read the metric {text!r}: behind @ stands a number above 0 and at most 1, such as lift@0.05."
-        )
+        raise UsageError(f"Cannot read the metric {text!r}: behind @ stands a number, such as lift@0.05 or mrr@10.")
     return found
 
 

@@ -135,6 +135,7 @@ def evaluate_lists(
     ignored_index: int | None = None,
     longest_list: int | None = None,
     n_scratch: int = 0,
+    ranked: bool = False,
     derivatives: bool,
 ) -> tuple[Any, ...]:
     """Evaluate a listwise formula: values float64 ``(n_lists,)`` and, if asked, gradients and hessians.
@@ -164,6 +165,8 @@ def evaluate_lists(
         The most candidates of a list, where time grows with their square.
     n_scratch : int
         How many arrays of scratch the formula needs.
+    ranked : bool
+        Whether the formula reads unmasked candidates in the order of their scores; it has no derivatives then.
     derivatives : bool
         Whether gradients and hessians are asked for.
 
@@ -211,6 +214,8 @@ def evaluate_lists(
             f"{n_candidates} candidates, from 0."
         )
     lists = lists[classes == list_loops.USABLE]
+    if ranked:
+        arrays = _ranked(arrays, lowest_score)
     values = np.full(scores.n_lists, np.nan)
     found = np.empty(len(lists))
     scratch = list_loops.make_scratch(n_scratch, int(np.diff(scores.offsets).max(initial=0)))
@@ -223,6 +228,16 @@ def evaluate_lists(
     kernel(*arrays, lists, parameters, scratch, found, gradient, hessian)
     values[lists] = found
     return values, scores.like(gradient), scores.like(hessian)
+
+
+def _ranked(arrays: tuple[np.ndarray, ...], lowest_score: float) -> tuple[np.ndarray, ...]:
+    """Return the arrays of lists with their unmasked candidates in the order of their scores."""
+    from fastloss_kernels.cpu import ranking
+
+    n, offsets, empty = len(arrays[0]), np.empty_like(arrays[1]), np.empty(0)
+    score, label = np.empty(n), np.empty(n)
+    ranking.make_rank(0)(*arrays, _read_only(empty), lowest_score, 1.0, False, offsets, score, label, empty)
+    return _read_only(score[: offsets[-1]]), offsets, _read_only(label[: offsets[-1]]), offsets
 
 
 def lists_of(given: Any) -> Lists:

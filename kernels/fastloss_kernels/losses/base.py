@@ -202,12 +202,15 @@ class ListwiseLoss(Loss):
         How many arrays as long as the list the formulas need besides gradient and hessian.
     counts_no_positive : bool
         Whether the formula has the value that other systems count for a list without a positive label.
+    reads_ranked : bool
+        Whether the formula reads the unmasked candidates in the order of their scores, the highest first.
     """
 
     listwise: ClassVar[bool] = True
     label_kind: ClassVar[str] = "list"
     n_scratch: ClassVar[int] = 0
     counts_no_positive: ClassVar[bool] = False
+    reads_ranked: ClassVar[bool] = False
 
     @property
     def formulas(self) -> Mapping[str, ListRow]:  # type: ignore[override]
@@ -277,6 +280,7 @@ class ListwiseLoss(Loss):
             ignored_index=self.ignore_class,
             longest_list=self.longest_list,
             n_scratch=self.n_scratch,
+            ranked=self.reads_ranked,
             derivatives=derivatives,
         )
 

@@ -1,29 +1,50 @@
-"""Base class of ranking metrics: formulas of lists that have a value and no derivatives."""
+"""Base classes of ranking metrics: formulas of lists that have a value and no derivatives."""
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from fastloss_kernels.domain import FINITE, SPACES, Interval, ListRow
+from fastloss_kernels.domain import FINITE, SATURATION_EPSILON, SPACES, Interval, ListRow
 from fastloss_kernels.jit import formula
 from fastloss_kernels.losses.base import ListwiseLoss
 
-# ranking(score, label, parameters, scratch) -> value. Score, label and scratch are those of a `ListRow`.
+# ranking(score, label, n_positive, parameters, scratch) -> value, of a list with a positive label. Score and label
+# hold the unmasked candidates, float64 of shape (n,): the highest score first, and of equal scores the highest label.
+# Scratch is that of a `ListRow`.
 RankingFormula = Callable[..., float]
+
+# The value of a list without a positive label, by the word of `empty`.
+_EMPTY_VALUES = {"skip": math.nan, "zero": 0.0, "one": 1.0}
 
 
 @functools.cache
 def without_derivatives(ranking: RankingFormula) -> ListRow:
-    """Make a listwise formula of one that has no derivatives."""
+    """Make a listwise formula of a ranking's; its first parameter is the value of a list without a positive label."""
 
     @formula
     def list_row(score, label, parameters, scratch, gradient, hessian, derivatives):
-        return ranking(score, label, parameters, scratch)
+        n_positive = 0
+        for j in range(label.shape[0]):
+            n_positive += 1 if label[j] > 0.0 else 0
+        value = float(parameters[0])
+        if n_positive > 0:
+            value = ranking(score, label, n_positive, parameters, scratch)
+        return value
 
     return list_row
+
+
+@formula
+def end_of_ties(score, start: int) -> int:
+    """Return where the candidates end that have the score of one, in a list in the order of its scores."""
+    end = start + 1
+    while end < score.shape[0] and score[end] == score[start]:
+        end += 1
+    return end
 
 
 @dataclass(frozen=True)
@@ -31,9 +52,14 @@ class Ranking(ListwiseLoss):
     """A ranking metric: one value a list, from the order of its scores; the larger the better.
 
     It has the form of a listwise loss, so that what averages losses over lists averages rankings too. A subclass is
-    one file: a frozen dataclass whose fields are the parameters, and one formula ``ranking(score, label, parameters,
-    scratch) -> value`` for all spaces, since the order of the scores is all that it reads. The order of the
-    candidates in the list does not matter: those of equal scores stand in every order, and the value is the mean.
+    one file: a frozen dataclass whose fields are the parameters, and one formula ``ranking(score, label, n_positive,
+    parameters, scratch) -> value`` for all spaces, since the order of the scores is all that it reads. Candidates of
+    equal scores stand in every order, and the value is the mean; their order in the list does not matter.
+
+    Parameters
+    ----------
+    empty : {"skip", "zero", "one"}
+        What a list is without a positive label: left out and counted, or a 0, or a 1.
 
     Attributes
     ----------
@@ -41,9 +67,13 @@ class Ranking(ListwiseLoss):
         The formula.
     """
 
+    empty: str = field(default="skip", kw_only=True)
+
     ranking: ClassVar[RankingFormula]
     label_range: ClassVar[Interval] = FINITE
     differentiable: ClassVar[bool] = False
+    reads_ranked: ClassVar[bool] = True
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"empty": tuple(_EMPTY_VALUES)}
 
     @property
     def formulas(self) -> Mapping[str, ListRow]:  # type: ignore[override]
@@ -52,10 +82,52 @@ class Ranking(ListwiseLoss):
 
     @property
     def needs(self) -> str:
-        """A positive label of an unmasked candidate: without one there is nothing to rank."""
-        return "unmasked positive"
+        """A positive label of an unmasked candidate, unless lists without one have a value."""
+        return "unmasked positive" if self.empty == "skip" else "candidate"
+
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
+        """Return the value of a list without a positive label."""
+        return (_EMPTY_VALUES[self.empty],)
 
     def _evaluate(self, label: Any, prediction: Mapping[str, Any], *, derivatives: bool) -> tuple[Any, ...]:
         if derivatives:
             raise TypeError(f"{self.name} is a ranking metric, which has no gradient; use a listwise loss.")
         return super()._evaluate(label, prediction, derivatives=False)
+
+
+@dataclass(frozen=True)
+class RankingAtK(Ranking):
+    """A ranking metric of the first k candidates, written ``name@k``.
+
+    Parameters
+    ----------
+    k : int or None
+        The last rank that counts; in a shorter list, its length. None: every rank counts.
+    """
+
+    k: int | None = None
+
+    # What is written behind an @.
+    main: ClassVar[str] = "k"
+    ranges = {"k": Interval(1, math.inf)}
+
+    def __post_init__(self) -> None:
+        """Check that k is whole."""
+        if self.k is not None and (isinstance(self.k, bool) or not isinstance(self.k, int)):
+            raise ValueError(f"{self.name}: k is {self.k!r}; allowed: a whole number, or None.")
+        super().__post_init__()
+
+    @property
+    def full_name(self) -> str:
+        """The name with k behind an @, and other parameters that are not the default."""
+        changed = [
+            f"{each.name}={getattr(self, each.name)!r}"
+            for each in fields(self)
+            if each.name != self.main and getattr(self, each.name) != each.default
+        ]
+        name = self.name if self.k is None else f"{self.name}@{self.k}"
+        return f"{name}({', '.join(changed)})" if changed else name
+
+    def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
+        """Return the value of a list without a positive label, and the last rank that counts."""
+        return (*super().parameters(space, epsilon), math.inf if self.k is None else float(self.k))
