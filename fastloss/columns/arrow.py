@@ -32,7 +32,7 @@ from fastloss.columns.base import (
     NumberArray,
     Numbers,
 )
-from fastloss.columns.group_keys import group_keys_of
+from fastloss.columns.group_keys import group_keys_of, key_range_of
 from fastloss.errors import DataError, SchemaError
 from fastloss_kernels.cpu.slices import make_find_integers
 
@@ -71,6 +71,7 @@ class ArrowBatch:
         self._numbers: dict[str, Numbers] = {}
         self._lists: dict[str, Lists] = {}
         self._keys: dict[str, Keys] = {}
+        self._group_keys: dict[tuple[str, ...], GroupKeys] = {}
 
     @property
     def n_rows(self) -> int:
@@ -117,7 +118,14 @@ class ArrowBatch:
 
     def group_keys(self, columns: Sequence[str], types: Mapping[str, pa.DataType] | None = None) -> GroupKeys:
         """Return the group key of each row; see `fastloss.columns.group_keys.group_keys_of`."""
-        return group_keys_of(self.record_batch, columns, types)
+        names = tuple(columns)
+        if names not in self._group_keys:
+            self._group_keys[names] = group_keys_of(self.record_batch, names, types)
+        return self._group_keys[names]
+
+    def key_range(self, column: str, types: Mapping[str, pa.DataType] | None = None) -> tuple[Any, Any]:
+        """Return the least and the greatest value of a column; see `fastloss.columns.group_keys.key_range_of`."""
+        return key_range_of(self.record_batch, column, types)
 
     def slice(self, first: int, n_rows: int) -> ArrowBatch:
         """Return `n_rows` rows from the row `first` on, nothing of them converted yet."""

@@ -218,6 +218,13 @@ class Batch(Protocol):
             If a value does not fit the log's type.
         """
 
+    def key_range(self, column: str, types: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
+        """Return the least and the greatest value of a column of a group key, as footers order them.
+
+        Integers for a column whose group key is an integer, else bytes; both are None if every row is null. The
+        arguments and what is raised are those of `group_keys`.
+        """
+
     def slice(self, first: int, n_rows: int) -> Batch:
         """Return `n_rows` rows from the row `first` on, and what was read with them since the row before."""
 

@@ -44,7 +44,7 @@ def check_group_key_type(name: str, data_type: pa.DataType) -> None:
             f"column {name!r} has type {data_type}, and a group key must not be floating point: equal keys would "
             "depend on the last bit. Cast it to an integer or a string."
         )
-    if not (_is_integer_key(kind) or _is_bytes(kind) or pa.types.is_decimal(kind)):
+    if not (_is_integer_key(kind) or is_bytes(kind) or pa.types.is_decimal(kind)):
         raise SchemaError(
             f"column {name!r} has type {data_type}; a group key must be string, binary, integer, bool, date, time or "
             "decimal. Name another column, or an expression such as cast(x as text)."
@@ -86,6 +86,29 @@ def group_keys_of(batch: pa.RecordBatch, columns: Sequence[str], types: KeyTypes
     words = np.array([part for parts, _ in found for part in parts], dtype=np.int64).view(np.uint64)
     high, low = _hash_words(words)
     return GroupKeys(high, (high.view(np.int64), low.view(np.int64)), valid)
+
+
+def key_range_of(batch: pa.RecordBatch, column: str, types: KeyTypes | None = None) -> tuple[Any, Any]:
+    """Return the least and the greatest value of a column of some rows; both None if every row is null.
+
+    Integers, in their own order, for a column whose key is an integer, else bytes. The arguments are those of
+    `group_keys_of`, for one column; a column of decimals has no such range.
+    """
+    values = batch.column(column)
+    kind = _stored_type(values.type if types is None else types[column])
+    if is_integer_key([kind]):
+        (keys,), valid = _key_of(values, column, kind)
+        keys = keys if valid is None else keys[valid]
+        if not len(keys):
+            return None, None
+        ordered = keys.view(np.uint64) if pa.types.is_uint64(kind) else keys
+        return int(ordered.min()), int(ordered.max())
+    if isinstance(values, pa.DictionaryArray):
+        indices = values.indices.drop_null()
+        # Entries that no row uses do not count.
+        values = values.dictionary.take(indices if len(values.dictionary) > len(indices) else pc.unique(indices))
+    found = pc.min_max(_plain(values).cast(pa.large_binary()))
+    return found["min"].as_py(), found["max"].as_py()
 
 
 def restore_keys(keys: IntegerArray, kind: pa.DataType) -> pa.Array:
@@ -131,7 +154,8 @@ def _is_integer_key(kind: pa.DataType) -> bool:
     )
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
+def is_bytes(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type holds texts or bytes."""
     return bool(
         is_text(kind)
         or pa.types.is_binary(kind)
@@ -174,7 +198,7 @@ def _of_dictionary(column: pa.DictionaryArray, name: str, kind: pa.DataType) -> 
     indices = filled.to_numpy().astype(np.int64, copy=False)
     if len(entries) <= len(indices):
         words = tuple(word.take(indices) for word in _words_of(entries, name, kind))
-    elif _is_bytes(entries.type):
+    elif is_bytes(entries.type):
         # Of a long dictionary that short batches share, each row's entry is hashed where it stands.
         words = _hash_bytes(entries, indices)
     else:
@@ -197,7 +221,7 @@ def _plain(column: pa.Array) -> pa.Array:
 def _words_of(column: pa.Array, name: str, kind: pa.DataType) -> tuple[IntegerArray, ...]:
     if pa.types.is_decimal(column.type):
         return _decimal_words(column)
-    if _is_bytes(column.type):
+    if is_bytes(column.type):
         return _hash_bytes(column, _NOTHING)
     if pa.types.is_null(column.type):
         return (np.zeros(len(column), dtype=np.int64),)

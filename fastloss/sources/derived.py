@@ -17,6 +17,7 @@ from fastloss.expressions import is_name
 from fastloss.files import Stamp
 from fastloss.request import Request
 from fastloss.sources.base import ReadOptions, Source, SourceSummary, Task, gives_rows_once, survey
+from fastloss.sources.key_ranges import RangedRowGroup
 
 
 class DerivedSource:
@@ -69,6 +70,14 @@ class DerivedSource:
     def _derived(self, task: Task, columns: tuple[str, ...]) -> Task:
         read = functools.partial(_read, task.read, task.origin, task.row_group, self._derivation, columns)
         return dataclasses.replace(task, read=read, parts=tuple(self._derived(part, columns) for part in task.parts))
+
+    def key_ranges(self, column: str, columns: Sequence[str], options: ReadOptions) -> Iterator[RangedRowGroup] | None:
+        """Return the range of a column of the log in each row group of the tasks; None if it is not known."""
+        give = getattr(self._source, "key_ranges", None)
+        if give is None or column in self._derivation.derived:
+            return None
+        found: Iterator[RangedRowGroup] | None = give(column, self._derivation.stored(columns), self.pruned(options))
+        return found
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what is known of the columns that these are made of."""

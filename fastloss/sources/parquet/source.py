@@ -17,6 +17,7 @@ from fastloss.executors import ThreadExecutor
 from fastloss.files import Stamp
 from fastloss.sources.base import ReadOptions, SourceSummary, Task
 from fastloss.sources.joining import joined
+from fastloss.sources.key_ranges import NO_KEYS, RangedRowGroup
 from fastloss.sources.listing import LogFile
 from fastloss.sources.parquet.decoders import decoder_of
 from fastloss.sources.parquet.footers import (
@@ -32,6 +33,7 @@ from fastloss.sources.parquet.footers import (
     reading,
     stamp_of,
 )
+from fastloss.sources.parquet.key_ranges import key_range
 from fastloss.sources.parquet.partitions import Selection
 from fastloss.sources.parquet.pruning import Bounds, files_that_may_hold
 from fastloss.sources.planned_files import PlannedFiles
@@ -136,6 +138,32 @@ class ParquetSource(PlannedFiles[_Plan]):
     def inputs(self, columns: Sequence[str]) -> list[Stamp]:
         """Return the files whose rows the tasks of these columns give, as they were planned; raises as ``tasks``."""
         return [stamp_of(entry.file, entry.content) for entry, _ in self._plan(tuple(columns), None).files]
+
+    def key_ranges(self, column: str, columns: Sequence[str], options: ReadOptions) -> Iterator[RangedRowGroup] | None:
+        """Return the range of a column in each row group of the tasks, or None if footers do not tell.
+
+        Footers are read once more, one after the other, as long as the iterator is asked; not from a store, where each
+        takes its time. Raises as ``tasks`` does.
+        """
+        if column in self._key_types or not self._is_local:
+            return None
+        plan = self._plan(tuple(columns), options.pruning)
+        return self._key_ranges(plan, column)
+
+    def _key_ranges(self, plan: _Plan, column: str) -> Iterator[RangedRowGroup]:
+        kind = plan.survey.type_of(column)
+        for entry, row_groups in plan.files:
+            stored = next((stored for stored in entry.columns if stored.name == column), None)
+            if stored is None:
+                # The file lacks the column: it is null there.
+                yield from (RangedRowGroup(entry.file.origin, group.number, NO_KEYS) for group in row_groups)
+                continue
+            with reading(entry.file), opened(entry.file, self._name) as (parquet, handle):
+                if content_of(entry.file, handle) != entry.content:
+                    raise changed(entry.file)
+                found = [key_range(parquet.metadata, group.number, stored, kind) for group in row_groups]
+            for group, range in zip(row_groups, found, strict=True):
+                yield RangedRowGroup(entry.file.origin, group.number, range)
 
     def _check_reader(self, options: ReadOptions) -> None:
         decoder = decoder_of(options.reader)
