@@ -335,7 +335,21 @@ class Result:
 
     def to_json(self, indent: int | None = None) -> str:
         """Return everything as one JSON object; floats read back to the same bits, NaN and ±inf are strings."""
-        return json.dumps(_jsonable(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
+        return "".join(self.json_parts(indent))
+
+    def json_parts(self, indent: int | None = None) -> Iterator[str]:
+        """Yield the text of `to_json` in parts, so that millions of values need not be held as text."""
+
+        def text(plain: Any) -> str:
+            return json.dumps(_jsonable(plain), indent=indent, ensure_ascii=False, allow_nan=False)
+
+        line = " " if indent is None else f"\n{indent * ' '}"
+        between = "" if indent is None else f"\n{2 * indent * ' '}"
+        yield f'{text(self._head())[:-1].rstrip()},{line}"values": ['
+        for number, value in enumerate(self.values):
+            # A text of JSON holds no line end.
+            yield f"{',' * (number > 0)}{between or ' ' * (number > 0)}" + text(value.to_dict()).replace("\n", between)
+        yield "]}" if indent is None else f"{line}]\n}}"
 
     def shown(
         self, slices: int | None = DEFAULT_SLICES, *, sort: str | None = None, min_rows: int = 0

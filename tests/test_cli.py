@@ -154,21 +154,27 @@ def test_output_replaces_a_file_whole(run: Run, log: Path, tmp_path: Path) -> No
     assert os.listdir(target.parent) == ["result.json"]
 
 
+@pytest.mark.parametrize("ending", ["txt", "csv", "json", "arrow", "parquet"])
 def test_output_leaves_nothing_behind_when_the_disk_is_full(
-    fails: Any, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fails: Any, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
-    def write(path: Path, content: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(content[:5])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    class FullFile(io.BufferedWriter):
+        def write(self, content: Any) -> int:
+            super().write(bytes(content)[:5])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    target = tmp_path / "out" / "result.txt"
+    target = tmp_path / "out" / f"result.{ending}"
     target.parent.mkdir()
     target.write_text("old")
-    monkeypatch.setattr(Path, "write_bytes", write)
+    plain_open = Path.open
+
+    def open_file(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        return FullFile(io.FileIO(path, mode)) if mode == "wb" else plain_open(path, mode, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", open_file)
     assert "No space left on device" in fails("eval", log, *BASE, "-o", target)
     monkeypatch.undo()
-    assert os.listdir(target.parent) == ["result.txt"]
+    assert os.listdir(target.parent) == [f"result.{ending}"]
     assert target.read_text() == "old"
 
 
@@ -221,6 +227,7 @@ def test_a_table_on_stdout_is_short_and_a_file_has_all(run: Run, tmp_path: Path)
     assert keys("--slices", "all") == [str(k) for k in range(60)]
     assert keys("--slices", "1") == ["7"]
     assert keys("--slices", "2", "--sort", "n") == ["7", "0"]
+    assert keys("--top", "2", "--sort", "n") == ["7", "0"]
     assert keys("--min-rows", "3") == ["7"]
     assert "59 slices of fewer rows left out" in run(*words, "--min-rows", "3")[1]
     assert run(*words, "-o", tmp_path / "all.txt")[0] == 0

@@ -435,7 +435,7 @@ class ResultOptions:
 
     format: Annotated[FormatName | None, Parameter(group=_OUTPUT, converter=_word)] = None
     output: Annotated[Path | None, Parameter(name=("--output", "-o"), group=_OUTPUT, allow_leading_hyphen=True)] = None
-    slices: Annotated[int | Literal["all"] | None, _Output] = None
+    slices: Annotated[int | Literal["all"] | None, Parameter(name=("--slices", "--top"), group=_OUTPUT)] = None
     sort: Annotated[str | None, _Output] = None
     min_rows: Annotated[int, _Output] = 0
     wide: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False

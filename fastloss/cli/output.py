@@ -150,11 +150,20 @@ class Target:
             table = curve_table(curve.kind, of.groupings, result.models, of.key_types, DEFAULT_POINTS)
             written = curve.format.write_table(table)
             emit_bytes(written if isinstance(written, bytes) else f"{written}\n".encode(), curve.output)
-        content = self.format.write(result, self.view, as_file=self.output is not None)
-        if isinstance(content, bytes):
-            emit_bytes(content, self.output)
-        else:
-            emit(content, self.output, is_json=self.format.name == "json")
+        if self.output is not None:
+            from fastloss.files import atomic_file
+
+            # A second command may be writing the same file; to wait is better than to lose what was computed.
+            with atomic_file(self.output, wait=True) as part, part.open("wb") as sink:
+                self.format.write_to(result, self.view, sink, as_file=True)
+            return
+        if self.format.is_binary:
+            with guarded_stdout():
+                self.format.write_to(result, self.view, sys.stdout.buffer, as_file=False)
+            return
+        content = self.format.write(result, self.view, as_file=False)
+        assert isinstance(content, str)
+        emit(content, is_json=self.format.name == "json")
 
 
 def choose_target(options: ResultOptions, log: Sequence[str], reading: ReadingOptions | None = None) -> Target:

@@ -196,7 +196,8 @@ def evaluate_table(
 
 def _values(metric: Metric, model: SliceStates) -> ModelValues:
     values = metric.evaluate(model)
-    weight, n = model.weight(values.rows).to_float(), model.count(values.rows)
+    weight = model.once(("weight", values.rows), lambda: model.weight(values.rows).to_float())
+    n = model.count(values.rows)
     if model.model.weighted and metric.rounds_weights:
         values.explain(weight < LEAST_WEIGHT * n, WEIGHTS_TOO_SMALL, undefined=True)
     return ModelValues(metric.name, model.model.name, values, n, weight)

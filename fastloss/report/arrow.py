@@ -1,10 +1,15 @@
-"""A result as an Arrow table: one row for each slice, metric and model, or a column for each metric."""
+"""A result as an Arrow table: one row for each slice, metric and model, or a column for each metric.
+
+A file of millions of slices is written some of them at a time, so that no table of all of them is made.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +18,11 @@ from numpy.typing import NDArray
 from fastloss.metrics.evaluate import GroupingValues, ModelValues
 from fastloss.report.view import Reported, View, selected
 from fastloss.states.slices import KeyColumn, Texts
+
+# So many rows of a table are made at a time.
+ROWS_AT_ONCE = 1 << 18
+# write_parts(schema, tables, sink, as_file): write tables one after the other.
+WriteParts = Callable[[pa.Schema, Iterator[pa.Table], IO[bytes], bool], None]
 
 
 def to_arrow(
@@ -35,6 +45,16 @@ def to_arrow(
     pyarrow.Table
         Rows stand by grouping, slice, metric and model.
     """
+    return _to_arrow(groupings, groupings, key_types, wide)
+
+
+def _to_arrow(
+    typing: Sequence[GroupingValues],
+    groupings: Sequence[GroupingValues],
+    key_types: Mapping[str, str] | None,
+    wide: bool,
+) -> pa.Table:
+    """Return the table of some slices; `typing` is what their columns' types are told from."""
     keys = list(dict.fromkeys(key for grouping in groupings for key in grouping.keys))
     parts: dict[str, list[pa.Array]] = {}
 
@@ -42,7 +62,7 @@ def to_arrow(
         parts.setdefault(name, []).append(array)
 
     for grouping in groupings:
-        columns = _rows_by_model(grouping) if wide else _rows_by_value(grouping, _evidence_types(groupings))
+        columns = _rows_by_model(grouping) if wide else _rows_by_value(grouping, _evidence_types(typing))
         n_rows = len(columns["model"])
         for name, array in columns.items():
             add(name, array)
@@ -59,23 +79,56 @@ def to_arrow(
     return pa.table({name: joined(arrays) for name, arrays in parts.items()})
 
 
-def table_of(result: Reported, view: View) -> pa.Table:
-    """Return the Arrow table of a view."""
-    return to_arrow(selected(result, view).groupings, result.key_types, wide=view.wide)
+def tables_of(result: Reported, view: View) -> tuple[pa.Schema, Iterator[pa.Table]]:
+    """Return the Arrow table of a view in parts of `ROWS_AT_ONCE` rows or a little more, and their schema."""
+    groupings = selected(result, view).groupings
+    nothing = np.empty(0, dtype=np.int64)
+    none = [dataclasses.replace(grouping, order=nothing) for grouping in groupings]
+    schema = _to_arrow(groupings, none, result.key_types, view.wide).schema
+
+    def parts() -> Iterator[pa.Table]:
+        part, n_rows = list(none), 0
+        for number, grouping in enumerate(groupings):
+            n_columns = max(1, len(grouping.columns))
+            first = 0
+            while first < grouping.n_slices:
+                stop = first + max(1, (ROWS_AT_ONCE - n_rows) // n_columns)
+                part[number] = dataclasses.replace(grouping, order=grouping.order[first:stop])
+                n_rows += part[number].n_slices * n_columns
+                first = stop
+                if n_rows >= ROWS_AT_ONCE - n_columns:
+                    yield _to_arrow(groupings, part, result.key_types, view.wide).cast(schema)
+                    part, n_rows = list(none), 0
+        if n_rows:
+            yield _to_arrow(groupings, part, result.key_types, view.wide).cast(schema)
+
+    return schema, parts()
+
+
+def written(result: Reported, view: View, write_parts: WriteParts, *, as_file: bool) -> bytes:
+    """Return what is written of a view."""
+    sink = io.BytesIO()
+    write_parts(*tables_of(result, view), sink, as_file)
+    return sink.getvalue()
 
 
 def write(result: Reported, view: View, *, as_file: bool) -> bytes:
     """Return an Arrow IPC file, or for a pipe an Arrow IPC stream."""
-    return write_table(table_of(result, view), as_file=as_file)
+    return written(result, view, write_parts, as_file=as_file)
+
+
+def write_parts(schema: pa.Schema, tables: Iterator[pa.Table], sink: IO[bytes], as_file: bool) -> None:
+    """Write an Arrow IPC file, or a stream."""
+    with (pa.ipc.new_file if as_file else pa.ipc.new_stream)(sink, schema) as writer:
+        for table in tables:
+            writer.write_table(table)
 
 
 def write_table(table: pa.Table, *, as_file: bool = True) -> bytes:
     """Return a table as an Arrow IPC file, or as a stream."""
-    sink = pa.BufferOutputStream()
-    with (pa.ipc.new_file if as_file else pa.ipc.new_stream)(sink, table.schema) as writer:
-        writer.write_table(table)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    sink = io.BytesIO()
+    write_parts(table.schema, iter((table,)), sink, as_file)
+    return sink.getvalue()
 
 
 def _rows_by_value(grouping: GroupingValues, evidence: Mapping[str, pa.DataType]) -> dict[str, pa.Array]:
@@ -162,7 +215,7 @@ def _keys(column: KeyColumn, positions: NDArray[np.int64]) -> pa.Array:
 
 
 def _repeated(names: Sequence[str], times: int) -> pa.Array:
-    return pa.array(np.tile(np.asarray(names, dtype=object), times), pa.string())
+    return pa.array(names, pa.string()).take(pa.array(np.tile(np.arange(len(names)), times)))
 
 
 def _interleaved(grouping: GroupingValues, columns: Sequence[NDArray[Any]]) -> NDArray[Any]:

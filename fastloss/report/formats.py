@@ -1,8 +1,9 @@
 """The formats of a result: one module each, and one line here.
 
 A module has ``write(result, view, as_file)``, which returns a text without its last line end, or bytes, and
-``write_table(table)`` for the points of a curve. Modules are loaded when they are asked for, so that names and endings
-are known without them.
+``write_table(table)`` for the points of a curve. One that writes a file piece by piece has ``write_to(result, view,
+sink)`` or, of tables, ``write_parts(schema, tables, sink, as_file)``. Modules are loaded when they are asked for, so
+that names and endings are known without them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from fastloss.errors import UsageError
 
@@ -50,6 +51,18 @@ class Format:
     def write(self, result: Reported, view: View, *, as_file: bool) -> str | bytes:
         """Return a result in this format, for a file or for a pipe."""
         return cast("str | bytes", importlib.import_module(self.module).write(result, view, as_file=as_file))
+
+    def write_to(self, result: Reported, view: View, sink: IO[bytes], *, as_file: bool) -> None:
+        """Write a result in this format, piece by piece where the format can; a text ends with a line end."""
+        module: Any = importlib.import_module(self.module)
+        if self.is_table:
+            from fastloss.report.arrow import tables_of
+
+            module.write_parts(*tables_of(result, view), sink, as_file)
+        elif hasattr(module, "write_to"):
+            module.write_to(result, view, sink)
+        else:
+            sink.write(f"{module.write(result, view, as_file=as_file)}\n".encode())
 
     def write_table(self, table: pa.Table) -> str | bytes:
         """Return a table of data in this format, for a file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -14,6 +14,13 @@ from fastloss.report.view import Reported, View, selected
 def write(result: Reported, view: View, *, as_file: bool) -> str:
     """Return all that a result says of the slices."""
     return selected(result, view).to_json(indent=2)
+
+
+def write_to(result: Reported, view: View, sink: IO[bytes]) -> None:
+    """Write the same, some values at a time."""
+    for text in selected(result, view).json_parts(indent=2):
+        sink.write(text.encode())
+    sink.write(b"\n")
 
 
 def write_table(table: pa.Table) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,6 +51,9 @@ class Reported(Protocol):
 
     def to_json(self, indent: int | None = None) -> str:
         """Return everything as one JSON object."""
+
+    def json_parts(self, indent: int | None = None) -> Iterator[str]:
+        """Yield the text of `to_json` in parts."""
 
 
 def shown(result: Reported, view: View) -> dict[str, Any]:

@@ -133,6 +133,75 @@ class CodedKeys(NamedTuple):
     null_code: int | None
 
 
+def take_keys(column: KeyColumn, positions: Integers) -> KeyColumn:
+    """Return the keys of some slices."""
+    null = None if column.null is None else column.null[positions]
+    if isinstance(column.values, Texts):
+        return KeyColumn(column.values.take(positions), null)
+    if isinstance(column.values, np.ndarray):
+        return KeyColumn(column.values[positions], null)
+    return KeyColumn([column.values[i] for i in positions.tolist()], null)
+
+
+def keys_bytes(column: KeyColumn) -> int:
+    """Return about how many bytes keys take."""
+    null = 0 if column.null is None else column.null.nbytes
+    if isinstance(column.values, Texts):
+        return null + column.values.data.nbytes + column.values.offsets.nbytes
+    return null + (column.values.nbytes if isinstance(column.values, np.ndarray) else 100 * len(column.values))
+
+
+def join_keys(parts: Sequence[KeyColumn]) -> KeyColumn:
+    """Return the keys of several parts, one after the other."""
+    lengths = [len(part.values) for part in parts]
+    nulls = [np.zeros(n, dtype=np.bool_) if p.null is None else p.null for p, n in zip(parts, lengths, strict=True)]
+    null = np.concatenate(nulls)
+    # A part of the null key alone has a list.
+    typed = [p.values for p, is_null in zip(parts, nulls, strict=True) if not is_null.all()]
+    if typed and all(isinstance(values, Texts) for values in typed):
+        texts = [p.values if isinstance(p.values, Texts) else Texts.of([""] * len(p.values)) for p in parts]
+        return KeyColumn(_join_texts(texts), null if null.any() else None)
+    dtypes = {values.dtype if isinstance(values, np.ndarray) else None for values in typed}
+    if len(dtypes) == 1 and (dtype := dtypes.pop()) is not None:
+        integers = [p.values if isinstance(p.values, np.ndarray) else np.zeros(len(p.values), dtype) for p in parts]
+        return KeyColumn(_one_array(integers), null if null.any() else None)
+    return KeyColumn([key for part in parts for key in part.to_list()], null if null.any() else None)
+
+
+def _one_array(parts: Sequence[Any]) -> IntegerKeys:
+    joined: IntegerKeys = np.concatenate(parts)
+    return joined
+
+
+def _join_texts(texts: Sequence[Texts]) -> Texts:
+    ends = itertools.accumulate((int(text.offsets[-1] - text.offsets[0]) for text in texts), initial=0)
+    offsets = [text.offsets[1:] - text.offsets[0] + end for text, end in zip(texts, ends, strict=False)]
+    data = [text.data[text.offsets[0] : text.offsets[-1]] for text in texts]
+    return Texts(np.concatenate(data), np.concatenate([np.zeros(1, dtype=np.int64), *offsets]))
+
+
+def order_of(columns: Sequence[KeyColumn]) -> Integers:
+    """Return the positions of slices, all of which differ, in the order of their keys: see `sorted_positions`."""
+    if len(columns) == 1 and isinstance(columns[0].values, np.ndarray):
+        null = columns[0].null
+        return _null_last(np.argsort(columns[0].values), -1 if null is None else int(null.argmax()))
+    table = SliceTable(tuple(map(str, range(len(columns)))), ())
+    coded = [_coded(column) for column in columns]
+    positions = table.positions([codes.codes for codes in coded], coded)
+    slice_at = np.empty(len(positions), dtype=np.int64)
+    slice_at[positions] = np.arange(len(positions))
+    return np.asarray(slice_at[table.sorted_positions()])
+
+
+def _coded(column: KeyColumn) -> CodedKeys:
+    """Return a code for each slice; null is one key, however often it is there."""
+    codes = np.arange(len(column.values))
+    if column.null is None:
+        return CodedKeys(codes, column.values, None)
+    first = int(column.null.argmax())
+    return CodedKeys(np.where(column.null, first, codes), column.values, first)
+
+
 def _objects(values: Values) -> list[Key]:
     if isinstance(values, np.ndarray):
         integers: list[Key] = values.tolist()
