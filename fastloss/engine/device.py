@@ -40,6 +40,11 @@ class Device:
         return import_module(f"{self.package}.ranking")
 
     @cached_property
+    def list_auc(self) -> Any:
+        """Loop of the AUCs of sorted lists."""
+        return import_module(f"{self.package}.list_auc")
+
+    @cached_property
     def sums(self) -> Any:
         """Loops that sum what they compute, and checks of numbers."""
         return import_module(f"{self.package}.sums")

@@ -24,6 +24,7 @@ from fastloss.states.ledger import Ledger, Place
 from fastloss_kernels.cpu import lists as loops
 from fastloss_kernels.domain import Interval
 from fastloss_kernels.losses import ListwiseLoss
+from fastloss_kernels.losses.base import lowest_score
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -170,7 +171,7 @@ class ListChecks:
         self._drop_bad_elements(selection, score, model.column, model.space, allowed)
         masked = _masked(score, label, evaluation.label_is_index)
         inputs = ListInputs(masked, score.offsets, label.values, label.offsets, np.arange(batch.n_rows))
-        lowest = max(loss.lowest_score(model.space) for loss in self._losses)
+        lowest = max((loss.lowest_score(model.space) for loss in self._losses), default=lowest_score(model.space))
         row_sets = [rows for rows in self._row_sets[model.index] if rows != model.zero_weight_rows]
         if len(row_sets) == 1 and len(row_sets[0].needs) == 1:
             self._drop_by_class(selection, inputs, model, lowest, loops.NEEDS[row_sets[0].needs[0]], counted)

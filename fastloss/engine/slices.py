@@ -194,6 +194,10 @@ class UsedRows:
         """An array for one number a row, which every update may overwrite."""
         return self._memo.once("terms", lambda: self.workspace.floats(self.n_rows))
 
+    def once(self, key: object, compute: Callable[[], T]) -> T:
+        """Return what `compute` returns, computed once for these rows; no update may overwrite it."""
+        return self._memo.once(key, compute)
+
     def predicted_means(self) -> Floats:
         """Return the mean of the label that each row's prediction stands for, float64, read-only."""
 

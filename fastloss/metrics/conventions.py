@@ -189,6 +189,11 @@ class RequestConventions:
         """Return the unit that means of a loss are given in; None for the loss's own."""
         return None if self.preset is None else self.preset.units.get(loss.name)
 
+    @property
+    def one_class_auc(self) -> float | None:
+        """The AUC that a list of one class counts with; None if it is left out."""
+        return None if self.preset is None else self.preset.one_class_auc
+
     def reduction(self, loss: Loss, asked: str | None) -> str:
         """Return how a loss is summed up over rows."""
         if asked is not None:

@@ -15,6 +15,7 @@ from fastloss.metrics.calibration_error import ExpectedCalibrationError, Maximum
 from fastloss.metrics.confusion import F1, FalsePositiveRate, Precision, Recall
 from fastloss.metrics.decomposition import Discrimination, Miscalibration, Uncertainty
 from fastloss.metrics.field_calibration import FieldCalibrationError
+from fastloss.metrics.gauc import GroupedAuc
 from fastloss.metrics.ks import KolmogorovSmirnov
 from fastloss.metrics.lift import Lift
 from fastloss.metrics.means import (
@@ -57,6 +58,7 @@ METRICS: tuple[Metric, ...] = (
     FalsePositiveRate(),
     KolmogorovSmirnov(),
     Lift(),
+    GroupedAuc(),
 )
 ALIASES = {
     "rmse": "root_mean_squared_error",
@@ -77,6 +79,8 @@ ALIASES = {
     "f1_score": "f1",
     "fpr": "false_positive_rate",
     "ks_statistic": "ks",
+    "grouped_auc": "gauc",
+    "group_auc": "gauc",
 }
 
 
@@ -95,7 +99,8 @@ _METRICS |= {alias: _METRICS[name] for alias, name in ALIASES.items()}
 # What a user may look for, and what comes near it where it is not there.
 _NEAR: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("ace", "adaptive_calibration_error", "calibration_error"), ("expected_calibration_error",)),
-    (("gauc",), ("roc_auc", "gini", "partial_roc_auc")),
+    (("uauc", "user_auc"), ("gauc(weighting='uniform')",)),
+    (("wuauc", "weighted_user_auc"), ("gauc(weighting='sample_weight')",)),
     (("pr_auc", "prauc", "auprc", "aucpr", "auc_pr"), ("average_precision",)),
     (
         ("brier_decomposition", "murphy_decomposition", "reliability", "resolution", "refinement"),

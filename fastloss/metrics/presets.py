@@ -100,6 +100,8 @@ class Preset:
         Losses of lists of probabilities that are prepared in another way than by the clipping, by their names.
     ignored_class : int or None
         An index label that leaves its row out.
+    one_class_auc : float or None
+        The AUC of a list of one class; None if it has none.
     """
 
     name: str
@@ -114,6 +116,7 @@ class Preset:
     variants: Mapping[str, Callable[[Loss], Loss]] = field(default_factory=dict)
     list_inputs: Mapping[str, ListInputs] = field(default_factory=dict)
     ignored_class: int | None = None
+    one_class_auc: float | None = None
 
     def needs(self, loss: ListwiseLoss) -> str:
         """Return the least that a list must contain.
@@ -246,6 +249,7 @@ PRESETS: Mapping[str, Preset] = {
                 "mean_absolute_percentage_error": _percentage(1.0),
                 "poisson": _poisson(1e-10, "floored"),
             },
+            one_class_auc=1.0,
         ),
         Preset(
             name="torchrec",
@@ -253,6 +257,7 @@ PRESETS: Mapping[str, Preset] = {
             epsilon=1e-12,
             clips_both_sides=True,
             units={loss.name: BITS for loss in LOSSES if loss.unit == "nats"},
+            one_class_auc=0.5,
         ),
     )
 }

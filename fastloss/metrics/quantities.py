@@ -124,6 +124,85 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class AucChoice:
+    """The lists that a mean of AUCs takes, and what each weighs in it.
+
+    Attributes
+    ----------
+    weighting : str
+        What a list weighs.
+    drop_constant : bool
+        Whether lists whose scores are all equal are left out.
+    one_class : float or None
+        The AUC that a list of one class counts with; None if it is left out.
+    """
+
+    weighting: str
+    drop_constant: bool
+    one_class: float | None
+
+    @property
+    def name(self) -> str:
+        """What tells it from other choices."""
+        constant = " without constant ones" if self.drop_constant else ""
+        return f"lists{constant}, one class {self.one_class!r}"
+
+
+@dataclass(frozen=True)
+class ListAuc:
+    """The AUC of a list times what the list weighs."""
+
+    choice: AucChoice
+
+    @property
+    def name(self) -> str:
+        """The weighting and the lists."""
+        return f"auc by {self.choice.weighting} of {self.choice.name}"
+
+
+@dataclass(frozen=True)
+class ListAucWeight:
+    """What a list weighs in a mean of AUCs."""
+
+    choice: AucChoice
+
+    @property
+    def name(self) -> str:
+        """The weighting and the lists."""
+        return f"{self.choice.weighting} of {self.choice.name}"
+
+
+@dataclass(frozen=True)
+class ListAucCandidates:
+    """The unmasked candidates of the lists that a mean of AUCs takes; how much they weigh does not matter."""
+
+    choice: AucChoice
+
+    @property
+    def name(self) -> str:
+        """The lists."""
+        return f"candidates of {self.choice.name}"
+
+
+@dataclass(frozen=True)
+class ListsOfKind:
+    """The lists of one kind.
+
+    Attributes
+    ----------
+    kind : {"no positive", "no negative", "constant"}
+        What the unmasked candidates have: no positive, no negative, or both and one score.
+    """
+
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """The kind."""
+        return f"lists, {self.kind}"
+
+
+@dataclass(frozen=True)
 class SaturatedWeight(_OfLoss):
     """The weight of the rows whose loss is clipped or infinite."""
 

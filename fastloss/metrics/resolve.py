@@ -341,6 +341,10 @@ def _over_columns(
             raise UsageError(f"{metric.name} reads lists of predictions, and column {column!r} holds numbers.")
         return metric
     if loss is None:
+        if metric.over_lists() and label_is_index:
+            raise UsageError(
+                f"{metric.name} reads a label for each candidate, and the label column {label!r} holds numbers."
+            )
         if metric.over_lists():
             return metric
         raise UsageError(f"{metric.name} reads one number a row, and column {column!r} holds lists; name losses.")

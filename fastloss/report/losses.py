@@ -116,7 +116,7 @@ def _metric_entry(metric: Metric) -> Entry:
     facts = [
         ("formula", metric.definition),
         ("labels", "; ".join(_labels_by_space(metric))),
-        ("predictions", ", ".join(metric.spaces)),
+        ("predictions", ("lists of " if metric.over_lists() else "") + ", ".join(metric.spaces)),
     ]
     if names := getattr(metric, "parameters", ()):
         facts.append(("parameters", "; ".join(f"{name}={getattr(metric, name)!r}" for name in names)))

@@ -31,6 +31,34 @@ def roc_auc(rows: Iterable[Row]) -> Fraction | None:
     return won / pairs if pairs else None
 
 
+def gauc(
+    groups: Iterable[Sequence[Row]], weighting: str, *, drop_constant: bool = False, one_class: float | None = None
+) -> Fraction | None:
+    """Return the mean of the groups' AUCs, weighted by what each group holds."""
+    total = weight = Fraction(0)
+    for rows in groups:
+        positive = sum((Fraction(w) * Fraction(y) for y, _, w in rows), Fraction(0))
+        negative = sum((Fraction(w) * (1 - Fraction(y)) for y, _, w in rows), Fraction(0))
+        of_group = {
+            "impressions": Fraction(len(rows)),
+            "uniform": Fraction(1),
+            "positives": positive,
+            "sample_weight": positive + negative,
+            "pairs": positive * negative,
+        }[weighting]
+        if positive and negative:
+            if drop_constant and len(masses(rows)) == 1:
+                continue
+            auc = roc_auc(rows)
+            assert auc is not None
+        elif one_class is None:
+            continue
+        else:
+            auc = Fraction(one_class)
+        total, weight = total + of_group * auc, weight + of_group
+    return total / weight if weight else None
+
+
 def orders(scores: Sequence[float]) -> Iterable[list[int]]:
     """Yield the candidates in every order that their scores allow, each equally often."""
     for order in itertools.permutations(range(len(scores))):

@@ -12,7 +12,17 @@ from fastloss.engine.device import Device
 from fastloss.engine.inputs import RowInputs
 from fastloss.engine.slices import UsedRows
 from fastloss.engine.updates.base import Update, add_once
-from fastloss.metrics.quantities import Candidates, ClippedRows, InfiniteRows, Positives, Rows, SaturatedRows
+from fastloss.engine.updates.list_auc import count_candidates, count_kind
+from fastloss.metrics.quantities import (
+    Candidates,
+    ClippedRows,
+    InfiniteRows,
+    ListAucCandidates,
+    ListsOfKind,
+    Positives,
+    Rows,
+    SaturatedRows,
+)
 from fastloss.states.counts import Count, CountColumn
 from fastloss_kernels.calibration import CLIPPED
 
@@ -61,6 +71,8 @@ _COUNTINGS: Mapping[type, Callable[[Any, Device], Counting]] = {
     SaturatedRows: _saturated,
     ClippedRows: _clipped,
     InfiniteRows: _infinite,
+    ListsOfKind: count_kind,
+    ListAucCandidates: count_candidates,
 }
 
 

@@ -12,11 +12,14 @@ from fastloss.engine.device import Device
 from fastloss.engine.inputs import RowInputs
 from fastloss.engine.slices import UsedRows
 from fastloss.engine.updates.base import Update, add_once
+from fastloss.engine.updates.list_auc import auc_terms, weight_terms
 from fastloss.metrics.quantities import (
     Candidates,
     Label,
     LabelFrom,
     LabelVariance,
+    ListAuc,
+    ListAucWeight,
     LossGradient,
     LossHessian,
     LossValue,
@@ -125,6 +128,8 @@ _TERMS: Mapping[type, Callable[[Any], Terms]] = {
     SaturatedWeight: _saturated_weights,
     LabelFrom: _from_threshold,
     WeightFrom: _from_threshold,
+    ListAuc: auc_terms,
+    ListAucWeight: weight_terms,
     LossGradient: lambda quantity: lambda rows: rows.weighted_derivatives(quantity.evaluation)[0],
     LossHessian: lambda quantity: lambda rows: rows.weighted_derivatives(quantity.evaluation)[1],
     SquaredGradient: _squared_gradients,

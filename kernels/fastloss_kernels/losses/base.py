@@ -183,6 +183,11 @@ class BinaryLoss(Loss):
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"label_domain": ("01", "pm1")}
 
 
+def lowest_score(space: str) -> float:
+    """Return the lowest score that is not masked: in some spaces −∞ is, since it stands for the probability 0."""
+    return -sys.float_info.max if space in ("logit", "logprob", "margin") else float("-inf")
+
+
 @dataclass(frozen=True)
 class ListwiseLoss(Loss):
     """A listwise loss: one value a list, gradient and hessian (its diagonal) as long as the list.
@@ -234,7 +239,7 @@ class ListwiseLoss(Loss):
 
     def lowest_score(self, space: str) -> float:
         """Return the lowest score that is not masked: in some spaces −∞ is, since it stands for the probability 0."""
-        return -sys.float_info.max if space in ("logit", "logprob", "margin") else float("-inf")
+        return lowest_score(space)
 
     def prediction_range(self, space: str) -> Interval:
         """Return what the space allows, of values the finite ones: two infinite ones have no difference."""
