@@ -30,6 +30,10 @@ class StoreError(FastlossError):
     """A store or a server gives no answer in time, or refuses access; this says nothing of the file."""
 
 
+class TemporaryFileError(FastlossError):
+    """Temporary files cannot be written: there is no room for them, or no folder."""
+
+
 class WorkerError(FastlossError):
     """A worker process ended before it had returned its result."""
 

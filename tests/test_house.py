@@ -29,6 +29,7 @@ LAYERS: dict[str, set[str]] = {
     "expressions": {"errors"},
     "request": {"words", "errors", "expressions", "maps"},
     "budget": {"words", "errors", "request"},
+    "shuffle": {"errors", "budget"},
     "columns": {"errors", "expressions", "request", "maps"},
     "sources": {"errors", "files", "executors", "expressions", "request", "columns"},
     "states": set(),
@@ -255,7 +256,19 @@ def test_imports_point_one_way(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "part",
-    ["columns", "sources", "states", "metrics", "engine", "report", "executors", "scoring", "calibration", "features"],
+    [
+        "columns",
+        "sources",
+        "states",
+        "metrics",
+        "engine",
+        "report",
+        "executors",
+        "scoring",
+        "calibration",
+        "features",
+        "shuffle",
+    ],
 )
 def test_modules_of_a_part_import_in_no_circle(part: str) -> None:
     """No circle, those that only a type checker sees included."""

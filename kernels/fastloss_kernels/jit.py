@@ -116,6 +116,26 @@ def int8_at(address: int, n: int) -> Any:
     return _array_at(address, n, "int8")
 
 
+def uint8_at(address: int, n: int) -> Any:
+    """Return the uint8 array of `n` numbers at an address, which its owner must keep alive."""
+    return _array_at(address, n, "uint8")
+
+
+def uint16_at(address: int, n: int) -> Any:
+    """Return the uint16 array of `n` numbers at an address, which its owner must keep alive."""
+    return _array_at(address, n, "uint16")
+
+
+def uint32_at(address: int, n: int) -> Any:
+    """Return the uint32 array of `n` numbers at an address, which its owner must keep alive."""
+    return _array_at(address, n, "uint32")
+
+
+def uint64_at(address: int, n: int) -> Any:
+    """Return the uint64 array of `n` numbers at an address, which its owner must keep alive."""
+    return _array_at(address, n, "uint64")
+
+
 def _array_at(address: int, n: int, kind: str) -> Any:
     import ctypes
 
@@ -211,7 +231,15 @@ def _register_primitives() -> None:
         def array_at(address, n):
             return lambda address, n: carray(pointer(np.int64(address)), n)
 
-    for function, kind in ((float64_at, types.float64), (float32_at, types.float32), (int8_at, types.int8)):
+    for function, kind in (
+        (float64_at, types.float64),
+        (float32_at, types.float32),
+        (int8_at, types.int8),
+        (uint8_at, types.uint8),
+        (uint16_at, types.uint16),
+        (uint32_at, types.uint32),
+        (uint64_at, types.uint64),
+    ):
         register_array_at(function, kind)
 
     @overload(float64_bits, jit_options={"forceinline": True})
