@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import datetime
 import decimal
+import functools
 import itertools
 import uuid
 
@@ -12,12 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from fastloss.columns.arrow import ArrowBatch
+from fastloss.columns.base import GroupKeys
 from fastloss.columns.group_keys import is_integer_key, restore_keys
 from fastloss.columns.types import check_group_keys
-from fastloss.errors import DataError, SchemaError
+from fastloss.errors import DataError, ReadError, SchemaError
+from fastloss.shuffle.key_store import KeyStore
 from fastloss_kernels.cpu.hashing import make_hash_bytes, make_hash_words
 
 DAYS = st.integers(-3, 3).map(lambda n: datetime.date(1970, 1, 1) + datetime.timedelta(days=n))
@@ -198,3 +202,96 @@ def test_a_text_hashes_the_same_wherever_it_stands():
     keys = ArrowBatch(pa.record_batch([texts], ["k"])).group_keys(["k"])
     assert all(np.array_equal(word[:5], word[5:10]) and len(set(word[:5])) == 5 for word in keys.columns)
     assert pc.count_distinct(texts).as_py() == len(set(keys.hashes.tolist()))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# From keys to values
+
+
+@settings(max_examples=30)
+@given(log=logs(), memory_bytes=st.sampled_from([1, 4_000, 1 << 20]))
+def test_the_values_of_a_key_are_found_again(log, memory_bytes):
+    rows, files, types = log
+    expected = {}
+    with KeyStore(types, memory_bytes=memory_bytes) as store:
+        for file in files:
+            keys = ArrowBatch(file).group_keys(tuple(types), types)
+            store.add(ArrowBatch(file), keys)
+            words = zip(*(column.tolist() for column in keys.columns), strict=True)
+            expected |= {key: row for key, row in zip(words, rows, strict=True) if None not in row}
+        wanted = [np.array(words, dtype=np.int64) for words in zip(*expected, strict=True)]
+        for column, kind, values in zip(
+            store.lookup(wanted) if wanted else [], types.values(), zip(*expected.values(), strict=True), strict=False
+        ):
+            assert column.equals(array_of(values, kind))
+
+
+def texts_of(n, length):
+    return pa.array([f"{i:0{length}}" for i in range(n)])
+
+
+def test_values_beyond_the_memory_go_to_disk_and_come_back_in_any_thread():
+    types, n, length = {"k": pa.string(), "n": pa.int32(), "b": pa.binary()}, 3_000, 200
+    columns = [texts_of(n, length), pa.array(range(n), pa.int16()), texts_of(n, 7).cast(pa.binary())]
+    batches = [pa.record_batch(columns, list(types)).slice(first, 700) for first in (0, 500, 1_000, 1_700, 2_300)]
+    with KeyStore(types, memory_bytes=200_000) as store:
+        add = functools.partial(_add, store, tuple(types))
+        # Each comes twice, and is not written as often as it comes.
+        run_in_threads(add, [ArrowBatch(batch) for batch in batches * 2])
+        keys = ArrowBatch(pa.record_batch(columns, list(types))).group_keys(tuple(types))
+        assert 0.5 * n * length < store.spilled_bytes < 2 * n * (length + 60)
+        found = {}
+
+        def look(rows):
+            found[rows[0]] = store.lookup([word[rows] for word in keys.columns])
+
+        chosen = [np.arange(first, n, 7)[::-1] for first in range(7)]
+        run_in_threads(look, chosen)
+        for rows in chosen:
+            expected = [
+                column.take(pa.array(rows)).cast(kind) for column, kind in zip(columns, types.values(), strict=True)
+            ]
+            assert found[rows[0]] == expected
+        with pytest.raises(ValueError, match="1 keys have not been added"):
+            store.lookup([np.array([7]), np.array([7])])
+        with pytest.raises(ValueError, match="once they are looked up"):
+            add(ArrowBatch(batches[0]))
+
+
+def _add(store, columns, batch):
+    store.add(batch, batch.group_keys(columns))
+
+
+def run_in_threads(work, given_to_each):
+    with concurrent.futures.ThreadPoolExecutor(3) as threads:
+        list(threads.map(work, given_to_each))
+
+
+def test_keys_whose_first_words_are_equal_are_told_apart():
+    batch = ArrowBatch(pa.record_batch([texts_of(4, 3)], ["k"]))
+    high, low = np.array([-5, -5, 7, -5]), np.array([3, -3, 3, 4])
+    with KeyStore({"k": pa.string()}, memory_bytes=1 << 20) as store:
+        for _ in range(2):
+            store.add(batch, GroupKeys(high.view(np.uint64), (high, low), None))
+        rows = np.array([3, 1, 0])
+        assert store.lookup([high[rows], low[rows]])[0].to_pylist() == ["003", "001", "000"]
+
+
+def test_a_key_that_is_no_text_is_an_error_where_it_is_shown():
+    batch = pa.record_batch([pa.array([b"\xff"]).view(pa.string())], ["k"])
+    keys = ArrowBatch(batch).group_keys(["k"])
+    with KeyStore({"k": pa.string()}, memory_bytes=1 << 20) as store:
+        store.add(ArrowBatch(batch), keys)
+        with pytest.raises(DataError, match="a group key is not UTF-8 text"):
+            store.lookup(keys.columns)
+
+
+def test_a_damaged_temporary_file_is_an_error():
+    batch = ArrowBatch(pa.record_batch([texts_of(100, 9)], ["k"]))
+    keys = batch.group_keys(["k"])
+    with KeyStore({"k": pa.string()}, memory_bytes=1) as store:
+        store.add(batch, keys)
+        store.lookup(keys.columns)
+        store._file.write(np.zeros(64, dtype=np.uint8), 100)
+        with pytest.raises(ReadError, match=r"temporary file .* is damaged"):
+            store.lookup(keys.columns)

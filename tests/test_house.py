@@ -29,8 +29,8 @@ LAYERS: dict[str, set[str]] = {
     "expressions": {"errors"},
     "request": {"words", "errors", "expressions", "maps"},
     "budget": {"words", "errors", "request"},
-    "shuffle": {"errors", "budget"},
     "columns": {"errors", "expressions", "request", "maps"},
+    "shuffle": {"errors", "budget", "columns"},
     "sources": {"errors", "files", "executors", "expressions", "request", "columns"},
     "states": set(),
     "metrics": {"words", "errors", "expressions", "request", "states"},
@@ -198,7 +198,18 @@ OUTSIDE = {
     "polars": {"expressions", "columns", "sources", "result", "features"},
     "rich": {"report"},
     "cyclopts": {"cli"},
-    "pyarrow": {"sources", "columns", "state_file", "scoring", "features", "report", "demo", "cli", "doctor"},
+    "pyarrow": {
+        "sources",
+        "columns",
+        "shuffle",
+        "state_file",
+        "scoring",
+        "features",
+        "report",
+        "demo",
+        "cli",
+        "doctor",
+    },
 }
 
 

@@ -32,7 +32,7 @@ from fastloss.columns.base import (
     NumberArray,
     Numbers,
 )
-from fastloss.columns.group_keys import group_keys_of, key_range_of
+from fastloss.columns.group_keys import group_keys_of, group_values_of, key_range_of
 from fastloss.errors import DataError, SchemaError
 from fastloss_kernels.cpu.slices import make_find_integers
 
@@ -126,6 +126,12 @@ class ArrowBatch:
     def key_range(self, column: str, types: Mapping[str, pa.DataType] | None = None) -> tuple[Any, Any]:
         """Return the least and the greatest value of a column; see `fastloss.columns.group_keys.key_range_of`."""
         return key_range_of(self.record_batch, column, types)
+
+    def group_values(
+        self, columns: Sequence[str], rows: IntegerArray, types: Mapping[str, pa.DataType] | None = None
+    ) -> list[pa.Array]:
+        """Return the values of a group key in some rows; see `fastloss.columns.group_keys.group_values_of`."""
+        return group_values_of(self.record_batch, columns, rows, types)
 
     def slice(self, first: int, n_rows: int) -> ArrowBatch:
         """Return `n_rows` rows from the row `first` on, nothing of them converted yet."""

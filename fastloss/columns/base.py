@@ -225,6 +225,16 @@ class Batch(Protocol):
         arguments and what is raised are those of `group_keys`.
         """
 
+    def group_values(
+        self, columns: Sequence[str], rows: IntegerArray, types: Mapping[str, Any] | None = None
+    ) -> list[Any]:
+        """Return the values of a group key's columns in some rows that have a key, as Arrow arrays without nulls.
+
+        They are of int64 where a column's group key is an integer, and of large_binary elsewhere;
+        `fastloss.columns.group_keys.restore_values` gives them their types in the log. The arguments and what is
+        raised are those of `group_keys`.
+        """
+
     def slice(self, first: int, n_rows: int) -> Batch:
         """Return `n_rows` rows from the row `first` on, and what was read with them since the row before."""
 

@@ -111,6 +111,55 @@ def key_range_of(batch: pa.RecordBatch, column: str, types: KeyTypes | None = No
     return found["min"].as_py(), found["max"].as_py()
 
 
+def group_values_of(
+    batch: pa.RecordBatch, columns: Sequence[str], rows: IntegerArray, types: KeyTypes | None = None
+) -> list[pa.Array]:
+    """Return the values of a group key's columns in some rows, which have a key: integers, or bytes.
+
+    A value is the same for every encoding, as a key is. The other arguments are those of `group_keys_of`.
+    """
+    return [_values_of(batch.column(name), name, rows, (types or {}).get(name)) for name in columns]
+
+
+def _values_of(column: pa.Array, name: str, rows: IntegerArray, log_type: pa.DataType | None) -> pa.Array:
+    column = _plain(column).take(pa.array(rows))
+    if isinstance(column, pa.DictionaryArray):
+        column = _plain(column.dictionary).take(column.indices)
+    if is_bytes(column.type):
+        return column.cast(pa.large_binary())
+    if pa.types.is_decimal(column.type):
+        return _decimal_texts(column).cast(pa.large_binary())
+    ((integers, *_), _) = _key_of(column, name, log_type)
+    return pa.array(integers)
+
+
+def restore_values(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return what `group_values_of` gave of one column as a column of its type in the log, without dictionary.
+
+    Raises
+    ------
+    DataError
+        If a text is not UTF-8.
+    """
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    stored = _stored_type(kind)
+    if _is_integer_key(stored):
+        return restore_keys(values.to_numpy(), stored)
+    if pa.types.is_fixed_size_binary(stored):
+        data, offsets = bytes_of(values)
+        buffer = pa.py_buffer(data[offsets[0] : offsets[-1]])
+        restored = pa.Array.from_buffers(stored, len(values), [None, buffer])
+    elif is_text(stored) or pa.types.is_decimal(stored):
+        try:
+            texts = values.cast(pa.large_string())
+        except pa.ArrowInvalid as error:
+            raise DataError(f"a group key is not UTF-8 text ({error}); write the log's text as UTF-8.") from error
+        restored = texts if pa.types.is_string_view(stored) else texts.cast(stored)
+    else:
+        restored = values if pa.types.is_binary_view(stored) else values.cast(stored)
+    return pa.ExtensionArray.from_storage(kind, restored) if isinstance(kind, pa.BaseExtensionType) else restored
+
+
 def restore_keys(keys: IntegerArray, kind: pa.DataType) -> pa.Array:
     """Return group keys that are integers as a column of the type that they have in the log.
 
@@ -282,7 +331,7 @@ def _in_unit(ticks: IntegerArray, name: str, own: pa.DataType, kind: pa.DataType
 
 
 def _hash_integers(keys: IntegerArray) -> Words:
-    from fastloss_kernels.cpu.hashing import make_hash_integers
+    from fastloss_kernels.cpu.shuffling import make_hash_integers
 
     hashes = np.empty(len(keys), dtype=np.uint64)
     make_hash_integers()(_read_only(np.require(keys, requirements=["A"])), hashes)
@@ -319,12 +368,18 @@ def bytes_of(column: pa.Array) -> tuple[NDArray[np.uint8], IntegerArray]:
 
 def _decimal_words(column: pa.Array) -> tuple[IntegerArray, ...]:
     """Return the hash of each decimal's digits, without zeros that only tell the column's scale."""
+    texts = _decimal_texts(column)
+    indices = texts.indices.to_numpy()
+    return tuple(word.take(indices) for word in _hash_bytes(texts.dictionary, _NOTHING))
+
+
+def _decimal_texts(column: pa.Array) -> pa.DictionaryArray:
+    """Return the digits of decimals; a null is an empty text."""
     if pa.types.is_decimal32(column.type) or pa.types.is_decimal64(column.type):
         column = pc.cast(column, pa.decimal128(column.type.precision, column.type.scale))
     encoded = pc.dictionary_encode(column, null_encoding="encode")
     texts = pa.array([value or "" for value in key_values(encoded.dictionary)], pa.large_string())
-    indices = encoded.indices.to_numpy()
-    return tuple(word.take(indices) for word in _hash_bytes(texts, _NOTHING))
+    return pa.DictionaryArray.from_arrays(encoded.indices, texts)
 
 
 def _hash_words(words: Words) -> tuple[Words, Words]:

@@ -1,4 +1,4 @@
-"""Hashes of keys: integers by a bijection of 64 bits, bytes and several columns by 128 bits.
+"""Hashes of 128 bits: of bytes, and of the words of several columns.
 
 Bytes are hashed by MurmurHash3_x64_128 (Appleby 2011). Keys are compared by their hashes alone: of 20 million distinct
 ones, two are equal with a probability of 6e-25.
@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastloss_kernels.cpu.slices import mix_bits
-from fastloss_kernels.jit import compile_cpu, formula, word_at
+from fastloss_kernels.jit import compile_cpu, formula, prefetch, word_at
 
 _C1 = np.uint64(0x87C37B91114253D5)
 _C2 = np.uint64(0x4CF5AD432745937F)
+# How many rows ahead the memory of a slot is asked for.
+_AHEAD = 16
 
 
 @formula
@@ -131,11 +132,26 @@ def make_hash_words() -> Callable[..., None]:
 
 
 @functools.cache
-def make_hash_integers() -> Callable[..., None]:
-    """Make ``hash_integers(keys, hashes)``: the hash of each int64 as a uint64; different integers differ in it."""
+def make_find_fresh() -> Callable[..., int]:
+    """Make ``find_fresh(high, low, seen, fresh) -> n_fresh``: the rows whose 128-bit key has not been seen lately.
 
-    def hash_integers(keys, hashes):
-        for i in range(keys.shape[0]):
-            hashes[i] = np.uint64(mix_bits(keys[i]))
+    Their numbers go to the front of `fresh`. `seen` is a table of a power of two of slots, zeros at first, that keeps
+    the last key of each slot: a key that lost its slot to another is fresh again. Several threads may share it.
+    """
 
-    return compile_cpu(hash_integers)
+    def find_fresh(high, low, seen, fresh):
+        mask = np.uint64(seen.shape[0] - 1)
+        n_rows = high.shape[0]
+        n_fresh = 0
+        for i in range(n_rows):
+            prefetch(seen, np.int64(np.uint64(low[min(i + _AHEAD, n_rows - 1)]) & mask))
+            slot = np.uint64(low[i]) & mask
+            # No key is a zero, which an empty slot is.
+            key = np.uint64(high[i]) | np.uint64(1)
+            if seen[slot] != key:
+                seen[slot] = key
+                fresh[n_fresh] = i
+                n_fresh += 1
+        return n_fresh
+
+    return compile_cpu(find_fresh)
