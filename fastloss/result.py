@@ -232,7 +232,7 @@ class Result:
         self._ledger = ledger
         self._models = [model.name for model in evaluation.models]
         # Metrics of lists each use the lists that they can.
-        self._rows_by_metric = len({spec.rows.needs for spec in evaluation.specs} - {("zero_weight",)}) > 1
+        self._rows_by_metric = len({spec.rows.needs for spec in evaluation.specs if spec.rows.is_used}) > 1
         self.files: dict[str, Any] = {"read": n_files, "skipped": [dict(part) for part in skipped]}
         if pruned is not None and any(pruned):
             self.files["pruned"] = {"files": pruned.files, "row_groups": pruned.row_groups}

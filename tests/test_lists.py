@@ -92,6 +92,36 @@ def test_lists_that_have_no_loss_are_counted_by_cause() -> None:
     assert result["categorical_crossentropy"] == pytest.approx(crossentropy([1.0, 2.0], [1.0, 0.0]) / 3, rel=1e-15)
 
 
+def test_coverage_is_the_share_of_candidates_in_lists_that_are_used() -> None:
+    table = pa.table(
+        {
+            # A list of each kind: good, no positive, no pair, masked, empty, null, of weight 0.
+            "y": [[0, 1, 0], [0, 0], [1, 1, 1, 1, None], [1], [], None, [1, 0]],
+            "s": [[0.1, 0.2, 0.3], [0.1, 0.2], [0.1, 0.2, 0.3, 0.4, 0.5], [None], [], [0.5], [0.1, 0.2]],
+            "w": [2, 1, 1, 1, 1, 1, 0],
+            "c": ["a", "b", "a", "b", "b", "b", "a"],
+        }
+    )
+    metrics = ["categorical_crossentropy", "pairwise_logistic", "log_loss", "mrr"]
+    request: dict[str, Any] = {"label": "y", "logit": "s", "weight": "w"}
+    result = fl.evaluate(table, **request, metrics=metrics)
+    found = {v.metric: v.evidence.get("coverage") for v in result.values}
+    expected = {"categorical_crossentropy": 7 / 9, "pairwise_logistic": 3 / 9, "log_loss": None}
+    assert found == {**expected, "reciprocal_rank": 7 / 9}
+    # Alone, a metric says the same.
+    for name, share in expected.items():
+        (alone,) = fl.evaluate(table, **request, metrics=[name]).values
+        assert alone.evidence.get("coverage") == share
+        assert alone.value == result[name]
+    common = fl.evaluate(table, **request, metrics=metrics, common_rows=True)
+    assert {v.evidence["coverage"] for v in common.values} == {3 / 9}
+    sliced = fl.evaluate(table, **request, metrics=metrics[:2], by=["c"])
+    assert {(v.slice["c"], v.metric): v.evidence.get("coverage") for v in sliced.values if v.slice} == {
+        ("a", "categorical_crossentropy"): 1.0,
+        ("a", "pairwise_logistic"): 3 / 7,
+    }
+
+
 @pytest.mark.parametrize("masked", [None, -math.inf])
 def test_a_positive_label_of_a_masked_candidate_is_infinite_and_counted(masked: float | None) -> None:
     table = pa.table({"y": [[1.0, 0.0], [0.0, 1.0]], "s": [[1.0, 2.0], [0.0, masked]]})

@@ -242,7 +242,10 @@ class ListInputs:
 
     def candidates(self) -> Integers:
         """Return the number of unmasked candidates of each list."""
-        running = np.append(0, np.cumsum(~np.isnan(self.score)))
+        masked = np.isnan(self.score)
+        if not masked.any():
+            return self.score_offsets[self.rows + 1] - self.score_offsets[self.rows]
+        running = np.append(0, np.cumsum(~masked))
         return np.asarray(np.diff(running[self.score_offsets])[self.rows], dtype=np.int64)
 
     def writable(self, keep: Mask | None, workspace: Workspace) -> ListInputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from fastloss.errors import UsageError
 from fastloss.metrics.base import ModelFacts
 from fastloss.metrics.resolve import Evaluation
 from fastloss.states import causes
-from fastloss.states.base import RowSet
+from fastloss.states.base import LEFT_OUT, RowSet
 from fastloss.states.causes import Cause
 from fastloss.states.ledger import Ledger, Place
 from fastloss_kernels.cpu import lists as loops
@@ -172,19 +172,22 @@ class ListChecks:
         masked = _masked(score, label, evaluation.label_is_index)
         inputs = ListInputs(masked, score.offsets, label.values, label.offsets, np.arange(batch.n_rows))
         lowest = max((loss.lowest_score(model.space) for loss in self._losses), default=lowest_score(model.space))
-        row_sets = [rows for rows in self._row_sets[model.index] if rows != model.zero_weight_rows]
-        if len(row_sets) == 1 and len(row_sets[0].needs) == 1:
-            self._drop_by_class(selection, inputs, model, lowest, loops.NEEDS[row_sets[0].needs[0]], counted)
-            return inputs, {row_sets[0].needs: selection.keep}
-        self._drop_by_class(selection, inputs, model, lowest, loops.NEEDS["candidate"], counted)
+        row_sets = [rows for rows in self._row_sets[model.index] if rows.is_used]
         keep: dict[tuple[str, ...], Mask | None] = {}
+        if len(row_sets) == 1 and len(row_sets[0].needs) == 1:
+            (need,) = row_sets[0].needs
+            lacking = self._drop_by_class(selection, inputs, model, lowest, loops.NEEDS[need], counted)
+            return inputs, {(need,): selection.keep, **_left_out((need,), [lacking])}
+        self._drop_by_class(selection, inputs, model, lowest, loops.NEEDS["candidate"], counted)
         for rows in row_sets:
             # Each set begins with the rows that every metric can use.
             own = selection.copy()
-            for need in rows.needs:
-                if need != "candidate":
-                    self._drop_by_class(own, inputs, model, lowest, loops.NEEDS[need], counted)
-            keep[rows.needs] = own.keep
+            lacking_each = [
+                self._drop_by_class(own, inputs, model, lowest, loops.NEEDS[need], counted)
+                for need in rows.needs
+                if need != "candidate"
+            ]
+            keep |= {rows.needs: own.keep, **_left_out(rows.needs, lacking_each)}
         return inputs, keep
 
     def _drop_by_class(
@@ -195,17 +198,22 @@ class ListChecks:
         lowest: float,
         need: int,
         counted: dict[Cause, Mask],
-    ) -> None:
+    ) -> Mask | None:
+        """Leave out the lists that lack what is needed, and return those that have a candidate; None if none does."""
         evaluation = self._evaluation
         n_rows = len(inputs.rows)
         rows = np.arange(n_rows) if selection.keep is None else np.flatnonzero(selection.keep)
         classes = np.empty(len(rows), dtype=np.int8)
         self._classify(*replace(inputs, rows=rows).arguments, lowest, need, evaluation.label_is_index, classes)
         if not classes.any():
-            return
+            return None
+        lacking: Mask | None = None
         for number, name in _CAUSES.items():
             unwanted = np.zeros(n_rows, dtype=np.bool_)
             unwanted[rows[classes == number]] = True
+            if number in (loops.NO_POSITIVE, loops.NO_PAIR) and unwanted.any():
+                # Of one need, only one of the two is found.
+                lacking = unwanted
             if number in (loops.NO_SUCH_INDEX, loops.NO_POSITIVE):
                 cause = Cause(name, evaluation.request.label_column, "label")
                 values = inputs.label if evaluation.label_is_index else None
@@ -217,6 +225,13 @@ class ListChecks:
                 selection.drop(unwanted, cause, None, counted.setdefault(cause, np.zeros_like(unwanted)))
             else:
                 selection.drop(unwanted, Cause(name, model.column, model.space), None)
+        return lacking
+
+
+def _left_out(needs: tuple[str, ...], lacking: Sequence[Mask | None]) -> dict[tuple[str, ...], Mask]:
+    """Return the lists that lack one of several needs, under the name of their set of rows; nothing if none does."""
+    found = [mask for mask in lacking if mask is not None]
+    return {(LEFT_OUT, *needs): np.logical_or.reduce(found)} if found else {}
 
 
 def _masked(score: Lists, label: Lists, label_is_index: bool) -> Floats:

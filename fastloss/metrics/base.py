@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastloss.metrics.conventions import LossEvaluation, RequestConventions
 from fastloss.metrics.quantities import Rows, Weight
-from fastloss.states.base import RowSet, StateSpec
+from fastloss.states.base import LEFT_OUT, ZERO_WEIGHT, RowSet, StateSpec
 from fastloss.states.counts import Count
 from fastloss.states.histogram import BUCKET_BYTES, SLICED_BUCKET_BYTES, ScoreHistogram
 from fastloss.states.sums import Sum
@@ -77,7 +77,11 @@ class ModelFacts:
     @property
     def zero_weight_rows(self) -> RowSet:
         """The rows that are left out for nothing but a weight of 0."""
-        return RowSet(self.index, ("zero_weight",))
+        return RowSet(self.index, (ZERO_WEIGHT,))
+
+    def left_out(self, rows: RowSet) -> RowSet:
+        """Return the lists with a candidate that lack what `rows` hold."""
+        return RowSet(self.index, (LEFT_OUT, *rows.needs))
 
     def evaluation(self, loss: Loss) -> LossEvaluation:
         """Return how a loss is evaluated for this model."""

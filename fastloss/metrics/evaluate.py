@@ -178,10 +178,10 @@ def evaluate_table(
     columns = [values for of_metric in zip(*by_model, strict=True) for values in of_metric]
     order = table.sorted_positions()
     if table.keys:
-        # A slice of rows of weight 0 alone is counted for its rows, and has no values.
+        # A slice of rows alone that no metric uses is counted for its rows, and has no values.
         used = np.zeros(table.n_slices, dtype=np.bool_)
         for spec, column in zip(specs, table.columns, strict=True):
-            if isinstance(spec, Count) and isinstance(spec.counted, Rows) and spec.rows.needs != ("zero_weight",):
+            if isinstance(spec, Count) and isinstance(spec.counted, Rows) and spec.rows.is_used:
                 used |= column.evaluate() > 0
         order = order[used[order]]
     kept = {state.model.name: (state, state.model.scores) for state in states}

@@ -47,6 +47,9 @@ class MeanLoss:
     `sum` is Σw·l. `sum_over_batch_size` divides it by the number of rows, those of weight 0 too, and
     `sum_by_nonzero_weights` by that of the others. A pointwise loss of all candidates of lists counts candidates where
     others count rows, and its mean is Σw·l / Σw·n, n the candidates of a list.
+
+    Of lists, some of which may lack what the loss needs, ``coverage`` is the share that those which are used hold of
+    the unmasked candidates of all.
     """
 
     loss: Loss
@@ -89,7 +92,8 @@ class MeanLoss:
         evaluation = model.evaluation(self.loss)
         rows = model.rows(evaluation.needs)
         total = Sum(rows, LossValue(evaluation))
-        return (*model.weight(rows), *self._divisors(model, rows), total, *_saturation(evaluation, model, rows))
+        others = (*_saturation(evaluation, model, rows), *_candidates(model, rows))
+        return (*model.weight(rows), *self._divisors(model, rows), total, *others)
 
     def evaluate(self, states: SliceStates) -> MetricValues:
         """Divide the two sums and round once, and once more into the unit of a preset."""
@@ -137,6 +141,10 @@ class MeanLoss:
                 weight = saturated.astype(np.float64)
             values.evidence["w_saturated"] = weight
             values.evidence["n_infinite"] = states[Count(values.rows, InfiniteRows(evaluation))]
+        if counts := _candidates(states.model, values.rows):
+            used, left_out = (states[spec] for spec in counts)
+            values.evidence["coverage"] = used / (used + left_out)
+            values.absent["coverage"] = used + left_out == 0
 
     @property
     def _unit(self) -> Unit | None:
@@ -176,6 +184,13 @@ def _saturation(evaluation: LossEvaluation, model: ModelFacts, rows: RowSet) -> 
         return ()
     weight = (Sum(rows, SaturatedWeight(evaluation)),) if model.weighted else ()
     return (Count(rows, SaturatedRows(evaluation)), *weight, Count(rows, InfiniteRows(evaluation)))
+
+
+def _candidates(model: ModelFacts, rows: RowSet) -> tuple[StateSpec, ...]:
+    """Return the candidates of the lists that are used, and of those that lack what the loss needs, if lists may."""
+    if not model.lists or rows.needs == ("candidate",):
+        return ()
+    return Count(rows, Candidates()), Count(model.left_out(rows), Candidates())
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 
 
+# The first need of sets of rows that no metric uses: those of weight 0, and lists that lack what the other needs name.
+ZERO_WEIGHT = "zero_weight"
+LEFT_OUT = "left_out"
+
+
 class RowSet(NamedTuple):
     """Which rows a statistic takes.
 
@@ -25,6 +30,11 @@ class RowSet(NamedTuple):
 
     model: int
     needs: tuple[str, ...] = ()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether metrics use these rows; others are counted alone."""
+        return self.needs[:1] not in ((ZERO_WEIGHT,), (LEFT_OUT,))
 
 
 class SliceRuns(NamedTuple):
