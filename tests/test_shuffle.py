@@ -26,7 +26,7 @@ from fastloss.errors import FastlossError, ReadError, TemporaryFileError
 from fastloss.shuffle.grouping import gather, group_rows, hash_integers
 from fastloss.shuffle.memory import Regions
 from fastloss.shuffle.narrowing import Buffers, Pieces, common_frame, frame_of, narrow
-from fastloss.shuffle.store import Partition, RowStore
+from fastloss.shuffle.store import Partition, RowStore, log2_partitions_for
 from fastloss.shuffle.temporary import TemporaryFile
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +89,7 @@ def columns_of(draw: st.DrawFn, dtype: str, n_rows: int) -> np.ndarray[Any, Any]
     return np.array(numbers, dtype=kind)
 
 
+@settings(max_examples=40)
 @given(st.data(), st.sampled_from([*INTEGERS, *FLOATS]), st.lists(st.integers(1, 5), min_size=1, max_size=3))
 def test_narrow_columns_keep_every_bit(data: st.DataObject, dtype: str, lengths: list[int]) -> None:
     parts = [data.draw(columns_of(dtype, n_rows)) for n_rows in lengths]
@@ -385,6 +386,57 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
         os.ftruncate(handle, 1_000)
         with pytest.raises(ReadError, match="is damaged"):
             partitions[-1].load()
+
+
+def test_a_file_in_use_is_closed_by_its_last_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = TemporaryFile(str(tmp_path))
+    write, handle = os.pwrite, file._handle
+
+    def close_between(number: int, view: Any, offset: int) -> int:
+        file.close()
+        # As another file would take the number, if it were free.
+        with open(tmp_path / "other", "wb") as other:
+            assert other.fileno() != number
+        return write(number, view[:1], offset)
+
+    monkeypatch.setattr(os, "pwrite", close_between)
+    file.write(np.arange(3, dtype=np.uint8), 0)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handle)
+    for use in (file.write, file.read):
+        with pytest.raises(ValueError, match="closed"):
+            use(np.zeros(1, dtype=np.uint8), 0)
+    assert os.listdir(tmp_path) == ["other"]
+
+
+def test_a_store_that_is_closed_early_stops_its_threads(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    columns = [rng.integers(0, 2**64, 2_000, dtype=np.uint64), rng.normal(size=2_000), np.zeros(2_000, dtype=np.int8)]
+    stopped: list[str] = []
+
+    def work(store: RowStore) -> None:
+        try:
+            while True:
+                store.add(columns[0], columns)
+        except ValueError as error:
+            stopped.append(str(error))
+
+    for _ in range(3):
+        with spilling(tmp_path) as store:
+            workers = [threading.Thread(target=work, args=(store,)) for _ in range(3)]
+            for worker in workers:
+                worker.start()
+            while not store.spilled_bytes:
+                pass
+        for worker in workers:
+            worker.join()
+    assert {text.split(" is ")[1] for text in stopped} == {"closed"}
+    assert len(stopped) == 9
+
+
+@pytest.mark.parametrize(("n_rows", "expected"), [(0, 4), (1_000_000, 4), (40_000_000, 9), (10**10, 11)])
+def test_more_rows_are_gathered_by_more_bits(n_rows: int, expected: int) -> None:
+    assert log2_partitions_for(n_rows) == expected
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from fastloss.shuffle.narrowing import Column, unsigned
 from fastloss_kernels.cpu.shuffling import (
     make_gather,
+    make_group_rows,
     make_hash_integers,
-    make_number_groups,
-    make_order_by_group,
 )
 
 Integers = NDArray[np.int64]
@@ -48,14 +47,8 @@ def group_rows(keys: Sequence[Integers]) -> tuple[NDArray[np.int32], Integers]:
     if n_rows >= 1 << 31:
         raise ValueError(f"{n_rows} rows at once; allowed: fewer than 2^31")
     second = others[0] if others else _plain(np.empty(0, dtype=np.int64))
-    numbers = np.empty(n_rows, dtype=np.int32)
-    # What is not written of it takes no memory.
-    sizes = np.empty(n_rows + 1, dtype=np.int64)
-    n_groups = make_number_groups()(first, second, numbers, sizes[1:])
-    sizes[0] = 0
-    starts = sizes[: n_groups + 1].copy()
     order = np.empty(n_rows, dtype=np.int32)
-    make_order_by_group()(numbers, starts, order)
+    starts = make_group_rows()(first, second, order)
     return order, starts
 
 

@@ -45,6 +45,9 @@ _MOST_APART = 64
 # Of the hash, what is kept where it cannot be computed anew.
 _KEPT_BITS = 32
 _MOST_LOG2_PARTITIONS = 12
+# From 2,048 partitions on, a run has few rows of each.
+_MOST_BITS_AT_ONCE = 11
+_FEWEST_BITS = 4
 
 
 class _Run(NamedTuple):
@@ -56,22 +59,46 @@ class _Run(NamedTuple):
     memory: Bytes
 
 
+class _Span(NamedTuple):
+    """Rows of runs: of run i as many as ``counts[i]``, from the row ``starts[i]`` on."""
+
+    starts: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    @property
+    def n_rows(self) -> int:
+        """How many they are."""
+        return int(self.counts.sum())
+
+    def part(self, begin: int, end: int) -> _Span:
+        """Return the rows from `begin` to `end` of these."""
+        if begin == 0 and end == self.n_rows:
+            return self
+        before = self.counts.cumsum() - self.counts
+        skipped = np.clip(begin - before, 0, self.counts)
+        return _Span(self.starts + skipped, np.clip(end - before, 0, self.counts) - skipped)
+
+    def sample(self, n_rows: int) -> _Span:
+        """Return some of these rows, about as many of each run."""
+        return _Span(self.starts, np.minimum(self.counts, max(1, n_rows // max(1, len(self.counts)))))
+
+
 class _Runs:
     """All runs in memory, as arrays."""
 
     def __init__(self, runs: list[_Run], n_partitions: int, n_columns: int) -> None:
         self._memory = [run.memory for run in runs]
         self.starts = np.zeros((len(runs), n_partitions + 1), dtype=np.int32)
-        shape = len(runs), n_columns
+        shape = n_columns, len(runs)
         self._addresses = np.zeros(shape, dtype=np.int64)
         self._kinds, self._widths = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         self._smallest = np.zeros(shape, dtype=np.uint64)
         for i, run in enumerate(runs):
             self.starts[i] = run.starts
-            self._addresses[i] = np.add(run.memory.ctypes.data, run.begins)
-            self._kinds[i] = [frame.kind for frame in run.frames]
-            self._widths[i] = [frame.width for frame in run.frames]
-            self._smallest[i] = [frame.smallest % (1 << 64) for frame in run.frames]
+            self._addresses[:, i] = np.add(run.memory.ctypes.data, run.begins)
+            self._kinds[:, i] = [frame.kind for frame in run.frames]
+            self._widths[:, i] = [frame.width for frame in run.frames]
+            self._smallest[:, i] = [frame.smallest % (1 << 64) for frame in run.frames]
         # Of each column, the frame that holds all runs.
         self.frames: list[list[Frame]] = [[run.frames[column] for run in runs] for column in range(n_columns)]
 
@@ -80,25 +107,21 @@ class _Runs:
         rows: NDArray[np.int64] = np.diff(self.starts, axis=1).sum(axis=0, dtype=np.int64)
         return rows
 
-    def pieces(self, column: int, first: int, stop: int, begin: int = 0, end: int | None = None) -> Pieces:
-        """Return a column of the rows from `begin` to `end` of the partitions from `first` to `stop`."""
+    def span(self, first: int, stop: int) -> _Span:
+        """Return where the rows of the partitions from `first` to `stop` lie."""
         starts = self.starts[:, first].astype(np.int64)
-        counts = self.starts[:, stop] - starts
-        if end is not None:
-            before = counts.cumsum() - counts
-            skipped = np.clip(begin - before, 0, counts)
-            counts = np.clip(end - before, 0, counts) - skipped
-            starts += skipped
-        used = counts > 0
-        widths = self._widths[used, column]
-        addresses = self._addresses[used, column] + starts[used] * widths
-        return Pieces(addresses, counts[used], self._kinds[used, column], widths, self._smallest[used, column])
+        return _Span(starts, self.starts[:, stop] - starts)
 
-    def sample(self, column: int, first: int, stop: int, n_rows: int) -> Pieces:
-        """Return a column of some rows, as many of each run."""
-        pieces = self.pieces(column, first, stop)
-        each = max(1, n_rows // max(1, len(pieces.counts)))
-        return Pieces(pieces.addresses, np.minimum(pieces.counts, each), pieces.kinds, pieces.widths, pieces.smallest)
+    def pieces(self, column: int, span: _Span) -> Pieces:
+        """Return a column of rows."""
+        widths = self._widths[column]
+        return Pieces(
+            self._addresses[column] + span.starts * widths,
+            span.counts,
+            self._kinds[column],
+            widths,
+            self._smallest[column],
+        )
 
 
 class _Piece(NamedTuple):
@@ -219,7 +242,10 @@ class Partition:
         self.nbytes = n_rows * store.row_bytes
 
     def load(self, columns: Sequence[int] | None = None) -> list[Column]:
-        """Return the columns, all or those of these numbers, in their own types; the rows are in no certain order.
+        """Return the columns, all or those of these numbers, in their own types.
+
+        The rows are in no certain order, which is the same each time; so a large partition can be loaded column by
+        column.
 
         Raises
         ------
@@ -227,6 +253,11 @@ class Partition:
             If the temporary file is damaged.
         """
         return self._store.load(self._first, self._stop, self.n_rows, columns)
+
+
+def log2_partitions_for(n_rows: int) -> int:
+    """Return by how many bits a log of so many rows is gathered, so that most partitions stay in the cache."""
+    return min(_MOST_BITS_AT_ONCE, max(_FEWEST_BITS, (n_rows // _JOINED_ROWS).bit_length()))
 
 
 class RowStore:
@@ -278,7 +309,8 @@ class RowStore:
         self._memory_bytes, self._folder = memory_bytes, folder
         # A row as it comes, beside its hash.
         kept = sum(dtype.itemsize for dtype in self._dtypes)
-        self._run_rows = min(_LARGEST_RUN, max(_SMALLEST_RUN, memory_bytes // (_RUN_PART * max(1, kept))))
+        most_rows = memory_bytes // (_RUN_PART * max(1, kept))
+        self._run_rows = min(_LARGEST_RUN, max(_SMALLEST_RUN, 4 * self._n_partitions, most_rows))
         self._waiting_rows = min(self._run_rows // 4, memory_bytes // (_RUN_PART * (kept + 8)))
         self._piece_bytes = min(_LARGEST_PIECE, max(_SMALLEST_PIECE, memory_bytes // _PIECE_PART))
 
@@ -333,7 +365,7 @@ class RowStore:
         """Give memory and disk back; partitions cannot be loaded any more."""
         with self._lock:
             self._state = "closed"
-            self._runs, self._table, self._written, self._scratches = [], None, [], []
+            self._runs, self._table, self._spill, self._scratches = [], None, None, []
             self._regions.release()
             children, file, self._file = list(self._children), self._file, None
             self._changed.notify_all()
@@ -452,6 +484,8 @@ class RowStore:
                 self._help(spill, scratch)
 
     def _check_failure(self) -> None:
+        if self._state == "closed":
+            raise ValueError("the store is closed")
         if isinstance(self._failure, FastlossError):
             raise type(self._failure)(*self._failure.args) from self._failure
         if self._failure is not None:
@@ -528,16 +562,17 @@ class RowStore:
         written, file = spill.written, self._file
         if file is None:
             raise ValueError("the store is closed")
-        row = 0
+        span, row = spill.runs.span(partition, partition + 1), 0
         for i in range(written.begins[partition], written.begins[partition + 1]):
             piece = written.pieces[i]
             content = scratch.piece_of(piece.n_bytes)
+            rows = span.part(row, row + piece.n_rows)
             begins, _ = written.layout(piece.n_rows)
             ends = [*begins[1:], piece.n_bytes]
             for column, (frame, begin, end) in enumerate(zip(written.frames, begins, ends, strict=True)):
                 used = begin + piece.n_rows * frame.width
                 kept = content[begin:used].view(frame.dtype)
-                spill.runs.pieces(column, partition, partition + 1, row, row + piece.n_rows).repack(frame, kept)
+                spill.runs.pieces(column, rows).repack(frame, kept)
                 content[used:end] = 0
             row += piece.n_rows
             written.checksums[i] = _checksum_of(content, piece)
@@ -674,10 +709,10 @@ class RowStore:
         numbers = range(self._n_shown) if columns is None else columns
         table = self._readable()
         loaded = [np.empty(n_rows, dtype=self._dtypes[column]) for column in numbers]
-        in_memory = int((table.starts[:, stop] - table.starts[:, first]).sum(dtype=np.int64))
+        span = table.span(first, stop)
+        begin = span.n_rows
         for column, out in zip(numbers, loaded, strict=True):
-            table.pieces(column, first, stop).unpack(out[:in_memory])
-        begin = in_memory
+            table.pieces(column, span).unpack(out[:begin])
         scratch = self._borrowed()
         try:
             for written, i in self._pieces_of(first, stop):
@@ -713,9 +748,10 @@ class RowStore:
 
     def _sample(self, partition: int, column: int) -> Column:
         pieces = list(self._pieces_of(partition, partition + 1))
-        in_memory = self._readable().sample(column, partition, partition + 1, _SAMPLED_ROWS)
-        parts = [np.empty(int(in_memory.counts.sum()), dtype=self._dtypes[column])]
-        in_memory.unpack(parts[0])
+        table = self._readable()
+        in_memory = table.span(partition, partition + 1).sample(_SAMPLED_ROWS)
+        parts = [np.empty(in_memory.n_rows, dtype=self._dtypes[column])]
+        table.pieces(column, in_memory).unpack(parts[0])
         scratch = self._borrowed()
         try:
             for written, i in pieces[:: max(1, len(pieces) // 16)]:

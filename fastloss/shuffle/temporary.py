@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import tempfile
+import threading
 import weakref
+from collections.abc import Iterator
 
 from fastloss.budget import format_bytes
 from fastloss.errors import ReadError, TemporaryFileError
@@ -35,11 +38,39 @@ class TemporaryFile:
             self._handle = _open_nameless(self.folder)
         except OSError as error:
             raise TemporaryFileError(f"No temporary file can be made: {_reason(error)}; {_ELSEWHERE}.") from error
-        self.close = weakref.finalize(self, os.close, self._handle)
+        self._finalize = weakref.finalize(self, os.close, self._handle)
+        self._lock = threading.Lock()
+        self._n_users = 0
+        self._closed = False
+
+    def close(self) -> None:
+        """Give the file up: now, or when the last thread that reads or writes it is done.
+
+        The number of a file that is closed too early may already be that of another one.
+        """
+        with self._lock:
+            self._closed = True
+            if self._n_users == 0:
+                self._finalize()
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[int]:
+        with self._lock:
+            if self._closed:
+                raise ValueError("the temporary file is closed")
+            self._n_users += 1
+        try:
+            yield self._handle
+        finally:
+            with self._lock:
+                self._n_users -= 1
+                if self._closed and self._n_users == 0:
+                    self._finalize()
 
     def need(self, n_bytes: int) -> None:
         """Raise a TemporaryFileError if the file system has no room for so much more."""
-        free = shutil.disk_usage(self._handle).free
+        with self._open() as handle:
+            free = shutil.disk_usage(handle).free
         if free < n_bytes:
             raise TemporaryFileError(
                 f"A temporary file in {self.folder!r} needs {format_bytes(n_bytes)} more, and there are "
@@ -48,10 +79,14 @@ class TemporaryFile:
 
     def write(self, content: Bytes, offset: int) -> None:
         """Write all of an array at an offset."""
+        with self._open() as handle:
+            self._write(handle, content, offset)
+
+    def _write(self, handle: int, content: Bytes, offset: int) -> None:
         view = memoryview(content.data)
         while view:
             try:
-                written = os.pwrite(self._handle, view, offset)
+                written = os.pwrite(handle, view, offset)
                 if written == 0:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
@@ -62,10 +97,14 @@ class TemporaryFile:
 
     def read(self, content: Bytes, offset: int) -> None:
         """Fill an array with what stands at an offset."""
+        with self._open() as handle:
+            self._read(handle, content, offset)
+
+    def _read(self, handle: int, content: Bytes, offset: int) -> None:
         view = memoryview(content.data)
         while view:
             try:
-                n_read = os.preadv(self._handle, [view], offset)
+                n_read = os.preadv(handle, [view], offset)
             except OSError as error:
                 raise ReadError(
                     f"A temporary file in {self.folder!r} cannot be read: {_reason(error)}; {_ELSEWHERE}."

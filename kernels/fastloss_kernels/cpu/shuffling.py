@@ -19,6 +19,7 @@ from fastloss_kernels.jit import (
     float32_at,
     float64_at,
     formula,
+    prefetch,
     uint8_at,
     uint16_at,
     uint32_at,
@@ -27,9 +28,12 @@ from fastloss_kernels.jit import (
 
 # How the numbers of a float column are written: as whole numbers, as float32 or as float64.
 WHOLE, SINGLE, DOUBLE = 0, 1, 2
-# The slots that a hash table of groups begins with. It doubles while half of them are used, so that the table of a
-# partition stays about as small as its groups allow.
+# A hash table of groups begins with an eighth as many slots as there are rows, and doubles when half of them are used,
+# so that it is about as small as the groups allow.
 _FIRST_SLOTS = 1 << 12
+# Beyond so many slots, what rows to come need is fetched ahead of them: so many rows.
+_SLOTS_IN_CACHE = 1 << 14
+_AHEAD = 16
 # Lanes of a checksum: their multiplications overlap.
 CHECKSUM_LANES = 4
 
@@ -221,72 +225,71 @@ def _hash_of(first, second, i):
 
 
 @functools.cache
-def make_number_groups() -> Callable[..., int]:
-    """Make ``number_groups(first, second, numbers, sizes) -> n_groups``.
+def make_group_rows() -> Callable[..., np.ndarray]:
+    """Make ``group_rows(first, second, order) -> starts``: the rows of group k are ``order[starts[k]:starts[k + 1]]``.
 
-    The keys are int64; a key is the pair of row i, or ``first[i]`` alone where `second` is empty. ``numbers[i]``
-    becomes the number of the group of row i, in the order in which they are first seen, and ``sizes[k]`` how many
-    rows it has.
-    `sizes` has room for as many groups as there are rows.
+    The keys are int64; a key is the pair of row i, or ``first[i]`` alone where `second` is empty. Groups come in the
+    order in which they are first seen, rows of a group in their own. `order` is int32, `starts` int64.
     """
 
-    def number_groups(first, second, numbers, sizes):
+    def group_rows(first, second, order):
         n_rows = first.shape[0]
         paired = second.shape[0] > 0
-        slots = np.zeros(_FIRST_SLOTS, dtype=np.int32)
-        mask = _FIRST_SLOTS - 1
-        # The memory is fresh: what is not written takes none.
-        firsts = np.empty(n_rows, dtype=np.int64)
+        n_slots = _FIRST_SLOTS
+        while 8 * n_slots < n_rows:
+            n_slots *= 2
+        slots = np.zeros(n_slots, dtype=np.int32)
+        mask = n_slots - 1
+        numbers = np.empty(n_rows, dtype=np.int32)
+        # Of each group the key and the number of rows, side by side. What is not written takes no memory.
+        known = np.empty(2 * n_rows, dtype=np.int64)
         seconds = np.empty(second.shape[0], dtype=np.int64)
         n_groups = 0
         for i in range(n_rows):
+            if n_slots > _SLOTS_IN_CACHE:
+                prefetch(slots, _hash_of(first, second, min(i + 2 * _AHEAD, n_rows - 1)) & mask)
+                ahead = _hash_of(first, second, min(i + _AHEAD, n_rows - 1)) & mask
+                prefetch(known, 2 * max(slots[ahead] - 1, 0))
             slot = _hash_of(first, second, i) & mask
             while True:
                 number = slots[slot] - 1
                 if number < 0:
                     number = n_groups
-                    firsts[number] = first[i]
+                    known[2 * number] = first[i]
+                    known[2 * number + 1] = 0
                     if paired:
                         seconds[number] = second[i]
-                    sizes[number] = 0
                     n_groups += 1
                     slots[slot] = n_groups
                     break
-                if firsts[number] == first[i] and (not paired or seconds[number] == second[i]):
+                if known[2 * number] == first[i] and (not paired or seconds[number] == second[i]):
                     break
                 slot = (slot + 1) & mask
             numbers[i] = number
-            sizes[number] += 1
-            if 2 * n_groups > mask:
-                mask = 2 * mask + 1
-                slots = np.zeros(mask + 1, dtype=np.int32)
-                for known in range(n_groups):
-                    slot = _hash_of(firsts, seconds, known) & mask
+            known[2 * number + 1] += 1
+            if 2 * n_groups > n_slots:
+                n_slots *= 2
+                mask = n_slots - 1
+                slots = np.zeros(n_slots, dtype=np.int32)
+                keys = known[: 2 * n_groups : 2]
+                for group in range(n_groups):
+                    slot = _hash_of(keys, seconds, group) & mask
                     while slots[slot] != 0:
                         slot = (slot + 1) & mask
-                    slots[slot] = known + 1
-        return n_groups
-
-    return compile_cpu(number_groups)
-
-
-@functools.cache
-def make_order_by_group() -> Callable[..., None]:
-    """Make ``order_by_group(numbers, starts, order)``: the rows of group k go to ``order[starts[k]:starts[k + 1]]``.
-
-    On entry ``starts[k + 1]`` holds the size of group k and ``starts[0]`` is 0. Rows of a group keep their order.
-    """
-
-    def order_by_group(numbers, starts, order):
-        for group in range(1, starts.shape[0]):
-            starts[group] += starts[group - 1]
-        following = starts.copy()
-        for i in range(numbers.shape[0]):
-            place = following[numbers[i]]
-            following[numbers[i]] = place + 1
+                    slots[slot] = group + 1
+        starts = np.empty(n_groups + 1, dtype=np.int64)
+        starts[0] = 0
+        for group in range(n_groups):
+            starts[group + 1] = starts[group] + known[2 * group + 1]
+            # From here on, where the next row of the group goes.
+            known[group] = starts[group]
+        for i in range(n_rows):
+            place = known[numbers[i]]
+            known[numbers[i]] = place + 1
             order[place] = i
+        return starts
 
-    return compile_cpu(order_by_group)
+    return compile_cpu(group_rows)
 
 
 @functools.cache
