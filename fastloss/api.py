@@ -17,7 +17,7 @@ from fastloss.scan import Progress, run_scan
 from fastloss.scoring import ScoreResult, make_score_plan, refuse_a_column, run_score
 from fastloss.sources.file_lists import entries_of
 from fastloss.sources.listing import refuse_output_in_log
-from fastloss.state_file import check_state_output, inputs_of, write_state
+from fastloss.state_file import check_state_output, inputs_of, refuse_groups, write_state
 from fastloss.words import (
     CalibrationMethod,
     Compression,
@@ -50,6 +50,8 @@ def evaluate(
     weight: str | None = None,
     metrics: Sequence[object] | Loss | str | None = None,
     by: Sequence[str | Sequence[str]] | str | None = (),
+    group: Sequence[str | Sequence[str]] | str | None = (),
+    min_group_size: int = 1,
     curves: Sequence[str] | str = (),
     where: object = None,
     with_columns: Mapping[str, object] | None = None,
@@ -102,6 +104,14 @@ def evaluate(
         the usual ones for the predictions' spaces.
     by : sequence of str or of sequences of str
         Slices: a column, or several columns for their cross. A null key is a slice of its own.
+    group : str, sequence of str or of sequences of str
+        The column whose value makes a list of rows, such as a request or a user: their rows may stand anywhere in the
+        log. Metrics that read lists are then of these groups (``"gauc"``, ``"ndcg@10"``, list losses), the others of
+        rows. A key of several columns is a tuple of them; several keys each give their own values. A group weighs as
+        much as its rows do on average, and belongs to the slice of its first row. Rows whose key is null are in no
+        group; `Result.groups` counts them, and the groups.
+    min_group_size : int
+        Leave out groups of fewer rows.
     curves : sequence of {"roc", "precision_recall", "gain", "reliability"}, or one of them
         Keep what these are drawn from, where no metric does, for `Result.curve`.
     where : str, polars.Expr, or list of them, optional
@@ -231,6 +241,8 @@ def evaluate(
         weight=weight,
         metrics=metrics,
         by=by,
+        group=group,
+        min_group_size=min_group_size,
         curves=curves,
         where=where,
         with_columns=with_columns,
@@ -270,6 +282,7 @@ def run_plan(
     """Carry out a plan that `make_plan` returned, and write the state behind the result if a path is given."""
     inputs = {}
     if state is not None:
+        refuse_groups(plan.evaluation)
         # As they are planned: a file that changes while it is read is an error of the scan.
         inputs = inputs_of(plan.source.inputs(plan.columns))
         check_state_output(state, list(inputs))

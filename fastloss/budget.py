@@ -108,6 +108,8 @@ class Execution:
         What the merged state takes at most in columns whose size does not grow with slices.
     bounded_task_bytes : int
         What the state of a task takes at most in them.
+    n_groups : int
+        How many group keys rows are gathered by.
     """
 
     reader: Reader
@@ -123,13 +125,27 @@ class Execution:
     sliced: bool
     bounded_bytes: int = 0
     bounded_task_bytes: int = 0
+    n_groups: int = 0
     storage_options: Mapping[str, object] | None = field(default=None, repr=False, hash=False)
     retry_seconds: float = DEFAULT_RETRY_SECONDS
 
     @property
     def states_bytes(self) -> int:
         """The part of the memory for columns of bounded size: those of each thread's state and of the merged one."""
-        return self.bounded_bytes + self.threads * self.bounded_task_bytes
+        return self.bounded_bytes + self.threads * self.bounded_task_bytes + self.n_groups * self.group_bytes
+
+    @property
+    def group_bytes(self) -> int:
+        """The part of the memory for the rows that are gathered by one group key, before they are written to disk."""
+        if not self.n_groups:
+            return 0
+        others = _FIXED_BYTES + self.slices_bytes + self.bounded_bytes + self.threads * self.bounded_task_bytes
+        return max(_SMALLEST_TASK_BYTES, (self.memory_bytes - others) // (2 * self.n_groups))
+
+    def room_beside(self, held_bytes: int) -> int:
+        """Return what is left for groups when the log has been read, beside the rows that are held."""
+        others = _FIXED_BYTES + self.slices_bytes + self.bounded_bytes + held_bytes
+        return max(_SMALLEST_TASK_BYTES, self.memory_bytes - others)
 
     @property
     def buffer_bytes(self) -> int:

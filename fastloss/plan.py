@@ -141,8 +141,12 @@ def plan_request(
     *,
     keep: Sequence[str] = (),
     complete: Callable[[pa.Schema, Request], Request] | None = None,
+    of_groups: bool = False,
 ) -> Plan:
-    """Plan a request on a log; `complete` adds to it what the types of the columns decide, and reads no other ones."""
+    """Plan a request on a log; `complete` adds to it what the types of the columns decide, and reads no other ones.
+
+    `of_groups` has all metrics be of groups.
+    """
     columns = list(dict.fromkeys([*request.columns, *keep]))
     expressions = [
         *columns,
@@ -159,8 +163,14 @@ def plan_request(
     if complete is not None:
         request = complete(source.schema, request)
     types = check_columns(source.schema, request, keep)
-    evaluation = resolve(request, types)
-    execution = dataclasses.replace(execution, sliced=bool(request.by or evaluation.feature_sets))
+    evaluation = resolve(request, types, of_groups=of_groups)
+    execution = dataclasses.replace(
+        execution, sliced=bool(request.by or evaluation.feature_sets), n_groups=len(evaluation.groups)
+    )
+    if evaluation.groups and execution.executor != "threads":
+        raise UsageError(
+            f"group= gathers rows in one process, and executor is {execution.executor!r}; leave out executor=."
+        )
     quantiles = source.quantiles(columns) if isinstance(source, DerivedSource) else {}
     if quantiles and gives_rows_once(source):
         raise UsageError(
@@ -192,14 +202,15 @@ def _too_little_memory(plan: Plan) -> UsageError:
     execution = plan.execution
     bounded = execution.states_bytes
     has_features = bool(plan.evaluation.features)
-    part = f" and {format_bytes(bounded)} of {'sums over features' if has_features else 'histograms of scores'}"
-    part = part if bounded else ""
+    kept = ["sums over features"] if has_features else ["histograms of scores"] if execution.bounded_bytes else []
+    kept += ["rows of groups"] if execution.n_groups else []
+    part = f" and {format_bytes(bounded)} of {' and '.join(kept)}" if bounded else ""
     # A quarter of what is left for reading goes to batches.
     room = (plan.memory_bound - execution.memory_bound(0) + execution.buffer_bytes + bounded) * 4 // 3
     ways = [f"Raise memory to {format_bytes(memory_for_room(room, execution.sliced))}"]
     ways += ["lower threads"] if execution.threads > 1 else []
     fewer = "name fewer features" if has_features else "leave out some of the metrics that need histograms"
-    ways += [fewer] if bounded else []
+    ways += [fewer] if execution.bounded_bytes else []
     return UsageError(
         f"memory is {format_bytes(execution.memory_bytes)}, too little for the largest row group in the smallest "
         f"pieces{part}. {', or '.join(ways)}."

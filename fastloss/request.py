@@ -131,6 +131,10 @@ class Request:
         Predictions through maps; the models that have one read these columns.
     curves : tuple of str
         Kinds of curves whose statistics are kept.
+    group : tuple of tuple of str
+        The columns of each group key: the rows of a group are a list to the metrics that read lists.
+    min_group_size : int
+        Groups of fewer rows are left out.
     """
 
     label: str
@@ -150,6 +154,8 @@ class Request:
     with_columns: tuple[tuple[str, str | PolarsExpression], ...] | None = None
     curves: tuple[str, ...] = ()
     mapped: tuple[Mapped, ...] | None = None
+    group: tuple[tuple[str, ...], ...] = ()
+    min_group_size: int = 1
 
     @classmethod
     def of(
@@ -166,6 +172,8 @@ class Request:
         apply: object = None,
         sampling_rate: object = None,
         curves: Sequence[str] | str = (),
+        group: Sequence[str | Sequence[str]] | str | None = (),
+        min_group_size: int = 1,
         **options: Any,
     ) -> Request:
         """Check what a caller wrote; besides `predictions`, a keyword of each space names columns.
@@ -202,6 +210,8 @@ class Request:
             where=_conditions(where),
             with_columns=_derived(with_columns),
             curves=_curves(curves),
+            group=groupings_of(group, "group"),
+            min_group_size=_group_size(min_group_size, group),
             mapped=tuple(dict.fromkeys(mapped.values())) or None,
             **options,
         )
@@ -222,6 +232,11 @@ class Request:
         return tuple(dict.fromkeys(key for keys in self.by for key in keys))
 
     @property
+    def group_columns(self) -> tuple[str, ...]:
+        """The columns of group keys, each once."""
+        return tuple(dict.fromkeys(column for keys in self.group for column in keys))
+
+    @property
     def numeric_columns(self) -> tuple[str, ...]:
         """The columns that must hold numbers, or lists of them, each once."""
         weight = () if self.weight is None else (self.weight,)
@@ -231,7 +246,7 @@ class Request:
     def columns(self) -> tuple[str, ...]:
         """The columns that are read, each once."""
         stored = (mapped.column for mapped in self.mapped or ())
-        return tuple(dict.fromkeys((*self.numeric_columns, *self.keys, *stored)))
+        return tuple(dict.fromkeys((*self.numeric_columns, *self.keys, *self.group_columns, *stored)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the request as plain values, from which `from_dict` makes an equal one; a loss is its full name."""
@@ -242,6 +257,7 @@ class Request:
             "models": [[model.name, model.space, model.column] for model in self.models],
             "metrics": names,
             "by": [list(keys) for keys in self.by],
+            "group": [list(keys) for keys in self.group],
             "where": self.where and [plain_expression(given) for given in self.where],
             "mapped": self.mapped and [mapped.to_plain() for mapped in self.mapped],
             "with_columns": self.with_columns and [[n, plain_expression(given)] for n, given in self.with_columns],
@@ -257,6 +273,7 @@ class Request:
                 "models": tuple(Model(*model) for model in plain["models"]),
                 "metrics": None if metrics is None else tuple(metrics),
                 "by": tuple(tuple(keys) for keys in plain["by"]),
+                "group": tuple(tuple(keys) for keys in plain.get("group", ())),
                 "mapped": tuple(Mapped.from_plain(given) for given in plain.get("mapped") or ()) or None,
                 "where": _conditions([expression_from_plain(given) for given in plain["where"] or ()]),
                 "with_columns": _derived(
@@ -355,8 +372,18 @@ def _derived(given: Mapping[str, object] | None) -> tuple[tuple[str, str | Polar
     return tuple(derived) or None
 
 
-def groupings_of(by: Sequence[str | Sequence[str]] | str | None) -> tuple[tuple[str, ...], ...]:
-    """Return the slice keys of each grouping, as a caller wrote them.
+def _group_size(given: object, group: object) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise UsageError(f"min_group_size is {given!r}; allowed: a whole number from 1.")
+    if given > 1 and not group:
+        raise UsageError(
+            "min_group_size leaves out small groups, and no group= makes groups; give one, or leave it out."
+        )
+    return given
+
+
+def groupings_of(by: Sequence[str | Sequence[str]] | str | None, option: str = "by") -> tuple[tuple[str, ...], ...]:
+    """Return the keys of each grouping, as a caller wrote them in an option.
 
     Raises
     ------
@@ -366,10 +393,12 @@ def groupings_of(by: Sequence[str | Sequence[str]] | str | None) -> tuple[tuple[
     given = [by] if isinstance(by, str) else () if by is None else by
     groupings = []
     if not isinstance(given, list | tuple):
-        raise UsageError(f"by is {by!r}; allowed: a column, or a list of columns and of tuples of columns.")
+        raise UsageError(f"{option} is {by!r}; allowed: a column, or a list of columns and of tuples of columns.")
     for keys in given:
         grouping = tuple(keys) if isinstance(keys, list | tuple) else (keys,)
         if not grouping or not all(isinstance(k, str) for k in grouping) or len(set(grouping)) < len(grouping):
-            raise UsageError(f"by holds {keys!r}; allowed: a column, or several different columns for their cross.")
+            raise UsageError(
+                f"{option} holds {keys!r}; allowed: a column, or several different columns for their cross."
+            )
         groupings.append(grouping)
     return tuple(dict.fromkeys(groupings))

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from fastloss._version import __version__
 from fastloss.curves.thinning import FEWEST_POINTS
 from fastloss.errors import UsageError, nearest_names
+from fastloss.groups import GroupsFound
 from fastloss.metrics.curves import check_one_binning
-from fastloss.metrics.evaluate import GroupingValues, ModelValues, evaluate_table
+from fastloss.metrics.evaluate import GroupingValues, GroupTable, ModelValues, evaluate_table, with_groups
 from fastloss.metrics.names import parse_metric
 from fastloss.metrics.resolve import Evaluation
 from fastloss.report.content import DEFAULT_SLICES, dropped_rows, skipped_parts
@@ -221,6 +222,7 @@ class Result:
         unchecked_streams: int = 0,
         pruned: Pruned | None = None,
         edges: Mapping[str, Sequence[float]] | None = None,
+        groups: Sequence[GroupsFound] = (),
     ) -> None:
         self.asked = evaluation.asked()
         self.fingerprint = evaluation.fingerprint
@@ -230,6 +232,7 @@ class Result:
         self.values = Values(self.groupings)
         self.edges = {column: list(found) for column, found in (edges or {}).items()}
         self._ledger = ledger
+        self.groups = {found.group.name: _counts_of_groups(found) for found in groups}
         self._models = [model.name for model in evaluation.models]
         # Metrics of lists each use the lists that they can.
         self._rows_by_metric = len({spec.rows.needs for spec in evaluation.specs if spec.rows.is_used}) > 1
@@ -310,7 +313,10 @@ class Result:
             if self._rows_by_metric and entry["cause"] in OF_SOME_METRICS:
                 entry["metrics"] = "some"
         used = dict.fromkeys(self._models, 0)
-        for column in self.groupings[0].columns:
+        n_rows = self.groupings[0].n_rows
+        if n_rows is not None:
+            used |= {model: int(n[0]) for model, n in n_rows.items()}
+        for column in self.groupings[0].columns if n_rows is None else ():
             used[column.model] = max(used[column.model], int(column.n[0]))
         return {
             "read": ledger.n_read,
@@ -326,6 +332,7 @@ class Result:
             "plan": {"fingerprint": self.fingerprint, **self.asked},
             "rows": self.rows,
             "files": self.files,
+            **({"group_counts": self.groups} if self.groups else {}),
             **({"edges": self.edges} if self.edges else {}),
         }
 
@@ -544,6 +551,23 @@ def _pandas() -> Any:
     return importlib.import_module("pandas")
 
 
+def _counts_of_groups(found: GroupsFound) -> dict[str, Any]:
+    """Return how many groups there are, how many are left out, by cause, and how many rows have no key."""
+    ledger = found.state.ledger
+    dropped = [
+        {"cause": cause.name, "column": cause.column, "role": cause.role, "groups": count}
+        for cause, count in sorted(ledger.dropped.items())
+    ]
+    for entry in dropped:
+        if entry["cause"] in OF_SOME_METRICS:
+            entry["metrics"] = "some"
+    return {
+        "groups": ledger.n_read,
+        "dropped": dropped,
+        **({"rows_of_null_key": found.n_null} if found.n_null else {}),
+    }
+
+
 def _is_key(found: Any, asked: Any) -> bool:
     """Tell whether a slice's key is the one asked for: as the result writes it, or as a value of its own type."""
     if isinstance(found, str) and isinstance(asked, datetime.date | decimal.Decimal):
@@ -563,6 +587,12 @@ def result_of(evaluation: Evaluation, scanned: ScanResult) -> Result:
     sliced = [table for table in tables if table.keys]
     groupings = [evaluate_table(evaluation, total, scanned.specs, sliced)]
     groupings += [evaluate_table(evaluation, table, scanned.specs) for table in sliced]
+    if scanned.groups:
+        of_keys = [_tables_by_keys(found) for found in scanned.groups]
+        groupings = [
+            with_groups(evaluation, values, table, scanned.specs, [tables[table.keys] for tables in of_keys])
+            for values, table in zip(groupings, [total, *sliced], strict=True)
+        ]
     inputs = scanned.state.inputs
     # One alone has nothing to overlap with.
     unchecked = sum(found == STREAM for found in inputs.values()) if len(inputs) > 1 else 0
@@ -576,7 +606,16 @@ def result_of(evaluation: Evaluation, scanned: ScanResult) -> Result:
         unchecked,
         scanned.pruned,
         scanned.edges,
+        scanned.groups,
     )
+
+
+def _tables_by_keys(found: GroupsFound) -> dict[tuple[str, ...], GroupTable]:
+    """Return the statistics of groups by the keys of their slices, the total among them."""
+    tables = {table.keys: table for table in found.state.tables}
+    if () not in tables:
+        tables[()] = found.state.tables[0].total()
+    return {keys: GroupTable(found.group, table) for keys, table in tables.items()}
 
 
 def sorting_metric(given: str | None, computed: Sequence[str]) -> str | None:
@@ -594,7 +633,8 @@ def _chosen(
     grouping: GroupingValues, slices: int | None, sort: str | None, min_rows: int
 ) -> tuple[NDArray[np.int64], int]:
     """Return the slices to show, in order, and how many have rows enough."""
-    n = np.max([column.n for column in grouping.columns], axis=0)
+    counts = [column.n for column in grouping.columns] if grouping.n_rows is None else [*grouping.n_rows.values()]
+    n = np.max(counts, axis=0)
     order = grouping.order[n[grouping.order] >= min_rows]
     if sort == "n":
         by_rows: NDArray[np.int64] = order[np.argsort(-n[order], kind="stable")]

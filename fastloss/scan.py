@@ -6,6 +6,7 @@ reported for the first task that has one, independent of timing.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Mapping
@@ -14,11 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastloss.budget import Execution
 from fastloss.columns.base import kept_rows
+from fastloss.columns.types import check_group_keys
 from fastloss.engine.engine import Engine
+from fastloss.engine.gathering import GatheredRows
 from fastloss.errors import FastlossError, ReadError, UsageError
 from fastloss.executors import EXECUTORS
+from fastloss.groups import GroupsFound, evaluate_groups
 from fastloss.metrics.evaluate import one_pass_specs, refining_specs, sharpening_specs
-from fastloss.metrics.resolve import Evaluation, resolve
+from fastloss.metrics.resolve import Evaluation, GroupEvaluation, resolve
 from fastloss.plan import Plan, suggesting_to_skip
 from fastloss.quantiles import find_quantiles
 from fastloss.request import ColumnType, Request
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
 
     from fastloss.states.slices import SliceTable
 
+
+# The rows of a task are numbered from its own number times 2 to the power of this.
+_ROW_BITS = 40
 
 _CHANGED = "the log changed between two passes over it; evaluate it when it is complete."
 
@@ -72,10 +79,11 @@ class ScanResult:
     n_files: int | None = None
     pruned: Pruned | None = None
     edges: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    groups: list[GroupsFound] = field(default_factory=list)
 
 
-def evaluate_task(engine: Engine, task: Task) -> EvaluationState:
-    """Evaluate one task, whole or not at all.
+def evaluate_task(engine: Engine, task: Task, *, stops_at_errors: bool = False) -> EvaluationState:
+    """Evaluate one task, whole or not at all; `stops_at_errors` says that an error ends the scan.
 
     Raises
     ------
@@ -86,12 +94,17 @@ def evaluate_task(engine: Engine, task: Task) -> EvaluationState:
     """
     state = engine.identity()
     row = task.first_row
+    first_number = task.index << _ROW_BITS
     names = [(part.origin, part.row_group) for part in task.parts]
     parts = Parts.of(names, [part.n_rows or 0 for part in task.parts]) if names else None
     for batch in task.read():
         for piece in engine.split_batch(batch):
-            engine.update(state, piece, Place(task.origin, task.row_group, row, kept_rows(piece), parts))
+            engine.update(state, piece, Place(task.origin, task.row_group, row, kept_rows(piece), parts), first_number)
+            if stops_at_errors:
+                # No other task counts if this one fails.
+                engine.commit(state)
             row += piece.n_read
+            first_number += piece.n_read
     engine.finish_task(state)
     return state
 
@@ -117,24 +130,33 @@ class TaskWork:
         How the log is read.
     further : tuple of StateSpec
         The statistics to keep besides those of the request, in a second pass.
+    gathered : tuple of GatheredRows
+        Where the rows of groups go.
     """
 
     request: Request
     types: Mapping[str, ColumnType]
     execution: Execution
     further: tuple[StateSpec, ...] = ()
+    gathered: tuple[GatheredRows, ...] = ()
     _made: dict[str, Engine] = field(default_factory=dict, compare=False, repr=False)
     _lock: Any = field(default_factory=threading.Lock, compare=False, repr=False)
 
     @classmethod
-    def of(cls, evaluation: Evaluation, execution: Execution, further: Sequence[StateSpec] = ()) -> TaskWork:
+    def of(
+        cls,
+        evaluation: Evaluation,
+        execution: Execution,
+        further: Sequence[StateSpec] = (),
+        gathered: Sequence[GatheredRows] = (),
+    ) -> TaskWork:
         """Return the work of an evaluation."""
-        work = cls(evaluation.request, evaluation.types, execution, tuple(further))
+        work = cls(evaluation.request, evaluation.types, execution, tuple(further), tuple(gathered))
         work._made["engine"] = work._engine_of(evaluation)
         return work
 
     def _engine_of(self, evaluation: Evaluation) -> Engine:
-        return Engine(evaluation, self.execution, specs=(*evaluation.specs, *self.further))
+        return Engine(evaluation, self.execution, specs=(*evaluation.specs, *self.further), gathered=self.gathered)
 
     @property
     def engine(self) -> Engine:
@@ -161,7 +183,7 @@ class TaskWork:
         skipped: list[SkippedTask] = []
         for part in task.parts or (task,):
             try:
-                found = evaluate_task(engine, part)
+                found = evaluate_task(engine, part, stops_at_errors=self.execution.on_bad_file == "raise")
             except ReadError as error:
                 if self.execution.on_bad_file == "raise":
                     raise
@@ -221,7 +243,30 @@ def _reporting(plan: Plan, report: Callable[[Progress], None] | None) -> Callabl
 
 def _run_passes(plan: Plan, report: Callable[[Progress], None] | None, sharpens: bool) -> ScanResult:
     besides = one_pass_specs(plan.evaluation, plan.execution.threads)
-    first = _run_pass(plan, report, besides)
+    with contextlib.ExitStack() as stack:
+        gathered = [
+            stack.enter_context(contextlib.closing(_gathered(plan, group))) for group in plan.evaluation.groups
+        ]
+        first = _run_pass(plan, report, besides, gathered)
+        found = evaluate_groups(gathered, plan.execution)
+    result = _sharpened(plan, report, first, besides, sharpens)
+    result.groups = found
+    return result
+
+
+def _gathered(plan: Plan, group: GroupEvaluation) -> GatheredRows:
+    types = check_group_keys(plan.source.schema, group.keys)
+    return GatheredRows(group, plan.evaluation, plan.execution.group_bytes, types)
+
+
+def _sharpened(
+    plan: Plan,
+    report: Callable[[Progress], None] | None,
+    first: ScanResult,
+    besides: Sequence[StateSpec],
+    sharpens: bool,
+) -> ScanResult:
+    """Read the log once more if a metric wants it."""
     further, find = _wanted(plan.evaluation, first, refining_specs), refining_specs
     if not further and sharpens and not gives_rows_once(plan.source):
         further, find = _wanted(plan.evaluation, first, sharpening_specs), sharpening_specs
@@ -249,9 +294,14 @@ def _wanted(
     return list(dict.fromkeys(spec for specs in wanted for spec in specs))
 
 
-def _run_pass(plan: Plan, report: Callable[[Progress], None] | None, further: Sequence[StateSpec] = ()) -> ScanResult:
+def _run_pass(
+    plan: Plan,
+    report: Callable[[Progress], None] | None,
+    further: Sequence[StateSpec] = (),
+    gathered: Sequence[GatheredRows] = (),
+) -> ScanResult:
     summary, execution = plan.summary, plan.execution
-    work = TaskWork.of(plan.evaluation, execution, further)
+    work = TaskWork.of(plan.evaluation, execution, further, gathered)
     result = ScanResult(work.engine.identity(), (*plan.evaluation.specs, *further), n_files=summary.files)
     if plan.request.where:
         result.pruned = Pruned(summary.pruned_files, summary.pruned_row_groups)

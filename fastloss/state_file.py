@@ -111,6 +111,14 @@ def inputs_of(stamps: Sequence[Stamp] | None) -> dict[str, Input]:
 # Writing
 
 
+def refuse_groups(evaluation: Evaluation) -> None:
+    """Raise a UsageError if an evaluation is of groups, which no state holds."""
+    if evaluation.groups:
+        raise UsageError(
+            "A state holds sums, and no groups: rows of one group may be in several logs. Leave out state=, or group=."
+        )
+
+
 def check_state_output(output: str | os.PathLike[str], inputs: Sequence[str], option: str = "state") -> None:
     """Refuse a place where a state cannot or must not be written.
 

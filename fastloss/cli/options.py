@@ -171,6 +171,12 @@ class RequestOptions(LossOptions):
         Slice by a column, or by the cross of several: country,device. Repeat it for more groupings. A name that holds
         a comma stands in double quotes: '"a,b",device'. Buckets of a number: "width_bucket(score, 0.1)",
         "cut(price, 0, 10, 100)", "log_bucket(price)" by powers of ten, "qcut(score, 10)" by quantiles.
+    group
+        Take the rows of each value of a column, such as request_id or user_id, as a list, for metrics that read lists:
+        gauc, ndcg@10. They may stand anywhere in the log. Several columns that are one key: day,user_id. Repeat it for
+        more keys.
+    min_group_size
+        Leave out groups of fewer rows.
     reduction
         How losses are summed up: the weighted mean (left out: this), the weighted sum, or that sum by the number of
         rows, of all or of those whose weight is not 0. The value of each row is what "fastloss score" writes.
@@ -187,6 +193,8 @@ class RequestOptions(LossOptions):
     weight: Annotated[str | None, _Columns] = None
     metric: Annotated[list[str] | None, Parameter(name=("--metric", "-m"), group=_QUESTION)] = None
     by: Annotated[list[str] | None, _Question] = None
+    group: Annotated[list[str] | None, _Question] = None
+    min_group_size: Annotated[int, _Question] = 1
     reduction: Annotated[Reduction | None, _QuestionWord] = None
     common_rows: Annotated[bool, Parameter(group=_QUESTION, negative=())] = False
 
@@ -199,6 +207,7 @@ class RequestOptions(LossOptions):
             **{space: _models(space, given[space] or []) for space in SPACES},
             "metrics": None if metric is None else [name for text in metric for name in split_names(text)],
             "by": [_columns_of("by", text) for text in self.by or []],
+            "group": [_columns_of("group", text) for text in self.group or []],
         }
 
 

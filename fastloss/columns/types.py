@@ -39,6 +39,8 @@ def check_columns(schema: pa.Schema, request: Request, keep: Sequence[str] = ())
         _check(check_list_type if is_list_type(kind) else check_numeric_type, schema.field(column))
     for key in request.keys:
         _check(check_key_type, schema.field(key))
+    for key in request.group_columns:
+        _check(check_group_key_type, schema.field(key))
     return {column: _column_type(schema.field(column).type) for column in request.columns}
 
 

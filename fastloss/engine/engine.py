@@ -13,6 +13,7 @@ from fastloss.columns.base import Batch
 from fastloss.engine.batches import make_checks, split_batch
 from fastloss.engine.checks import CheckedBatch, refuse_bad_rows, saturation_error
 from fastloss.engine.device import DEVICES, Device
+from fastloss.engine.gathering import GatheredRows
 from fastloss.engine.selection import Mask
 from fastloss.engine.slices import Arrangement, UsedRows
 from fastloss.engine.updates.base import Update
@@ -51,6 +52,8 @@ class Engine:
         Where kernels run; left out, what `execution` names.
     specs : sequence of StateSpec, optional
         The statistics to keep; left out, those of `evaluation`.
+    gathered : sequence of GatheredRows
+        Where the rows of groups go.
     """
 
     def __init__(
@@ -59,7 +62,9 @@ class Engine:
         execution: Execution,
         device: Device | None = None,
         specs: Sequence[StateSpec] | None = None,
+        gathered: Sequence[GatheredRows] = (),
     ) -> None:
+        self._gathered = tuple(gathered)
         self._evaluation = evaluation
         self._execution = execution
         self._device = DEVICES[execution.device] if device is None else device
@@ -102,8 +107,8 @@ class Engine:
         """Return a batch whole, or one of lists in pieces of no more candidates than a batch has rows."""
         return split_batch(self._evaluation, self._execution, batch)
 
-    def update(self, state: EvaluationState, batch: Batch, place: Place) -> None:
-        """Add the rows of a batch to a state.
+    def update(self, state: EvaluationState, batch: Batch, place: Place, first_number: int = 0) -> None:
+        """Add the rows of a batch to a state; `first_number` is that of its first row in the order of the log.
 
         Raises
         ------
@@ -120,6 +125,14 @@ class Engine:
         with np.errstate(all="ignore"), self.workspace.scope():
             checked = self._checks.check(state.ledger, batch, place)
             self._add(state, batch, checked, place)
+            # What is staged outlives the batch, and the workspace of this thread.
+            state.staged += [(rows, rows.rows_of(batch, checked, first_number)) for rows in self._gathered]
+
+    def commit(self, state: EvaluationState) -> None:
+        """Hand on the rows of groups that a state has staged: they count from now on."""
+        for gathered, rows in state.staged:
+            gathered.add(rows)
+        state.staged.clear()
 
     def _add(self, state: EvaluationState, batch: Batch, checked: CheckedBatch, place: Place) -> None:
         keys = {key: batch.keys(key) for key in self._evaluation.request.keys}
@@ -173,6 +186,7 @@ class Engine:
             If the task holds a bad row and bad rows are not dropped.
         """
         refuse_bad_rows(self._evaluation, state.ledger)
+        self.commit(state)
 
     def check_merged(self, state: EvaluationState) -> None:
         """Refuse a merged state whose slices outgrow the memory, beside those of the tasks that run."""

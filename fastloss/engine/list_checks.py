@@ -170,7 +170,10 @@ class ListChecks:
             selection.drop(lengths > self._longest_list, too_long, lengths)
         self._drop_bad_elements(selection, score, model.column, model.space, allowed)
         masked = _masked(score, label, evaluation.label_is_index)
-        inputs = ListInputs(masked, score.offsets, label.values, label.offsets, np.arange(batch.n_rows))
+        # The rows of groups have weights of their own.
+        name = evaluation.request.weight
+        weight = batch.lists(name).values if name is not None and name in batch.list_columns else None
+        inputs = ListInputs(masked, score.offsets, label.values, label.offsets, np.arange(batch.n_rows), weight)
         lowest = max((loss.lowest_score(model.space) for loss in self._losses), default=lowest_score(model.space))
         row_sets = [rows for rows in self._row_sets[model.index] if rows.is_used]
         keep: dict[tuple[str, ...], Mask | None] = {}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from fastloss.metrics.calibration_error import CalibrationBins
 from fastloss.metrics.curves import Binned
 from fastloss.metrics.quantities import Rows
 from fastloss.metrics.ranked import RankedMetric
-from fastloss.metrics.resolve import Evaluation
+from fastloss.metrics.resolve import Evaluation, GroupEvaluation
 from fastloss.states.base import StateColumn, StateSpec
 from fastloss.states.counts import Count
 from fastloss.states.histogram import ScoreHistograms
@@ -45,6 +45,38 @@ class ModelValues:
     n: NDArray[np.int64]
     weight: NDArray[np.float64]
 
+    def at(self, positions: NDArray[np.int64], n_slices: int, reason: str) -> ModelValues:
+        """Return the values over the slices of another table, of which `positions` are those of these values.
+
+        The others have no value, for this reason.
+        """
+        mine, source = self.values, np.full(n_slices, -1, dtype=np.int64)
+        source[positions] = np.arange(len(positions))
+        missing = source < 0
+
+        def spread(array: NDArray[Any], filling: object) -> NDArray[Any]:
+            if not len(array):
+                return np.full(n_slices, filling, dtype=array.dtype)
+            return np.where(missing, np.array(filling, dtype=array.dtype), array[source])
+
+        values = MetricValues(
+            value=spread(mine.value, np.nan),
+            rows=mine.rows,
+            undefined=spread(mine.undefined, True),
+            reason=spread(mine.reason, 0),
+            reasons=list(mine.reasons),
+            evidence={
+                name: found if isinstance(found, str) else spread(found, 0) for name, found in mine.evidence.items()
+            },
+            absent={name: spread(mask, True) for name, mask in mine.absent.items()},
+        )
+        if missing.any():
+            for name, found in values.evidence.items():
+                if not isinstance(found, str) and name not in values.absent:
+                    values.absent[name] = missing
+        values.explain(missing, reason, undefined=True)
+        return replace(self, values=values, n=spread(self.n, 0), weight=spread(self.weight, 0.0))
+
 
 @dataclass
 class GroupingValues:
@@ -64,6 +96,8 @@ class GroupingValues:
         The scores of each model, where a metric keeps them.
     bins : mapping of str to mapping of str to callable
         For each metric that keeps bins, what gives those of each model.
+    n_rows : mapping of str to numpy.ndarray of int64, shape (n_slices,), or None
+        The rows that each model uses, where some metrics count groups; else the most that a metric uses.
     """
 
     keys: tuple[str, ...]
@@ -72,6 +106,7 @@ class GroupingValues:
     columns: list[ModelValues]
     histograms: Mapping[str, ScoreHistograms] = field(default_factory=dict)
     bins: Mapping[str, Mapping[str, Callable[[], CalibrationBins]]] = field(default_factory=dict)
+    n_rows: Mapping[str, NDArray[np.int64]] | None = None
 
     @property
     def n_slices(self) -> int:
@@ -192,6 +227,35 @@ def evaluate_table(
         if isinstance(metric, Binned)
     }
     return GroupingValues(table.keys, table.key_columns(), order, columns, histograms, bins)
+
+
+class GroupTable(NamedTuple):
+    """The statistics of the groups of one key, over the slices of a grouping."""
+
+    group: GroupEvaluation
+    table: SliceTable
+
+
+def with_groups(
+    evaluation: Evaluation,
+    rows: GroupingValues,
+    table: SliceTable,
+    specs: Sequence[StateSpec],
+    groups: Sequence[GroupTable],
+) -> GroupingValues:
+    """Return the values of a grouping with those of groups, all in the order in which they were asked for."""
+    columns = list(rows.columns)
+    for group, of_groups in groups:
+        positions = table.positions_of(of_groups.coded_keys(), of_groups.n_slices)
+        for column in evaluate_table(group.evaluation, of_groups, group.evaluation.specs).columns:
+            column.values.evidence["group"] = group.name
+            named = replace(column, metric=group.name_of(column.metric))
+            columns.append(named.at(positions, table.n_slices, "no_groups"))
+    order = {name: number for number, name in enumerate(evaluation.metric_names)}
+    columns.sort(key=lambda column: order[column.metric])
+    counted = dict(zip(specs, table.columns, strict=True))
+    n_rows = {model.name: counted[Count(model.rows(), Rows())].evaluate() for model in evaluation.models}
+    return replace(rows, columns=columns, n_rows=n_rows)
 
 
 def _values(metric: Metric, model: SliceStates) -> ModelValues:

@@ -253,6 +253,10 @@ def _parameter(node: ast.expr) -> object:
     return ast.literal_eval(node)
 
 
+# What is added to them where rows have groups.
+DEFAULT_OF_GROUPS = ("reciprocal_rank",)
+
+
 def default_metrics(spaces: Iterable[str], shape: Literal["row", "list", "index"] = "row") -> list[Metric]:
     """Return what a user of these prediction spaces most likely wants to see.
 

@@ -17,10 +17,12 @@ from fastloss.metrics.curves import metrics_of_curves
 from fastloss.metrics.feature_scores import FeatureScores
 from fastloss.metrics.field_calibration import FieldCalibrationError
 from fastloss.metrics.means import MeanLoss
-from fastloss.metrics.names import default_metrics, parse_metric
+from fastloss.metrics.names import DEFAULT_OF_GROUPS, default_metrics, parse_metric
 from fastloss.metrics.presets import preset_of, reduction_of
+from fastloss.metrics.quantities import Rows
 from fastloss.request import ColumnType, Model, Request, one_of
 from fastloss.states.base import StateSpec, bounded_bytes, bounded_task_bytes
+from fastloss.states.counts import Count
 from fastloss_kernels import FORMULAS_VERSION
 from fastloss_kernels.domain import Interval
 from fastloss_kernels.losses import LOSSES, ListwiseLoss, Loss
@@ -60,6 +62,10 @@ class Evaluation:
         How losses are evaluated.
     hidden : tuple of Metric
         Metrics whose statistics are kept for curves, and which have no values.
+    groups : tuple of GroupEvaluation
+        For each group key, what is computed of the lists that the rows of groups are.
+    named : tuple of str
+        The names of all metrics, in the order in which they were asked for.
     """
 
     request: Request
@@ -75,6 +81,18 @@ class Evaluation:
     list_reduction: Literal["row", "element"]
     conventions: RequestConventions
     hidden: tuple[Metric, ...] = ()
+    groups: tuple[GroupEvaluation, ...] = ()
+    named: tuple[str, ...] = ()
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The names of all metrics as a result has them, in the order asked for; those of groups once for each key."""
+        of_rows = [metric.name for metric in self.metrics]
+        return [
+            found
+            for name in self.named
+            for found in ([name] if name in of_rows else [group.name_of(name) for group in self.groups])
+        ]
 
     @property
     def losses(self) -> tuple[Loss, ...]:
@@ -151,8 +169,10 @@ class Evaluation:
             **({} if not request.mapped else {"mapped": {m.name: m.described() for m in request.mapped}}),
             "models": {m.name: {m.space: m.column} for m in request.models},
             "weight": request.weight,
-            "metrics": [metric.name for metric in self.metrics],
+            "metrics": self.metric_names,
             "by": [list(keys) for keys in request.by],
+            **({"group": [list(keys) for keys in request.group]} if request.group else {}),
+            **({"min_group_size": request.min_group_size} if request.min_group_size > 1 else {}),
             **({"curves_from": [metric.name for metric in self.hidden]} if self.hidden else {}),
             "label_domain": self.label_domain,
             **({"list_reduction": self.list_reduction} if self.lists else {}),
@@ -190,10 +210,44 @@ class Evaluation:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def resolve(request: Request, types: Mapping[str, ColumnType], *, of_states: bool = False) -> Evaluation:
+@dataclass(frozen=True)
+class GroupEvaluation:
+    """What is computed of the groups of one key: their rows are lists.
+
+    Attributes
+    ----------
+    keys : tuple of str
+        The columns of the key.
+    is_only : bool
+        Whether no other key is asked for.
+    evaluation : Evaluation
+        The metrics of lists, of columns that hold lists.
+    """
+
+    keys: tuple[str, ...]
+    is_only: bool
+    evaluation: Evaluation
+
+    @property
+    def name(self) -> str:
+        """The key as it is written."""
+        return ", ".join(self.keys)
+
+    def name_of(self, metric: str) -> str:
+        """Return the name that a result gives to a metric: with the key, where there are several."""
+        if self.is_only:
+            return metric
+        key = f"group={'+'.join(self.keys)}"
+        return f"{metric[:-1]}, {key})" if metric.endswith(")") else f"{metric}({key})"
+
+
+def resolve(
+    request: Request, types: Mapping[str, ColumnType], *, of_states: bool = False, of_groups: bool = False
+) -> Evaluation:
     """Check a request against the types of its columns.
 
-    Of states that were saved, other slices may be asked for than a metric reads; it has no value then.
+    Of states that were saved, other slices may be asked for than a metric reads; it has no value then. `of_groups`
+    has all metrics be of groups, those too that read one number a row.
 
     Raises
     ------
@@ -214,7 +268,12 @@ def resolve(request: Request, types: Mapping[str, ColumnType], *, of_states: boo
     if named is None:
         shape: Literal["row", "list", "index"] = "index" if label_is_index else "list" if lists else "row"
         named = default_metrics((m.space for m in request.models), shape)
+        named += [parse_metric(name) for name in DEFAULT_OF_GROUPS] if request.group else []
         _check_spaces(named, request.models)
+    of_lists = [metric for metric in named if metric.over_lists() or of_groups] if request.group else []
+    groups, read_by_groups = _groups(request, types, of_lists, lists)
+    names = tuple(dict.fromkeys(metric.name for metric in named))
+    named = [metric for metric in named if metric not in of_lists]
     conventions = RequestConventions(preset, request.saturation, column_types(types))
     over_columns = [_over_columns(metric, request, lists, label_is_index, list_reduction) for metric in named]
     metrics = _each_once([_reduced(metric, reduction, conventions) for metric in over_columns])
@@ -228,6 +287,9 @@ def resolve(request: Request, types: Mapping[str, ColumnType], *, of_states: boo
     )
     # The slices that have rows, and what a model used, are read from the counts of the first metric's rows.
     specs = counted([spec for model in models for metric in metrics for spec in metric.states(model)])
+    if groups:
+        # Where no metric is of rows, their number still is.
+        specs = counted([*(Count(model.rows(), Rows()) for model in models), *specs])
     hidden = metrics_of_curves(request.curves, metrics, models, specs)
     if hidden and lists:
         raise UsageError(
@@ -235,7 +297,7 @@ def resolve(request: Request, types: Mapping[str, ColumnType], *, of_states: boo
         )
     _check_spaces(hidden, request.models)
     specs = counted([*specs, *(spec for model in models for metric in hidden for spec in metric.states(model))])
-    every = (*metrics, *hidden)
+    every = (*metrics, *hidden, *read_by_groups)
     return Evaluation(
         request=request,
         types=types,
@@ -250,7 +312,42 @@ def resolve(request: Request, types: Mapping[str, ColumnType], *, of_states: boo
         list_reduction=list_reduction,
         conventions=conventions,
         hidden=tuple(hidden),
+        groups=groups,
+        named=names,
     )
+
+
+def _groups(
+    request: Request, types: Mapping[str, ColumnType], of_lists: Sequence[Metric], lists: bool
+) -> tuple[tuple[GroupEvaluation, ...], tuple[Metric, ...]]:
+    """Return what is computed of groups, and the metrics as they apply to them."""
+    if not request.group:
+        return (), ()
+    column, keys = request.models[0].column, request.group[0][0]
+    if lists:
+        raise UsageError(
+            f"group= makes a list of the rows of each {keys}, and column {column!r} holds lists as it is; leave out "
+            "group=."
+        )
+    if not of_lists:
+        raise UsageError(
+            f"group= makes a list of the rows of each {keys}, and no metric here reads lists; add one that does, such "
+            "as 'gauc' or 'ndcg@10', or leave out group=."
+        )
+    held = (request.label_column, *(model.column for model in request.models))
+    as_lists = {name: replace(kind, is_list=kind.is_list or name in held) for name, kind in types.items()}
+    # The rows are checked, mapped and labelled before they are gathered.
+    of_groups = replace(
+        request, metrics=tuple(map(_as_asked, of_lists)), label_domain="01", mapped=None, curves=(), group=()
+    )
+    evaluation = resolve(of_groups, as_lists)
+    is_only = len(request.group) == 1
+    return tuple(GroupEvaluation(keys, is_only, evaluation) for keys in request.group), evaluation.metrics
+
+
+def _as_asked(metric: Metric) -> object:
+    """Return a metric as a request names it."""
+    return metric.loss if isinstance(metric, MeanLoss) else metric
 
 
 def _reduction_asked(request: Request) -> str | None:
@@ -338,7 +435,10 @@ def _over_columns(
         )
     if not lists:
         if metric.over_lists():
-            raise UsageError(f"{metric.name} reads lists of predictions, and column {column!r} holds numbers.")
+            raise UsageError(
+                f"{metric.name} reads lists of predictions, and column {column!r} holds numbers; name the column that "
+                "tells which rows are a list, such as group='request_id'."
+            )
         return metric
     if loss is None:
         if metric.over_lists() and label_is_index:

@@ -164,6 +164,8 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         roles[request.weight].append("weight")
     for key in request.keys:
         roles[key].append("slice key")
+    for key in request.group_columns:
+        roles[key].append("group key")
     for mapped in request.mapped or ():
         roles[mapped.column].append(f"{mapped.space} of {mapped.name}")
     summary, execution = plan.summary, plan.execution
@@ -227,6 +229,8 @@ def header(content: Mapping[str, Any]) -> str:
         left_out = "left out of some metrics" if "metrics" in cause else "dropped"
         place = f"{printable(cause['column'])}, the first in {printable(cause['first'])}"
         lines.append(f"{left_out} {cause['rows']:,}: {cause['cause']} in {place}")
+    for name, groups in content.get("group_counts", {}).items():
+        lines.append(_groups(name, groups))
     for column, edges in content.get("edges", {}).items():
         lines.append(f"quantiles of {printable(column)}: {_listed([number_text(edge) for edge in edges])}")
     if "unchecked_streams" in files:
@@ -237,6 +241,17 @@ def header(content: Mapping[str, Any]) -> str:
         lost = "" if skipped["rows"] is None else f" ({count_of(skipped['rows'], 'row')})"
         lines.append(f"skipped {printable(skipped['file'])}{part}{lost}: {printable(skipped['cause'])}")
     return "\n".join([*lines, *_conventions(content)])
+
+
+def _groups(name: str, groups: Mapping[str, Any]) -> str:
+    """Say how many groups of a key there are, and why some are left out."""
+    parts = [count_of(groups["groups"], "group")]
+    for cause in groups["dropped"]:
+        of_some = " of some metrics" if "metrics" in cause else ""
+        parts.append(f"{cause['groups']:,} left out{of_some}: {cause['cause']}")
+    if "rows_of_null_key" in groups:
+        parts.append(f"{count_of(groups['rows_of_null_key'], 'row')} of no group: null")
+    return f"by {printable(name)}: {'; '.join(parts)}"
 
 
 def _listed(texts: Sequence[str]) -> str:
@@ -289,11 +304,12 @@ def _total(values: Sequence[Shown], weighted: bool) -> Section:
     by_place = {(value["metric"], value["model"]): value for value in values}
     by_model = [[by_place[metric, model] for metric in metrics] for model in models]
     # Metrics of lists may each use rows of their own.
-    same_rows = all(value["n"] == of_model[0]["n"] for of_model in by_model for value in of_model)
+    same_rows = all(map(_same_counts, by_model))
     rows = [["metric", *(printable(model) for model in models)]]
     rows += [[metric, *(_number(by_place[metric, model]) for model in models)] for metric in metrics]
     if same_rows:
-        rows.append(["n", *(f"{of_model[0]['n']:,}" for of_model in by_model)])
+        of_models = [_counts(of_model) for of_model in by_model]
+        rows += [[name, *(f"{counts[name]:,}" for counts in of_models)] for name in of_models[0]]
         rows += [["positives", *(f"{n:,}" for n in positives)] for positives in _positives(by_model)]
     if same_rows and weighted:
         rows.append(["weight", *(_weight(of_model[0]["weight"]) for of_model in by_model)])
@@ -310,7 +326,7 @@ def _total(values: Sequence[Shown], weighted: bool) -> Section:
         for row, metric in zip(rows[1:], metrics, strict=False):
             for model in models:
                 value = by_place[metric, model]
-                row += [f"{value['n']:,}", *([_weight(value["weight"])] if weighted else [])]
+                row += [_count(value), *([_weight(value["weight"])] if weighted else [])]
         rows = [row + [""] * (len(rows[0]) - len(row)) for row in rows]
     of_metrics: list[list[str]] = []
     with_threshold = _with_threshold(values)
@@ -341,7 +357,7 @@ def _slices(grouping: Mapping[str, Any], weighted: bool) -> Section:
         return Section(title, [], 0, [f"no slice has rows enough, of {count_of(grouping['n_slices'], 'slice')}"])
     several = len({model for _, model, _ in lines}) > 1
     # Metrics of lists may each use rows of their own.
-    same_rows = all(value["n"] == found[0]["n"] for _, _, found in lines for value in found)
+    same_rows = all(_same_counts(found) for _, _, found in lines)
     columns = []
     with_threshold = _with_threshold(value for _, _, found in lines for value in found)
     for value in lines[0][2]:
@@ -349,14 +365,23 @@ def _slices(grouping: Mapping[str, Any], weighted: bool) -> Section:
         columns += ["threshold"] if value["metric"] in with_threshold else []
     saturated = _saturated([found for _, _, found in lines])
     positives = _positives([found for _, _, found in lines]) if same_rows else []
-    rows = [[*(printable(key) for key in keys), *(["model"] if several else []), *(["n"] if same_rows else [])]]
+    rows = [
+        [
+            *(printable(key) for key in keys),
+            *(["model"] if several else []),
+            *(_counts(lines[0][2]) if same_rows else []),
+        ]
+    ]
     rows[0] += [*("positives" for _ in positives), *(["weight"] if weighted else []), *columns, *saturated]
     for index, (key, model, found) in enumerate(lines):
         row = [*(_key(part) for part in key), *([printable(model)] if several else [])]
-        row += [*([f"{found[0]['n']:,}"] if same_rows else []), *(f"{counts[index]:,}" for counts in positives)]
+        row += [
+            *(f"{n:,}" for n in (_counts(found) if same_rows else {}).values()),
+            *(f"{counts[index]:,}" for counts in positives),
+        ]
         row += [_weight(found[0]["weight"])] if weighted else []
         for value in found:
-            row += [_number(value)] if same_rows else [f"{value['n']:,}", _number(value)]
+            row += [_number(value)] if same_rows else [_count(value), _number(value)]
             row += [_threshold(value)] if value["metric"] in with_threshold else []
         rows.append(row + [f"{counts[index]:,}" for counts in saturated.values()])
     notes = []
@@ -432,6 +457,27 @@ def _one_digit_up(number: float | Fraction) -> str:
         return f"{number:g}"
     numerator, denominator = number.as_integer_ratio()
     return f"{float(Context(prec=1, rounding=ROUND_CEILING).divide(Decimal(numerator), Decimal(denominator))):g}"
+
+
+def _counts(values: Sequence[Shown]) -> dict[str, int]:
+    """Return how many rows the metrics of a model use, and how many groups of each key."""
+    keys = list(dict.fromkeys(value["group"] for value in values if "group" in value))
+    of_rows = [value["n"] for value in values if "group" not in value]
+    counts = {"n": of_rows[0]} if of_rows else {}
+    for key in keys:
+        n_groups = next(value["n"] for value in values if value.get("group") == key)
+        counts[f"groups by {printable(key)}" if len(keys) > 1 else "groups"] = n_groups
+    return counts
+
+
+def _same_counts(values: Sequence[Shown]) -> bool:
+    """Tell whether all metrics of rows use the same number of rows, and all of the groups of a key as many groups."""
+    return len({(value.get("group"), value["n"]) for value in values}) == len({value.get("group") for value in values})
+
+
+def _count(value: Shown) -> str:
+    """Return how many rows a metric uses, or how many groups."""
+    return count_of(value["n"], "group") if "group" in value else f"{value['n']:,}"
 
 
 def _weight(weight: float) -> str:

@@ -29,6 +29,7 @@ IGNORED_CLASS = "ignored_class"
 DIFFERENT_LENGTHS = "different_lengths"
 TWO_INFINITE_PREDICTIONS = "two_infinite_predictions"
 LIST_TOO_LONG = "list_too_long"
+SMALL_GROUP = "small_group"
 
 # What is wrong with a list as a whole.
 LIST_FAULTS = {

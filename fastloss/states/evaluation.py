@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastloss.states.base import StateSpec
 from fastloss.states.inputs import Input
@@ -24,11 +25,14 @@ class EvaluationState:
     inputs : dict of str to Input
         The files that were evaluated, by path or URL, and streams, each by a name of its own. Empty until a whole log
         has been evaluated, and where nobody asked.
+    staged : list
+        Rows of groups that wait until the task is read whole.
     """
 
     ledger: Ledger
     tables: tuple[SliceTable, ...]
     inputs: dict[str, Input] = field(default_factory=dict)
+    staged: list[Any] = field(default_factory=list, repr=False)
 
     @classmethod
     def identity(cls, groupings: Sequence[tuple[str, ...]], specs: Sequence[StateSpec]) -> EvaluationState:

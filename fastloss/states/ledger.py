@@ -48,7 +48,8 @@ class Place(NamedTuple):
     row_group : int or None
         The row group; None for a stream.
     first_row : int
-        The first row that was read; rows count from 0 in a row group, and in a stream from its beginning.
+        The first row that was read; rows count from 0 in a row group, and in a stream from its beginning. Groups
+        stand nowhere: −1.
     kept : callable, or None
         Returns the position of each row from there on, int64 ``(n_rows,)``; None if no row was left out by a filter.
     parts : Parts, optional
@@ -67,6 +68,8 @@ class Place(NamedTuple):
 
     def location(self, position: int, value: float | None = None) -> Location:
         """Return the file, the row group and the row of a row of the batch, with the number found there."""
+        if self.first_row < 0:
+            return Location(self.origin, None, -1, value)
         row = self.first_row + (position if self.kept is None else int(self.kept()[position]))
         if self.parts is None:
             return Location(self.origin, self.row_group, row, value)
@@ -84,7 +87,7 @@ class Place(NamedTuple):
 
 
 class Location(NamedTuple):
-    """Where a row stands, and the number found there."""
+    """Where a row stands, and the number found there. A group stands nowhere: its row is −1."""
 
     origin: str
     row_group: int | None
@@ -99,6 +102,8 @@ class Location(NamedTuple):
 
     def describe(self) -> str:
         """Say the place in words."""
+        if self.row < 0:
+            return self.origin
         part = "" if self.row_group is None else f", row group {self.row_group}"
         return f"{self.origin}{part}, row {self.row}"
 
