@@ -489,6 +489,51 @@ def test_a_process_that_is_killed_or_limited_leaves_nothing(tmp_path: Path, most
     assert os.listdir(tmp_path) == []
 
 
+BOUNDED = """
+import sys
+import numpy as np
+from fastloss.shuffle.grouping import group_rows, hash_integers
+from fastloss.shuffle.store import RowStore
+
+def peak():
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+def shuffle(n_batches, memory_bytes):
+    rng = np.random.default_rng(0)
+    hashes_of = lambda columns: hash_integers(columns[0])
+    with RowStore(["int64", "float32", "int8"], memory_bytes=memory_bytes, rehash=hashes_of) as store:
+        for _ in range(n_batches):
+            key = rng.integers(0, 1 << 40, 262_144)
+            columns = [key, rng.random(262_144, dtype=np.float32), np.zeros(262_144, dtype=np.int8)]
+            store.add(hash_integers(key), columns)
+        assert store.nbytes <= memory_bytes
+        for partition in store.partitions():
+            group_rows(partition.load([0]))
+        return store.thread_bytes, store.spilled_bytes
+
+shuffle(2, 1 << 20)
+before = peak()
+memory_bytes = 48 << 20
+thread_bytes, spilled_bytes = shuffle(80, memory_bytes)
+assert spilled_bytes > 150 << 20
+print(peak() - before - memory_bytes - thread_bytes)
+"""
+
+
+@pytest.mark.slow
+def test_memory_stays_within_its_bound() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", BOUNDED],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    # Beside the store: a batch of 3 MiB, and a loaded partition of 80,000 rows.
+    assert int(run.stdout) < 16 << 20
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Groups
 

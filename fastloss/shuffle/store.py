@@ -268,7 +268,7 @@ class RowStore:
     dtypes : sequence of dtype
         The types of the columns: integers, float32, float64.
     memory_bytes : int
-        What rows may take in memory. Each thread takes some MiB beside it.
+        What rows may take in memory. Each thread takes up to `thread_bytes` beside it.
     folder : str, optional
         Where a temporary file may lie; by default as `TemporaryFile` has it.
     log2_partitions : int
@@ -344,6 +344,13 @@ class RowStore:
         return sum(dtype.itemsize for dtype in self._dtypes[: self._n_shown])
 
     @property
+    def thread_bytes(self) -> int:
+        """The most that a thread takes beside the rows, in bytes: rows that wait, steps of a run, a piece."""
+        row_bytes = sum(dtype.itemsize for dtype in self._dtypes)
+        steps = self._run_rows * (4 + 8 + 8 + 1)
+        return int(steps + self._waiting_rows * (8 + row_bytes) + self._piece_bytes)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of memory that rows take."""
         return self._regions.nbytes
@@ -407,7 +414,7 @@ class RowStore:
             self._n_rows += n_rows
             scratch = self._borrow()
         try:
-            if n_rows <= self._waiting_rows:
+            if 2 * n_rows <= self._waiting_rows:
                 if scratch.waiting + n_rows > self._waiting_rows:
                     self._flush(scratch)
                 scratch.wait(hashes, columns, self._waiting_rows)
