@@ -20,6 +20,7 @@ import pytest
 
 from fastloss_kernels import jit
 from fastloss_kernels.jit import fma
+from fastloss_kernels.rankings import RANKINGS, Ndcg, Ranking
 from tests.cuda.ptx import Kernel
 from tests.test_cuda_simulator import (
     CASES,
@@ -65,8 +66,11 @@ def compiled_alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return compile_in_own_process(tmp_path_factory.mktemp("cuda"), ())
 
 
+# Metrics of rankings, which have values alone: in front the one that reads tables.
+RANKING_CASES: dict[str, Ranking] = {ranking().full_name: ranking() for ranking in (Ndcg, *RANKINGS)}
+SAMPLED_RANKINGS = [pytest.param(name, marks=[pytest.mark.slow] * (name != "ndcg")) for name in RANKING_CASES]
 # The tests of one case stand together, so that no two workers compile it.
-any_case = pytest.mark.parametrize("name", [*SAMPLED, *SAMPLED_LISTS], scope="module")
+any_case = pytest.mark.parametrize("name", [*SAMPLED, *SAMPLED_LISTS, *SAMPLED_RANKINGS], scope="module")
 
 
 def reaches_fma(function: Callable[..., Any]) -> bool:
@@ -86,7 +90,7 @@ def test_ptx_holds_what_the_source_says(name: str, compiled: CasesByProcess) -> 
             if instruction.endswith(".f64") and ROUNDED.match(instruction):
                 # Without .rn, the assembler may contract a product and a sum (PTX ISA, "mul" and "add").
                 assert re.fullmatch(r"\w+\.rn\.f64", instruction)
-    if name in LIST_CASES:
+    if name not in CASES:
         return
     # NVVM writes fma only where the source does.
     found = "fma.rn.f64" in Kernel(kernels["value_gradient_hessian"]["ptx"]).instructions
@@ -99,7 +103,7 @@ def test_machine_code_is_assembled_from_the_ptx_without_spills(name: str, compil
         assert kernel["launches_this_ptx"]
         assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in kernel["resources"]
         # 65,536 registers on a multiprocessor: three blocks of 256 threads fit with 80 a thread, two with 128.
-        most = 128 if name in LIST_CASES else 80
+        most = 80 if name in CASES else 128
         assert int(re.search(r"Used (\d+) registers", kernel["resources"])[1]) <= most
 
 
@@ -220,6 +224,15 @@ def compile_cases(output: str, names: Sequence[str]) -> None:
             return compile_into
 
         run_list_kernels(SimpleNamespace(**makers), launch_lists, name)
+
+    for name in filter(RANKING_CASES.__contains__, names):
+        ranking = RANKING_CASES[name]
+        # One list of three candidates, in the order of their scores.
+        score, offsets = np.array([3.0, 2.0, 2.0]), np.array([0, 3])
+        arguments = (score, offsets, np.array([0.0, 1.0, 0.0]), offsets, np.zeros(1, np.int64))
+        scratch = np.zeros((ranking.n_scratch + 2, 3))
+        kernel = lists.make_list_value(ranking.formulas["score"])
+        kernels[name] = {"value": compile_one(kernel, (*arguments, ranking.parameters("score"), scratch, np.zeros(1)))}
 
     def multiply_add(a, b, c, out):
         out[0] = a[0] * b[0] + c[0]

@@ -15,6 +15,7 @@ import pytest
 
 from fastloss_kernels import FORMULAS_VERSION
 from fastloss_kernels.losses import LOSSES, ListwiseLoss
+from fastloss_kernels.rankings import RANKINGS
 
 # The version, and the digests of its formulas.
 VERSION = 1
@@ -64,6 +65,17 @@ DIGESTS = {
     "tversky": "984e8924f2fb",
     "tweedie": "c45247609f06",
     "zero_one": "c9ecf5d1be4e",
+}
+
+RANKING_DIGESTS = {
+    "dcg": "6aae3584edb4",
+    "hit_rate": "bd135b85ce20",
+    "map": "0213ac7f0883",
+    "ndcg": "55e3bc60bfe6",
+    "ndcg_exp2": "0e847646505f",
+    "precision_at_k": "c0524936b59f",
+    "recall_at_k": "bb5c2a4b9cee",
+    "reciprocal_rank": "0a322312aae1",
 }
 
 FRACTIONS = [0.0, 1e-12, 1e-3, 0.125, 0.3, 0.5, 0.7, 0.999, 1.0]
@@ -116,6 +128,7 @@ def test_the_digests_are_of_this_version() -> None:
     assert VERSION == FORMULAS_VERSION, "The version was raised: set VERSION, and the digests that changed."
     # A new loss gets a line here, and needs no other version.
     assert list(DIGESTS) == sorted(made.name for made in LOSSES)
+    assert list(RANKING_DIGESTS) == sorted(made.name for made in RANKINGS)
 
 
 @pytest.mark.parametrize("made", LOSSES, ids=lambda made: made.name)
@@ -124,6 +137,23 @@ def test_the_version_was_raised_if_a_formula_gives_other_digits(made: Any) -> No
     assert found == DIGESTS.get(made.name), (
         f"{made.name} gives other digits than in version {VERSION}. Raise fastloss_kernels.FORMULAS_VERSION and "
         f"VERSION, set its digest to {found!r}, and say so in the changelog."
+    )
+
+
+@pytest.mark.parametrize("made", RANKINGS, ids=lambda made: made.name)
+def test_the_version_was_raised_if_a_ranking_gives_other_digits(made: Any) -> None:
+    random = np.random.default_rng(1)
+    found = b""
+    for k in (None, 1, 3, 10):
+        for length in LENGTHS:
+            # Ties, grades, and labels that are all equal.
+            label, score = random.integers(0, 4, (9, length)) * 1.0, random.integers(0, 6, (9, length)) / 4
+            values = made(k=k)(np.maximum(label - random.integers(0, 3, (9, 1)), 0.0), score=score)
+            found += np.where(np.isnan(values), np.nan, values).astype("<f8").tobytes()
+    digest = hashlib.sha256(found).hexdigest()[:12]
+    assert digest == RANKING_DIGESTS.get(made.name), (
+        f"{made.name} gives other digits than in version {VERSION}. Raise fastloss_kernels.FORMULAS_VERSION and "
+        f"VERSION, set its digest to {digest!r}, and say so in the changelog."
     )
 
 

@@ -32,7 +32,7 @@ NOT_APPLIED: Mapping[str, str] = {
     **dict.fromkeys([f"keras_losses-{n:03}" for n in (14, 30, 38, 52, 64, 70)], NULL_WITHOUT_WEIGHT),
     **dict.fromkeys(["keras_losses-140", "keras_losses-144"], NO_PROBABILITIES),
     "torch_family-012": "hinge_embedding, the hinge of a distance, is not in the catalogue",
-    **dict.fromkeys(["torch_family-030", "torch_family-032", "torch_family-038"], NO_RANKING),
+    **dict.fromkeys(["torch_family-030", "torch_family-032"], NO_RANKING),
     "torch_family-052": "the part of the variance that is explained is no loss",
     "torch_family-054": NO_CORRELATION,
     "sklearn-004": "scikit-learn before 1.3 divided rows by their sum; it no longer does, nor does the preset",
@@ -46,7 +46,7 @@ NOT_APPLIED: Mapping[str, str] = {
     **dict.fromkeys(["xgboost_metrics-034", "xgboost_metrics-042"], "a quantile of 0 or 1 has no pinball loss"),
     "xgboost_metrics-048": "the zero-one loss of several classes is not in the catalogue",
     "xgboost_metrics-060": ONE_CLASS,
-    **dict.fromkeys([f"xgboost_metrics-{n:03}" for n in (64, 66, 68, 70, 72)], NO_RANKING),
+    "xgboost_metrics-066": NO_RANKING,
 }
 
 
@@ -209,6 +209,13 @@ def multi_margin(case: Any) -> Request:
     return index_request("multi_margin(margin=2)", "margin", "target", "input")(case)._replace(weight=weight)
 
 
+def list_request(metric: str) -> Callable[[Any], Request]:
+    def request(case: Any) -> Request:
+        return Request(metric, "score", numbers([case["target"]]), numbers([case["input"]]))
+
+    return request
+
+
 TORCH: Mapping[str, Callable[[Any], Request]] = {
     "torch_family-000": torch_request("smooth_l1(beta=1)", "value"),
     "torch_family-002": by_row(torch_request("smooth_l1(beta=1)", "value")),
@@ -227,6 +234,7 @@ TORCH: Mapping[str, Callable[[Any], Request]] = {
     "torch_family-026": lambda case: Request("ctr", "prob", numbers(case["input"]), numbers(case["input"])),
     "torch_family-028": torch_request("calibration", "prob"),
     "torch_family-034": torch_request("mean_squared_error", "value"),
+    "torch_family-038": list_request("recall@2"),
     "torch_family-040": torch_request("expected_calibration_error(n_bins=2, norm='l2')", "prob"),
     "torch_family-042": torch_request("hinge", "margin"),
     "torch_family-044": one_hot_request("categorical_hinge", "margin"),
@@ -310,6 +318,15 @@ def xgboost_request(metric: str, space: str) -> Callable[[Any], Request]:
     return request
 
 
+def xgboost_lists(metric: str) -> Callable[[Any], Request]:
+    def request(case: Any) -> Request:
+        ends = case.get("group_ptr", [0, len(case["pred"])])[1:-1]
+        label, prediction = (np.split(numbers(case[name]), ends) for name in ("label", "pred"))
+        return Request(metric, "score", [y.tolist() for y in label], [s.tolist() for s in prediction])
+
+    return request
+
+
 XGBOOST: Mapping[str, Callable[[Any], Request]] = {
     "xgboost_metrics-000": xgboost_request("root_mean_squared_error", "value"),
     "xgboost_metrics-002": xgboost_request("root_mean_squared_error", "value"),
@@ -323,6 +340,11 @@ XGBOOST: Mapping[str, Callable[[Any], Request]] = {
     "xgboost_metrics-024": xgboost_request("mean_absolute_percentage_error", "value"),
     "xgboost_metrics-026": xgboost_request("mean_absolute_percentage_error", "value"),
     "xgboost_metrics-030": xgboost_request("pseudo_huber(slope=0.1)", "value"),
+    "xgboost_metrics-064": xgboost_lists("ndcg"),
+    "xgboost_metrics-068": xgboost_lists("ndcg"),
+    # A list without a relevant candidate counts as 1 there.
+    "xgboost_metrics-070": xgboost_lists("map(empty=one)"),
+    "xgboost_metrics-072": xgboost_lists("precision@4"),
     "xgboost_metrics-036": xgboost_request("pinball(quantile=0.2)", "value"),
     "xgboost_metrics-038": xgboost_request("pinball(quantile=0.4)", "value"),
     "xgboost_metrics-040": xgboost_request("pinball(quantile=0.8)", "value"),

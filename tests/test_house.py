@@ -187,7 +187,7 @@ KERNEL_LAYERS: dict[str, set[str]] = {
     "losses": {"jit", "domain", "elementary", "special", "double_double", "listwise", "arrays"},
     "calibration": {"jit", "domain", "elementary"},
     "over_lists": {"jit", "domain", "listwise", "losses"},
-    "rankings": {"jit", "domain", "double_double", "losses"},
+    "rankings": {"jit", "domain", "double_double", "listwise", "losses"},
     "variants": {"jit", "domain", "elementary", "listwise", "losses"},
     "define": {"jit", "domain", "elementary", "special", "cpu", "losses", "rankings"},
     "elementwise": {"jit"},

@@ -189,8 +189,10 @@ def test_every_ranking_declares_what_a_listwise_loss_declares(kind: Any) -> None
     assert set(ranking.formulas) == set(SPACES)
     assert kind.__doc__
     assert kind.source
-    arguments = ["score", "label", "n_positive", "parameters", "scratch"]
-    assert list(inspect.signature(kind.ranking).parameters) == arguments
+    arguments = ["score", "label", "parameters", "scratch", "gradient", "hessian", "derivatives"]
+    assert {tuple(inspect.signature(row).parameters) for row in ranking.formulas.values()} == {tuple(arguments)}
+    assert ranking.parameters("score")[0] != ranking.parameters("score")[0]
+    assert kind(empty="one").parameters("score")[0] == 1.0
     assert "ranking metric" in render_losses(kind.name)
     taken = {name for loss in LOSSES for name in (loss.name, *loss.aliases, loss.__name__)}
     assert not taken & {kind.name, *kind.aliases, kind.__name__}

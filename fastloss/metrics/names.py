@@ -93,6 +93,8 @@ def base_name(metric: Metric) -> str:
 _SHORT_PARAMETERS = {"fpr": "false_positive_rate", "tpr": "recall", "true_positive_rate": "recall"}
 
 _LOSSES = {name: loss for loss in (*LOSSES, *RANKINGS) for name in (loss.name, *loss.aliases, loss.__name__)}
+# Rankings that are called as metrics of rows are, and told from them by what stands behind an @.
+AT_K = {ranking.short_name: ranking for ranking in RANKINGS if ranking.short_name}
 _METRICS: dict[str, Any] = {base_name(metric): metric for metric in METRICS}
 _METRICS |= {alias: _METRICS[name] for alias, name in ALIASES.items()}
 
@@ -111,7 +113,6 @@ _NEAR: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
         ),
     ),
     (("accuracy", "accuracy_score", "error_rate", "mcc"), ("zero_one", "f1", "precision", "recall")),
-    (("ndcg", "dcg", "map", "hit_rate", "precision_at_k", "recall_at_k"), ("reciprocal_rank", "approx_ndcg_loss")),
     (("sensitivity", "specificity", "tnr"), ("recall", "false_positive_rate")),
     (("r2", "r2_score"), ("mean_squared_error", "root_mean_squared_error")),
     (("bias", "mean_label", "base_rate"), ("ctr", "mean_prediction", "calibration")),
@@ -151,15 +152,15 @@ def parse_metric(given: object) -> Metric:
     if isinstance(given, Loss):
         if given.name in _METRICS:
             raise UsageError(f"The loss {given.name!r} has the name of a metric; define it with another name=.")
-        return MeanLoss(given)
+        return MeanLoss(_checked(given))
     if isinstance(given, PlainMetric):
         return cast("Metric", given)
     if not isinstance(given, str):
         raise UsageError(f"A metric is {given!r}; allowed: a name such as 'log_loss', or a loss of fastloss.losses.")
     name, parameters, main = _parse_call(given)
-    if name in _METRICS:
+    if name in _METRICS and not (main is not None and name in AT_K):
         return _with_parameters(_METRICS[name], name, parameters, main)
-    loss = _LOSSES.get(name) or DEFINED.get(name)
+    loss = AT_K.get(name) or _LOSSES.get(name) or DEFINED.get(name)
     if loss is None:
         raise UsageError(unknown_metric(name))
     if main is not None:
@@ -169,9 +170,17 @@ def parse_metric(given: object) -> Metric:
     if unknown:
         raise UsageError(f"{name} has no parameter {unknown[0]!r}; its parameters: {', '.join(known) or 'none'}.")
     try:
-        return MeanLoss(loss(**parameters))
+        return MeanLoss(_checked(loss(**parameters)))
     except (ValueError, TypeError, OverflowError) as error:
         raise UsageError(str(error)) from None
+
+
+def _checked(loss: Loss) -> Loss:
+    """Return a loss that says all that it needs."""
+    if getattr(loss, "needs_k", False) and getattr(loss, "k", 0) is None:
+        name = getattr(loss, "short_name", "") or loss.name
+        raise UsageError(f"{loss.name} needs the last rank that counts; write it behind @, as in {name}@10.")
+    return loss
 
 
 def loss_of(metric: Metric) -> Loss | None:

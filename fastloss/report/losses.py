@@ -10,7 +10,7 @@ from typing import Any
 
 from fastloss.errors import UsageError
 from fastloss.metrics.base import Metric
-from fastloss.metrics.names import ALIASES, METRICS, base_name, unknown_metric
+from fastloss.metrics.names import ALIASES, AT_K, METRICS, base_name, unknown_metric
 from fastloss_kernels.domain import Interval
 from fastloss_kernels.losses import LOSSES, BinaryLoss, ListwiseLoss, Loss
 from fastloss_kernels.rankings import RANKINGS
@@ -48,6 +48,7 @@ def _listed(name: str | None) -> list[Entry]:
     if name is not None:
         # Parameters may be written with it.
         plain = re.split(r"[@(]", name, maxsplit=1)[0].strip()
+        plain = f"{plain}@k" if "@" in name and plain in AT_K else plain
         listed = [entry for entry in listed if plain in (entry.name, *entry.aliases)]
         if not listed:
             raise UsageError(unknown_metric(name))
@@ -109,7 +110,8 @@ def _loss_entry(loss: type[Loss]) -> Entry:
         facts.append(("parameters", parameters))
     facts.append(("source", loss.source))
     kind = "ranking metric" if loss in RANKINGS else "listwise loss" if loss.listwise else "pointwise loss"
-    return Entry(loss.name, (*loss.aliases, loss.__name__), kind, tuple(facts))
+    at_k = tuple(f"{short}@k" for short, ranking in AT_K.items() if ranking is loss)
+    return Entry(loss.name, (*at_k, *loss.aliases, loss.__name__), kind, tuple(facts))
 
 
 def _metric_entry(metric: Metric) -> Entry:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
+from typing import Any
+
+import mpmath
+from mpmath import mpf
 
 Row = tuple[float, float, float]  # label, score, weight
 
@@ -64,6 +68,80 @@ def orders(scores: Sequence[float]) -> Iterable[list[int]]:
     for order in itertools.permutations(range(len(scores))):
         if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order)):
             yield list(order)
+
+
+def labels_in_order(labels: Sequence[float], scores: Sequence[float]) -> Iterable[tuple[float, ...]]:
+    """Yield the labels, from the first rank on, in every order that the scores allow, each equally often."""
+    tied = [
+        [y for y, s in zip(labels, scores, strict=True) if s == score] for score in sorted(set(scores), reverse=True)
+    ]
+    for chosen in itertools.product(*(sorted(set(itertools.permutations(group))) for group in tied)):
+        yield tuple(itertools.chain(*chosen))
+
+
+def expected(value: Callable[[Sequence[float]], Any], labels: Sequence[float], scores: Sequence[float]) -> Any:
+    """Return the mean of a number over every order of the labels."""
+    found = [value(order) for order in labels_in_order(labels, scores)]
+    return sum(found[1:], found[0]) / len(found)
+
+
+def gain_at(order: Sequence[float], k: float, exp2: bool = False) -> mpf:
+    """Return Σ gain/log₂(1 + rank) over ranks up to k; the gain is the label, or 2^label − 1."""
+    ranked = [(rank, mpf(y)) for rank, y in enumerate(order, 1) if rank <= k]
+    return mpmath.fsum((mpf(2) ** y - 1 if exp2 else y) / mpmath.log(1 + rank, 2) for rank, y in ranked)
+
+
+def dcg(labels: Sequence[float], scores: Sequence[float], k: float = math.inf, exp2: bool = False) -> mpf:
+    """Return the expected discounted cumulative gain, to many digits."""
+    with mpmath.workdps(50):
+        return expected(lambda order: gain_at(order, k, exp2), labels, scores)
+
+
+def ndcg(labels: Sequence[float], scores: Sequence[float], k: float = math.inf, exp2: bool = False) -> mpf:
+    """Return the expected discounted cumulative gain over that of the labels in descending order."""
+    with mpmath.workdps(50):
+        return dcg(labels, scores, k, exp2) / gain_at(sorted(labels, reverse=True), k, exp2)
+
+
+def hits_at(order: Sequence[float], k: float) -> Fraction:
+    """Return how many of the first k labels are above 0."""
+    return Fraction(sum(y > 0 for rank, y in enumerate(order, 1) if rank <= k))
+
+
+def precision_at_k(labels: Sequence[float], scores: Sequence[float], k: float, denominator: str = "k") -> Fraction:
+    """Return the expected share of relevant candidates among the first k."""
+    divisor = min(k, len(labels)) if denominator == "length" else k
+    return expected(lambda order: hits_at(order, k), labels, scores) / Fraction(divisor)
+
+
+def positives(labels: Sequence[float], k: float, denominator: str) -> Fraction:
+    """Return how many labels are above 0, or at most k of them."""
+    found = sum(y > 0 for y in labels)
+    return Fraction(min(k, found) if denominator == "reachable" else found)
+
+
+def recall_at_k(
+    labels: Sequence[float], scores: Sequence[float], k: float, denominator: str = "positives"
+) -> Fraction:
+    """Return the expected share of the relevant candidates that are among the first k."""
+    return expected(lambda order: hits_at(order, k), labels, scores) / positives(labels, k, denominator)
+
+
+def hit_rate(labels: Sequence[float], scores: Sequence[float], k: float) -> Fraction:
+    """Return the probability that one of the first k labels is above 0."""
+    return expected(lambda order: Fraction(hits_at(order, k) > 0), labels, scores)
+
+
+def mean_average_precision(
+    labels: Sequence[float], scores: Sequence[float], k: float = math.inf, denominator: str = "positives"
+) -> Fraction:
+    """Return the expected sum of the precisions at relevant ranks up to k, over the number of relevant candidates."""
+
+    def total(order: Sequence[float]) -> Fraction:
+        ranks = [rank for rank, y in enumerate(order, 1) if y > 0 and rank <= k]
+        return sum((Fraction(above, rank) for above, rank in enumerate(ranks, 1)), Fraction(0))
+
+    return expected(total, labels, scores) / positives(labels, k, denominator)
 
 
 def reciprocal_rank(labels: Sequence[float], scores: Sequence[float], k: float = math.inf) -> Fraction:

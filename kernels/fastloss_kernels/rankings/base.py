@@ -38,15 +38,6 @@ def without_derivatives(ranking: RankingFormula) -> ListRow:
     return list_row
 
 
-@formula
-def end_of_ties(score, start: int) -> int:
-    """Return where the candidates end that have the score of one, in a list in the order of its scores."""
-    end = start + 1
-    while end < score.shape[0] and score[end] == score[start]:
-        end += 1
-    return end
-
-
 @dataclass(frozen=True)
 class Ranking(ListwiseLoss):
     """A ranking metric: one value a list, from the order of its scores; the larger the better.
@@ -69,6 +60,8 @@ class Ranking(ListwiseLoss):
 
     empty: str = field(default="skip", kw_only=True)
 
+    # What is written before an @, where that is not the name.
+    short_name: ClassVar[str] = ""
     ranking: ClassVar[RankingFormula]
     label_range: ClassVar[Interval] = FINITE
     differentiable: ClassVar[bool] = False
@@ -109,6 +102,8 @@ class RankingAtK(Ranking):
 
     # What is written behind an @.
     main: ClassVar[str] = "k"
+    # Without k it is the same for every order.
+    needs_k: ClassVar[bool] = False
     ranges = {"k": Interval(1, math.inf)}
 
     def __post_init__(self) -> None:
@@ -125,7 +120,7 @@ class RankingAtK(Ranking):
             for each in fields(self)
             if each.name != self.main and getattr(self, each.name) != each.default
         ]
-        name = self.name if self.k is None else f"{self.name}@{self.k}"
+        name = self.name if self.k is None else f"{self.short_name or self.name}@{self.k}"
         return f"{name}({', '.join(changed)})" if changed else name
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from fastloss_kernels.double_double import divide_parts, product_parts, two_sum
 from fastloss_kernels.jit import formula
-from fastloss_kernels.rankings.base import RankingAtK, end_of_ties
+from fastloss_kernels.listwise.ranked import end_of_ties, positives_among
+from fastloss_kernels.rankings.base import RankingAtK
 
 
 @formula
@@ -23,10 +24,9 @@ def reciprocal_rank(score, label, n_positive, parameters, scratch) -> float:
     # The labels of equal scores descend, so the first of them tells whether any is relevant.
     while not label[first] > 0.0:
         first = end_of_ties(score, first)
-    n_tied = end_of_ties(score, first) - first
-    n_relevant = 0
-    while n_relevant < n_tied and label[first + n_relevant] > 0.0:
-        n_relevant += 1
+    end = end_of_ties(score, first)
+    n_tied = end - first
+    n_relevant = positives_among(label, first, end)
     chance, chance_lo = divide_parts(float(n_relevant), 0.0, float(n_tied), 0.0)
     total = 0.0
     total_lo = 0.0
