@@ -20,6 +20,7 @@ from fastloss.request import Request
 from fastloss.sources.base import ReadOptions
 from fastloss.sources.derived import derive
 from fastloss.sources.key_ranges import find_key_ranges
+from tests.servers import files_handler, serving
 
 KINDS = {
     pa.int32(): lambda n: n - 3,
@@ -99,6 +100,25 @@ def test_the_first_column_that_has_ranges_is_taken(tmp_path):
     pq.write_table(pa.table(columns), path, row_group_size=2, write_statistics=False)
     assert ranges_of(open_log([path], options), options) is None
     assert find_key_ranges(open_source(pa.table(columns), options), ["k"], ["k"], {"k": pa.string()}, options) is None
+
+
+def test_a_delta_table_has_the_ranges_of_its_files(tmp_path):
+    deltalake = pytest.importorskip("deltalake")
+    path, options = str(tmp_path / "table"), ReadOptions()
+    for first in (4, 0, 8):
+        deltalake.write_deltalake(path, pa.table({"k": [first, first + 4], "label": [0.0, 1.0]}), mode="append")
+    assert ranges_of(open_log([path], options), options).shared == (4, 8)
+
+
+def test_footers_are_read_from_a_store_too(tmp_path):
+    files = {}
+    for number in range(20):
+        pq.write_table(pa.table({"k": [number, number + 1], "label": [0.0, 1.0]}), tmp_path / "log.parquet")
+        files[f"/{number:02}.parquet"] = (tmp_path / "log.parquet").read_bytes()
+    options = ReadOptions()
+    with serving(files_handler(files)) as server:
+        source = open_log([server.url + path for path in files], options)
+        assert ranges_of(source, options).shared == tuple(range(1, 20))
 
 
 def test_a_derived_column_has_no_ranges(tmp_path):

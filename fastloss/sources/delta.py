@@ -21,6 +21,7 @@ from fastloss.columns.nested import with_fields
 from fastloss.errors import SchemaError, UsageError
 from fastloss.files import Stamp
 from fastloss.sources.base import ReadOptions, Source, SourceSummary, Task
+from fastloss.sources.key_ranges import RangedRowGroup, ranges_in
 from fastloss.sources.listing import LogFile, one_line
 from fastloss.sources.parquet.source import ParquetSource
 from fastloss.sources.scans import ScanSource
@@ -110,6 +111,10 @@ class DeltaSource:
     def inputs(self, columns: Sequence[str]) -> list[Stamp] | None:
         """Return the files that are read, or None for a scan; raises as ``tasks`` does."""
         return self._reading(columns, None).inputs(columns)
+
+    def key_ranges(self, column: str, columns: Sequence[str], options: ReadOptions) -> Iterator[RangedRowGroup] | None:
+        """Return the range of a column in each row group of the snapshot's files; None for a scan."""
+        return ranges_in(self._reading(columns, options), column, columns, options)
 
     def _reading(self, columns: Sequence[str], options: ReadOptions | None) -> Source:
         """Return what reads these columns: the snapshot's files, if all of them have the columns."""

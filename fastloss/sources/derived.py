@@ -17,7 +17,7 @@ from fastloss.expressions import is_name
 from fastloss.files import Stamp
 from fastloss.request import Request
 from fastloss.sources.base import ReadOptions, Source, SourceSummary, Task, gives_rows_once, survey
-from fastloss.sources.key_ranges import RangedRowGroup
+from fastloss.sources.key_ranges import RangedRowGroup, ranges_in
 
 
 class DerivedSource:
@@ -73,11 +73,9 @@ class DerivedSource:
 
     def key_ranges(self, column: str, columns: Sequence[str], options: ReadOptions) -> Iterator[RangedRowGroup] | None:
         """Return the range of a column of the log in each row group of the tasks; None if it is not known."""
-        give = getattr(self._source, "key_ranges", None)
-        if give is None or column in self._derivation.derived:
+        if column in self._derivation.derived:
             return None
-        found: Iterator[RangedRowGroup] | None = give(column, self._derivation.stored(columns), self.pruned(options))
-        return found
+        return ranges_in(self._source, column, self._derivation.stored(columns), self.pruned(options))
 
     def summary(self, columns: Sequence[str], options: ReadOptions) -> SourceSummary:
         """Return what is known of the columns that these are made of."""

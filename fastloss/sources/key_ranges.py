@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -148,15 +148,24 @@ def find_key_ranges(
     options : ReadOptions
         How it will be read.
     """
-    give = getattr(source, "key_ranges", None)
-    if give is None:
-        return None
     for key in keys:
-        found = _without_overlap(give(key, columns, options))
+        found = _without_overlap(ranges_in(source, key, columns, options))
         if found is not None:
             ranges, shared = found
             return KeyRanges(key, {key: types[key]}, ranges, shared)
     return None
+
+
+def ranges_in(
+    source: Source, column: str, columns: Sequence[str], options: ReadOptions
+) -> Iterator[RangedRowGroup] | None:
+    """Return the range of a column in each row group of a source's tasks, or None if it has none to tell.
+
+    A source that has row groups has a method for that.
+    """
+    give = getattr(source, "key_ranges", None)
+    found: Iterator[RangedRowGroup] | None = None if give is None else give(column, columns, options)
+    return found
 
 
 def _without_overlap(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -38,6 +38,8 @@ from fastloss.sources.parquet.partitions import Selection
 from fastloss.sources.parquet.pruning import Bounds, files_that_may_hold
 from fastloss.sources.planned_files import PlannedFiles
 from fastloss.sources.survey import FoundColumns, Survey
+
+T = TypeVar("T")
 
 _STORE_CONNECTIONS = 16
 _FOOTERS_AT_ONCE = 64
@@ -142,28 +144,48 @@ class ParquetSource(PlannedFiles[_Plan]):
     def key_ranges(self, column: str, columns: Sequence[str], options: ReadOptions) -> Iterator[RangedRowGroup] | None:
         """Return the range of a column in each row group of the tasks, or None if footers do not tell.
 
-        Footers are read once more, one after the other, as long as the iterator is asked; not from a store, where each
-        takes its time. Raises as ``tasks`` does.
+        Footers are read once more, as long as the iterator is asked. Raises as ``tasks`` does.
         """
-        if column in self._key_types or not self._is_local:
+        if column in self._key_types:
             return None
         plan = self._plan(tuple(columns), options.pruning)
         return self._key_ranges(plan, column)
 
     def _key_ranges(self, plan: _Plan, column: str) -> Iterator[RangedRowGroup]:
         kind = plan.survey.type_of(column)
-        for entry, row_groups in plan.files:
+        planned = {entry.file.origin: (entry, row_groups) for entry, row_groups in plan.files}
+
+        def look(file: LogFile) -> list[RangedRowGroup]:
+            entry, row_groups = planned[file.origin]
             stored = next((stored for stored in entry.columns if stored.name == column), None)
             if stored is None:
                 # The file lacks the column: it is null there.
-                yield from (RangedRowGroup(entry.file.origin, group.number, NO_KEYS) for group in row_groups)
-                continue
+                return [RangedRowGroup(entry.file.origin, group.number, NO_KEYS) for group in row_groups]
             with reading(entry.file), opened(entry.file, self._name) as (parquet, handle):
                 if content_of(entry.file, handle) != entry.content:
                     raise changed(entry.file)
                 found = [key_range(parquet.metadata, group.number, stored, kind) for group in row_groups]
-            for group, range in zip(row_groups, found, strict=True):
-                yield RangedRowGroup(entry.file.origin, group.number, range)
+            return [
+                RangedRowGroup(entry.file.origin, group.number, range)
+                for group, range in zip(row_groups, found, strict=True)
+            ]
+
+        for found in self._of_each([entry.file for entry, _ in plan.files], look):
+            yield from found
+
+    def _of_each(self, files: Sequence[LogFile], read: Callable[[LogFile], T]) -> Iterator[T]:
+        """Yield what is read of each file, in their order."""
+        if self._is_local:
+            yield from map(read, files)
+            return
+        # A store answers each footer after some tens of milliseconds: ask for many at once. Local files gain nothing.
+        found: dict[str, T] = {}
+        for first in range(0, len(files), _STORE_CONNECTIONS):
+            asked = files[first : first + _STORE_CONNECTIONS]
+            # Threads that an interrupt leaves behind do not keep the process.
+            executor = ThreadExecutor(_STORE_CONNECTIONS)
+            executor.fold(asked, read, lambda file, one: found.update({file.origin: one}))
+            yield from (found.pop(file.origin) for file in asked)
 
     def _check_reader(self, options: ReadOptions) -> None:
         decoder = decoder_of(options.reader)
@@ -216,21 +238,10 @@ class ParquetSource(PlannedFiles[_Plan]):
         """Yield the files' footers, or what is wrong with them, some at a time."""
         some: list[_Read] = []
         n_bytes = 0
-        # A store answers each footer after some tens of milliseconds: ask for many at once. Local files gain nothing.
-        at_once = 1 if all(file.is_local for file in files) else _STORE_CONNECTIONS
-        read = functools.partial(self._read_footer, survey=survey)
-        found: dict[str, _Read] = {}
-        for first in range(0, len(files), at_once):
-            asked = files[first : first + at_once]
-            if at_once == 1:
-                found[asked[0].origin] = read(asked[0])
-            else:
-                # Threads that an interrupt leaves behind do not keep the process.
-                ThreadExecutor(at_once).fold(asked, read, lambda file, footer: found.update({file.origin: footer}))
-            for file in asked:
-                some.append(found.pop(file.origin))
-                footer = some[-1][1]
-                n_bytes += footer.metadata.serialized_size if isinstance(footer, Footer) else 0
+        for read in self._of_each(files, functools.partial(self._read_footer, survey=survey)):
+            some.append(read)
+            footer = read[1]
+            n_bytes += footer.metadata.serialized_size if isinstance(footer, Footer) else 0
             if len(some) >= _FOOTERS_AT_ONCE or n_bytes >= _FOOTER_BYTES_AT_ONCE:
                 yield some
                 some, n_bytes = [], 0
