@@ -9,11 +9,12 @@ from fastloss.budget import DEFAULT_MEMORY, DEFAULT_RETRY_SECONDS
 from fastloss.calibration.calibrate import plan_calibration, run_calibration
 from fastloss.calibration.result import Calibration
 from fastloss.features import FeatureGradient, make_gradient_plan, run_gradient
+from fastloss.many_slices import run_any_scan
 from fastloss.merging import MergePlan, plan_merge, run_merge
 from fastloss.plan import Plan, make_plan
 from fastloss.request import Prediction
 from fastloss.result import Result, result_of
-from fastloss.scan import Progress, run_scan
+from fastloss.scan import Progress
 from fastloss.scoring import ScoreResult, make_score_plan, refuse_a_column, run_score
 from fastloss.sources.file_lists import entries_of
 from fastloss.sources.listing import refuse_output_in_log
@@ -286,7 +287,7 @@ def run_plan(
         # As they are planned: a file that changes while it is read is an error of the scan.
         inputs = inputs_of(plan.source.inputs(plan.columns))
         check_state_output(state, list(inputs))
-    scanned = run_scan(plan, progress, sharpens=state is None)
+    scanned = run_any_scan(plan, progress, sharpens=state is None, keeps_state=state is not None)
     if state is not None:
         scanned.state.inputs = inputs
         write_state(state, plan.evaluation, scanned)

@@ -158,6 +158,11 @@ class Execution:
         return _slices_bytes(self.memory_bytes, self.sliced)
 
     @property
+    def room_bytes(self) -> int:
+        """The part of the memory that is free when the log has been read, beside that for slices."""
+        return self.memory_bytes - _FIXED_BYTES - self.slices_bytes
+
+    @property
     def task_bytes(self) -> int:
         """Decoded bytes that a task may hold at once."""
         return max(_SMALLEST_TASK_BYTES, self._thread_room)

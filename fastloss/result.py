@@ -586,7 +586,8 @@ def result_of(evaluation: Evaluation, scanned: ScanResult) -> Result:
     total = whole[0] if whole else tables[0].total()
     sliced = [table for table in tables if table.keys]
     groupings = [evaluate_table(evaluation, total, scanned.specs, sliced)]
-    groupings += [evaluate_table(evaluation, table, scanned.specs) for table in sliced]
+    of_slices = {table.keys: evaluate_table(evaluation, table, scanned.specs) for table in sliced} | scanned.gathered
+    groupings += [of_slices[keys] for keys in (evaluation.request.by if scanned.gathered else of_slices)]
     if scanned.groups:
         of_keys = [_tables_by_keys(found) for found in scanned.groups]
         groupings = [

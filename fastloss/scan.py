@@ -21,7 +21,7 @@ from fastloss.engine.gathering import GatheredRows
 from fastloss.errors import FastlossError, ReadError, UsageError
 from fastloss.executors import EXECUTORS
 from fastloss.groups import GroupsFound, evaluate_groups
-from fastloss.metrics.evaluate import one_pass_specs, refining_specs, sharpening_specs
+from fastloss.metrics.evaluate import GroupingValues, one_pass_specs, refining_specs, sharpening_specs
 from fastloss.metrics.resolve import Evaluation, GroupEvaluation, resolve
 from fastloss.plan import Plan, suggesting_to_skip
 from fastloss.quantiles import find_quantiles
@@ -71,7 +71,10 @@ class Pruned(NamedTuple):
 
 @dataclass
 class ScanResult:
-    """The merged state of a log, which statistics are in it, what was skipped, what a filter ruled out, quantiles."""
+    """The merged state of a log, which statistics are in it, what was skipped, what a filter ruled out, quantiles.
+
+    `gathered` has the values of groupings whose slices were too many for a state.
+    """
 
     state: EvaluationState
     specs: tuple[StateSpec, ...]
@@ -80,6 +83,7 @@ class ScanResult:
     pruned: Pruned | None = None
     edges: dict[str, tuple[float, ...]] = field(default_factory=dict)
     groups: list[GroupsFound] = field(default_factory=list)
+    gathered: dict[tuple[str, ...], GroupingValues] = field(default_factory=dict)
 
 
 def evaluate_task(engine: Engine, task: Task, *, stops_at_errors: bool = False) -> EvaluationState:
@@ -155,6 +159,13 @@ class TaskWork:
         work._made["engine"] = work._engine_of(evaluation)
         return work
 
+    @classmethod
+    def by(cls, engine: Engine, evaluation: Evaluation, execution: Execution) -> TaskWork:
+        """Return the work of an engine, of this process."""
+        work = cls(evaluation.request, evaluation.types, execution)
+        work._made["engine"] = engine
+        return work
+
     def _engine_of(self, evaluation: Evaluation) -> Engine:
         return Engine(evaluation, self.execution, specs=(*evaluation.specs, *self.further), gathered=self.gathered)
 
@@ -205,7 +216,16 @@ class TaskWork:
         return TaskWork, (self.request, self.types, self.execution, self.further)
 
 
-def run_scan(plan: Plan, report: Callable[[Progress], None] | None = None, *, sharpens: bool = True) -> ScanResult:
+Passes = Callable[[Plan, Callable[[Progress], None] | None, bool], ScanResult]
+
+
+def run_scan(
+    plan: Plan,
+    report: Callable[[Progress], None] | None = None,
+    *,
+    sharpens: bool = True,
+    run_passes: Passes | None = None,
+) -> ScanResult:
     """Evaluate every task of the plan's source, once more where a metric wants it, and after a pass for quantiles.
 
     Parameters
@@ -216,18 +236,21 @@ def run_scan(plan: Plan, report: Callable[[Progress], None] | None = None, *, sh
         Called with a `Progress` after each task, never twice at once; each pass begins from 0.
     sharpens : bool
         Whether a second pass may bring bounds together that are far apart; a state is of one pass.
+    run_passes : callable, optional
+        What reads the log once the quantiles are known; left out, `read_passes`.
 
     Raises
     ------
     FastlossError
         The error of the first task that has one.
     """
+    run_passes = run_passes or read_passes
     found = find_quantiles(plan, _reporting(plan, report))
     if found is None:
-        return _run_passes(plan, report, sharpens)
+        return run_passes(plan, report, sharpens)
     assert isinstance(plan.source, DerivedSource)
     plan_with_edges = dataclasses.replace(plan, source=plan.source.with_edges(found.edges))
-    result = _run_passes(plan_with_edges, report, sharpens)
+    result = run_passes(plan_with_edges, report, sharpens)
     if found.n_read != result.state.ledger.n_read:
         raise ReadError(_CHANGED)
     result.edges = found.edges
@@ -241,13 +264,18 @@ def _reporting(plan: Plan, report: Callable[[Progress], None] | None) -> Callabl
     return lambda rows, stored: report(Progress(rows, summary.rows, stored, summary.stored_bytes))
 
 
-def _run_passes(plan: Plan, report: Callable[[Progress], None] | None, sharpens: bool) -> ScanResult:
+def read_passes(
+    plan: Plan, report: Callable[[Progress], None] | None, sharpens: bool, work: TaskWork | None = None
+) -> ScanResult:
+    """Evaluate every task, and once more where a metric wants it; `work` is that of the first pass, if it differs."""
     besides = one_pass_specs(plan.evaluation, plan.execution.threads)
     with contextlib.ExitStack() as stack:
         gathered = [
             stack.enter_context(contextlib.closing(_gathered(plan, group))) for group in plan.evaluation.groups
         ]
-        first = _run_pass(plan, report, besides, gathered)
+        if work is None:
+            work = TaskWork.of(plan.evaluation, plan.execution, besides, gathered)
+        first = run_pass(plan, report, work, besides)
         found = evaluate_groups(gathered, plan.execution)
     result = _sharpened(plan, report, first, besides, sharpens)
     result.groups = found
@@ -274,7 +302,8 @@ def _sharpened(
         return first
     # What the first pass kept is kept again: in the second, slices have other positions.
     try:
-        second = _run_pass(plan, report, (*besides, *further))
+        specs = (*besides, *further)
+        second = run_pass(plan, report, TaskWork.of(plan.evaluation, plan.execution, specs), specs)
     except UsageError as error:
         if find is sharpening_specs:
             return first
@@ -294,14 +323,11 @@ def _wanted(
     return list(dict.fromkeys(spec for specs in wanted for spec in specs))
 
 
-def _run_pass(
-    plan: Plan,
-    report: Callable[[Progress], None] | None,
-    further: Sequence[StateSpec] = (),
-    gathered: Sequence[GatheredRows] = (),
+def run_pass(
+    plan: Plan, report: Callable[[Progress], None] | None, work: TaskWork, further: Sequence[StateSpec] = ()
 ) -> ScanResult:
+    """Do the work of every task, and merge what it finds."""
     summary, execution = plan.summary, plan.execution
-    work = TaskWork.of(plan.evaluation, execution, further, gathered)
     result = ScanResult(work.engine.identity(), (*plan.evaluation.specs, *further), n_files=summary.files)
     if plan.request.where:
         result.pruned = Pruned(summary.pruned_files, summary.pruned_row_groups)

@@ -402,7 +402,7 @@ def test_slices_beyond_the_memory_are_refused() -> None:
     n = 400_000
     table = pa.table({"y": np.zeros(n), "x": np.zeros(n), "u": np.arange(n)})
     with pytest.raises(UsageError, match="Slice by fewer values, or raise memory"):
-        fl.evaluate(table, label="y", logit="x", by="u", memory="300MiB", threads=1)
+        fl.evaluate(iter(table.to_batches()), label="y", logit="x", by="u", memory="300MiB", threads=1)
 
 
 def test_a_file_that_cannot_be_read_says_how_to_go_on(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Many slices: their values put together from parts, written some at a time."""
+"""Many slices: gathered and evaluated by parts where they outgrow the memory, and written some at a time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 import fastloss as fl
+from fastloss import many_slices
+from fastloss.budget import Execution
+from fastloss.engine import slice_rows
+from fastloss.engine.engine import SlicesOutgrownError
 from fastloss.metrics.evaluate import GroupingValues
-from fastloss.metrics.parts import GroupingParts
+from fastloss.metrics.parts import GroupingParts, pack
 from fastloss.report import arrow
 from fastloss.report.formats import FORMATS
 from fastloss.report.view import View
@@ -60,8 +65,8 @@ def test_values_put_together_from_parts_are_those_of_the_whole(result: fl.Result
     for values in result.groupings[1:]:
         parts = GroupingParts(_without_slices(values))
         for some in np.array_split(random.permutation(values.order), 4):
-            parts.add(replace(values, order=some))
-            parts.add(_without_slices(values))
+            parts.add(pack(replace(values, order=some)))
+            parts.add(pack(_without_slices(values)))
         assert parts.n_slices == values.n_slices
         joined.append(parts.joined())
     assert joined[1].columns[0].n is joined[1].columns[2].n, "what metrics share is kept once"
@@ -83,8 +88,8 @@ def test_parts_may_give_reasons_and_evidence_of_their_own(result: fl.Result) -> 
         absent={"n_nan": np.arange(len(column.n)) == second[0]},
     )
     parts = GroupingParts(_without_slices(values))
-    parts.add(replace(values, order=first))
-    parts.add(replace(values, columns=[replace(column, values=odd), *values.columns[1:]], order=second))
+    parts.add(pack(replace(values, order=first)))
+    parts.add(pack(replace(values, columns=[replace(column, values=odd), *values.columns[1:]], order=second)))
     joined = parts.joined()
     found = joined.columns[0].values
     reasons = {repr(joined.key_at(p)["number"]): found.reasons[found.reason[p]] for p in joined.order}
@@ -106,6 +111,179 @@ def test_no_parts_are_no_slices(result: fl.Result) -> None:
 
 def _without_slices(values: GroupingValues) -> GroupingValues:
     return replace(values, order=np.empty(0, dtype=np.int64))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Gathering
+
+
+@pytest.fixture
+def gathers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Gather all slices that may be, and tell which were."""
+    monkeypatch.setattr(slice_rows, "_FEW_SLICES", 0)
+    monkeypatch.setattr(slice_rows, "_MANY_SLICES", 0)
+    seen: list[tuple[str, ...]] = []
+    close = slice_rows.SliceRows.close
+
+    def note(rows: slice_rows.SliceRows) -> None:
+        seen.append(rows.keys)
+        close(rows)
+
+    monkeypatch.setattr(slice_rows.SliceRows, "close", note)
+    return seen
+
+
+def assert_same(result: fl.Result, expected: fl.Result) -> None:
+    """Compare all that two results say."""
+    assert result.to_json() == expected.to_json()
+    assert result.to_arrow() == expected.to_arrow()
+    assert str(result) == str(expected)
+
+
+KEYS_ASKED = [*KEYS, ("number", "text"), ("flag", "bucket", "number")]
+
+
+@pytest.mark.parametrize("weight", [None, "w"])
+def test_gathered_slices_have_the_bits_of_kept_ones(
+    gathers: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, weight: str | None
+) -> None:
+    log, options = make_log(), {"weight": weight, "reduction": "sum_over_batch_size", "saturation": "exact"}
+    gathered = evaluate(log, KEYS_ASKED, batch_rows=64, **options)
+    assert {(key,) for key in KEYS} < set(gathers)
+    monkeypatch.undo()
+    n_gathered = len(gathers)
+    assert_same(gathered, evaluate(log, KEYS_ASKED, **options))
+    assert len(gathers) == n_gathered
+
+
+def test_slices_that_outgrow_the_memory_are_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(3)
+    n_rows = 80_000
+    user = pa.array(random.integers(0, 2**64, 30_000, dtype=np.uint64)[random.integers(0, 30_000, n_rows)])
+    columns = {
+        "user": user,
+        "item": pc.binary_join_element_wise(pc.cast(user, pa.string()), "é" * 20, "-"),
+        "day": pa.array(random.integers(0, 3, n_rows)),
+        "click": pa.array(random.integers(0, 2, n_rows).astype(np.int8)),
+        "a": pa.array(random.normal(size=n_rows).astype(np.float32)),
+        "w": pa.array(random.random(n_rows) * 2.0**-40),
+    }
+    log = pa.table(columns)
+    for number in range(4):
+        pq.write_table(log.slice(number * 20_000, 20_000), tmp_path / f"{number}.parquet", row_group_size=6_000)
+    asked: dict[str, Any] = {"label": "click", "logit": "a", "weight": "w", "metrics": ["log_loss", "calibration"]}
+    for by in (["user", "day"], ["item"]):
+        kept = fl.evaluate(str(tmp_path), **asked, by=by).to_arrow()
+        with monkeypatch.context() as patch:
+            # Rows are written to disk, too.
+            patch.setattr(Execution, "slices_bytes", 1 << 20)
+            assert fl.evaluate(str(tmp_path), **asked, by=by).to_arrow() == kept
+            assert fl.evaluate(str(tmp_path), **asked, by=by, threads=1, batch_rows=5_000).to_arrow() == kept
+            with pytest.raises(fl.UsageError, match=rf"by {by[0]} brings the slices to .* so far"):
+                fl.evaluate(iter(log.to_batches(20_000)), **asked, by=by)
+
+
+@pytest.mark.parametrize(
+    "metric", ["roc_auc", "field_calibration_error(by='number')", "expected_calibration_error(binning='mass')"]
+)
+def test_what_needs_all_slices_at_once_is_not_gathered(gathers: list[tuple[str, ...]], metric: str) -> None:
+    log = make_log()
+    result = fl.evaluate(log, label="click", logit="a", metrics=["log_loss", metric], by="number")
+    assert not gathers
+    assert result[metric] is not None
+
+
+def test_a_log_read_in_processes_is_gathered_in_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pq.write_table(make_log(), tmp_path / "log.parquet", row_group_size=100)
+    asked: dict[str, Any] = {"label": "click", "logit": "a", "by": ["number", "text"]}
+    expected = fl.evaluate(str(tmp_path), **asked)
+    # The slices of the merged state are too many.
+    monkeypatch.setattr(many_slices, "_read", lambda *_: _raise(SlicesOutgrownError("too many", (("text",),))))
+    assert_same(fl.evaluate(str(tmp_path), **asked, executor="processes"), expected)
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+LOGS = {
+    "no rows": lambda: make_log().slice(0, 0),
+    "null keys": lambda: (
+        make_log().set_column(0, "number", pa.nulls(400, pa.int64())).set_column(1, "text", pa.nulls(400, pa.string()))
+    ),
+    "one key": lambda: (
+        make_log().set_column(0, "number", pa.array([7] * 400)).set_column(1, "text", pa.array(["x" * 200] * 400))
+    ),
+    "long keys": lambda: make_log().set_column(1, "text", pa.array([f"{i % 90:0200}" for i in range(400)])),
+    "no row is used": lambda: make_log().set_column(4, "click", pa.nulls(400, pa.float64())),
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_odd_logs_are_gathered(gathers: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    log = LOGS[name]()
+    gathered = evaluate(log, ["number", "text", ("text", "number")], batch_rows=50)
+    monkeypatch.undo()
+    assert_same(gathered, evaluate(log, ["number", "text", ("text", "number")]))
+
+
+def test_a_part_of_the_log_that_cannot_be_read_has_no_rows_among_those_gathered(
+    gathers: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = make_log()
+    for number in range(4):
+        pq.write_table(log.slice(number * 100, 100), tmp_path / f"{number}.parquet", compression="none")
+    damaged = tmp_path / "1.parquet"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
+    damaged.write_bytes(content)
+    asked: dict[str, Any] = {"label": "click", "logit": "a", "by": ["number", "text"], "on_bad_file": "skip"}
+    gathered = fl.evaluate(str(tmp_path), **asked, batch_rows=20)
+    assert gathered.files["skipped"]
+    assert gathers
+    monkeypatch.undo()
+    assert_same(gathered, fl.evaluate(str(tmp_path), **asked))
+
+
+def test_a_bad_row_is_told_as_ever(gathers: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    log = make_log()
+    log = log.set_column(5, "a", pa.array([*log["a"].to_pylist()[:-1], float("nan")]))
+    said = []
+    for _ in range(2):
+        with pytest.raises(fl.DataError) as raised:
+            evaluate(log, ["number"], batch_rows=50)
+        said.append(str(raised.value))
+        monkeypatch.undo()
+    assert said[0] == said[1]
+    assert ("number",) in gathers
+
+
+def test_a_state_has_all_slices(gathers: list[tuple[str, ...]], tmp_path: Path) -> None:
+    log = make_log()
+    result = evaluate(log, ["number"], state=tmp_path / "a.state")
+    assert not gathers
+    assert_same(fl.merge(tmp_path / "a.state"), result)
+
+
+def test_values_that_outgrow_the_memory_are_an_error(
+    gathers: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Execution, "room_bytes", 10)
+    with pytest.raises(fl.UsageError, match=r"by number gives \d slices so far, whose values take .* raise memory"):
+        evaluate(make_log(), ["number"])
+
+
+@pytest.mark.parametrize(
+    ("n_distinct", "n_rows", "n_all", "expected"),
+    [
+        (1000, 1000, 50_000, 50_000),
+        (1000, 1_000_000, 50_000_000, 1000),
+        (632_121, 1_000_000, 2_000_000, 864_665),
+    ],
+)
+def test_how_many_slices_are_expected(n_distinct: int, n_rows: int, n_all: int, expected: float) -> None:
+    # Of u keys that are equally frequent, u·(1 − e^(−n/u)) occur in n rows.
+    assert slice_rows.expected_distinct(n_distinct, n_rows, n_all) == pytest.approx(expected, rel=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------------------------

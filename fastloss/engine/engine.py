@@ -13,7 +13,7 @@ from fastloss.columns.base import Batch
 from fastloss.engine.batches import make_checks, split_batch
 from fastloss.engine.checks import CheckedBatch, refuse_bad_rows, saturation_error
 from fastloss.engine.device import DEVICES, Device
-from fastloss.engine.gathering import GatheredRows
+from fastloss.engine.gathering import Gathering
 from fastloss.engine.selection import Mask
 from fastloss.engine.slices import Arrangement, UsedRows
 from fastloss.engine.updates.base import Update
@@ -28,6 +28,14 @@ from fastloss.states.base import RowSet, StateSpec, bounded_bytes
 from fastloss.states.counts import Count
 from fastloss.states.evaluation import EvaluationState
 from fastloss.states.ledger import Place
+
+
+class SlicesOutgrownError(UsageError):
+    """Raised where slices outgrow the memory; `groupings` are those to blame, by their keys."""
+
+    def __init__(self, message: str, groupings: tuple[tuple[str, ...], ...] = ()) -> None:
+        super().__init__(message)
+        self.groupings = groupings
 
 
 class _RowSetWork(NamedTuple):
@@ -52,8 +60,8 @@ class Engine:
         Where kernels run; left out, what `execution` names.
     specs : sequence of StateSpec, optional
         The statistics to keep; left out, those of `evaluation`.
-    gathered : sequence of GatheredRows
-        Where the rows of groups go.
+    gathered : sequence of Gathering
+        Where the rows of groups, and of slices too many for a state, go.
     """
 
     def __init__(
@@ -62,7 +70,7 @@ class Engine:
         execution: Execution,
         device: Device | None = None,
         specs: Sequence[StateSpec] | None = None,
-        gathered: Sequence[GatheredRows] = (),
+        gathered: Sequence[Gathering] = (),
     ) -> None:
         self._gathered = tuple(gathered)
         self._evaluation = evaluation
@@ -76,6 +84,8 @@ class Engine:
         # What the states take that are alive at once: an estimate that threads may update at the same time.
         self._merged_bytes = 0
         self._task_bytes = 0
+        # The part of the memory for slices that has another use.
+        self.gathered_bytes = 0
 
     def _row_set_work(self) -> list[_RowSetWork]:
         work = []
@@ -129,7 +139,7 @@ class Engine:
             state.staged += [(rows, rows.rows_of(batch, checked, first_number)) for rows in self._gathered]
 
     def commit(self, state: EvaluationState) -> None:
-        """Hand on the rows of groups that a state has staged: they count from now on."""
+        """Hand on the rows that a state has staged: they count from now on."""
         for gathered, rows in state.staged:
             gathered.add(rows)
         state.staged.clear()
@@ -209,7 +219,7 @@ class Engine:
         else:
             self._task_bytes = max(self._task_bytes, self._slices_bytes(state))
         needed = self._merged_bytes + execution.threads * self._task_bytes
-        if needed <= execution.slices_bytes:
+        if needed <= execution.slices_bytes - self.gathered_bytes:
             return
         table = max(state.tables, key=lambda table: table.nbytes)
         if self._evaluation.slices_are_features or not table.keys:
@@ -220,9 +230,10 @@ class Engine:
                 f"{format_bytes(execution.memory_bytes)} of memory leave {format_bytes(execution.slices_bytes)} for "
                 f"them. Leave them out, or raise memory, to {format_bytes(memory_for_slices(2 * needed))} or more."
             )
-        raise UsageError(
+        raise SlicesOutgrownError(
             f"by {' × '.join(table.keys)} brings the slices to {table.n_slices:,} so far, which take "
             f"{format_bytes(needed)}, and {format_bytes(execution.memory_bytes)} of memory leave "
             f"{format_bytes(execution.slices_bytes)} for them. Slice by fewer values, or raise memory, to "
-            f"{format_bytes(memory_for_slices(2 * needed))} or more."
+            f"{format_bytes(memory_for_slices(2 * needed))} or more.",
+            (table.keys,),
         )

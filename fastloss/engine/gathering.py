@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,16 @@ Order = NDArray[np.int32]
 # sorted within its group; beside that its key and its place in that order.
 _COPIES = 3
 _ROW_BYTES = 32
+
+
+class Gathering(Protocol):
+    """Gathers rows that have been checked."""
+
+    def rows_of(self, batch: Batch, checked: CheckedBatch, first_number: int) -> Any:
+        """Return what is kept of the rows of a batch; `first_number` is that of its first row in the log."""
+
+    def add(self, rows: Any) -> None:
+        """Add the rows of a task; several threads may."""
 
 
 class StagedRows(NamedTuple):

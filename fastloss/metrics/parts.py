@@ -6,7 +6,7 @@ packed: an array of one number is that number, and an array that several metrics
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,13 +26,35 @@ class _Constant(NamedTuple):
     number: np.generic
 
 
-class _Part(NamedTuple):
-    """The values of some slices, in the order of their keys."""
+class Part(NamedTuple):
+    """The values of some slices, packed, in the order of their keys."""
 
     n_slices: int
     keys: list[KeyColumn]
     arrays: dict[_Place, NDArray[Any] | _Constant]
+    words: dict[_Place, str]
+    # The names of the evidence, and the reasons, of each metric and model.
+    evidence: list[list[str]]
     reasons: list[list[str]]
+    # What it takes, with a position for each slice.
+    nbytes: int
+
+
+def pack(values: GroupingValues) -> Part:
+    """Pack the values of the slices that have rows."""
+    order = values.order
+    packed = _Packed(order)
+    words: dict[_Place, str] = {}
+    for number, column in enumerate(values.columns):
+        for what, name, array in _arrays_of(column):
+            packed.add((number, what, name), array)
+        texts = {n: found for n, found in column.values.evidence.items() if isinstance(found, str)}
+        words |= {(number, "evidence", name): word for name, word in texts.items()}
+    keys = [take_keys(column, order) for column in values.key_columns]
+    reasons = [list(column.values.reasons) for column in values.columns]
+    nbytes = packed.nbytes + sum(map(keys_bytes, keys)) + order.nbytes
+    evidence = [list(column.values.evidence) for column in values.columns]
+    return Part(len(order), keys, packed.arrays, words, evidence, reasons, nbytes)
 
 
 class GroupingParts:
@@ -46,50 +68,42 @@ class GroupingParts:
 
     def __init__(self, empty: GroupingValues) -> None:
         self._empty = empty
-        self._parts: list[_Part] = []
+        self._parts: list[Part] = []
         self._words: dict[_Place, str] = {}
         self.n_slices = 0
-        # What the parts take, with a position for each slice.
         self.nbytes = 0
 
-    def add(self, values: GroupingValues) -> None:
-        """Add the slices of a part that have rows."""
-        order = values.order
-        if not len(order):
-            return
-        packed = _Packed(order)
-        for number, column in enumerate(values.columns):
-            for what, name, array in _arrays_of(column):
-                packed.add((number, what, name), array)
-            words = {n: found for n, found in column.values.evidence.items() if isinstance(found, str)}
-            self._words |= {(number, "evidence", name): word for name, word in words.items()}
-        keys = [take_keys(column, order) for column in values.key_columns]
-        reasons = [list(column.values.reasons) for column in values.columns]
-        self._parts.append(_Part(len(order), keys, packed.arrays, reasons))
-        self.n_slices += len(order)
-        self.nbytes += packed.nbytes + sum(map(keys_bytes, keys)) + 8 * len(order)
+    def add(self, part: Part) -> None:
+        """Add some slices."""
+        if part.n_slices:
+            self._parts.append(part)
+            self._words |= part.words
+            self.n_slices += part.n_slices
+            self.nbytes += part.nbytes
 
-    def joined(self) -> GroupingValues:
-        """Return the values of all slices, in the order of their keys. The parts are given up."""
+    def joined(self, restored: Callable[[list[KeyColumn]], list[KeyColumn]] = list) -> GroupingValues:
+        """Return the values of all slices, in the order of their keys. The parts are given up.
+
+        `restored` returns the keys that stand for those of the parts.
+        """
         parts, self._parts = self._parts, []
         if not parts:
             return self._empty
         keys = [join_keys([part.keys[number] for part in parts]) for number in range(len(self._empty.keys))]
         for part in parts:
             part.keys.clear()
+        keys = restored(keys)
         arrays = _Arrays(parts)
         columns = [self._column(parts, arrays, number, column) for number, column in enumerate(self._empty.columns)]
         return GroupingValues(self._empty.keys, keys, order_of(keys), columns)
 
-    def _column(self, parts: Sequence[_Part], arrays: _Arrays, number: int, empty: ModelValues) -> ModelValues:
+    def _column(self, parts: Sequence[Part], arrays: _Arrays, number: int, empty: ModelValues) -> ModelValues:
         reasons = list(dict.fromkeys(["", *(word for part in parts for word in part.reasons[number])]))
         reason = arrays.recoded((number, "reason", ""), [part.reasons[number] for part in parts], reasons)
-        # As the first part lists it, then what others have besides.
-        names = [place for part in parts for place in part.arrays if place[:2] == (number, "evidence")]
         evidence: dict[str, NDArray[Any] | str] = {}
         absent: dict[str, NDArray[np.bool_]] = {}
-        for place in dict.fromkeys([*names, *(place for place in self._words if place[0] == number)]):
-            name = place[2]
+        for name in dict.fromkeys(name for part in parts for name in part.evidence[number]):
+            place = (number, "evidence", name)
             if place in self._words:
                 evidence[name] = self._words[place]
                 continue
@@ -135,7 +149,7 @@ class _Packed:
         self.nbytes = 0
 
     def add(self, place: _Place, array: NDArray[Any]) -> None:
-        if id(array) not in self._known:
+        if len(self._order) and id(array) not in self._known:
             taken: NDArray[Any] = array[self._order]
             bits = taken.view(f"u{taken.itemsize}")
             if (bits == bits[0]).all():
@@ -143,7 +157,8 @@ class _Packed:
             else:
                 self._known[id(array)] = array, taken
                 self.nbytes += taken.nbytes
-        self.arrays[place] = self._known[id(array)][1]
+        if len(self._order):
+            self.arrays[place] = self._known[id(array)][1]
 
 
 class _Arrays:
@@ -152,7 +167,7 @@ class _Arrays:
     Each array is given up by the parts as it is joined.
     """
 
-    def __init__(self, parts: Sequence[_Part]) -> None:
+    def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = parts
         self._n_slices = sum(part.n_slices for part in parts)
         self._known: dict[tuple[object, ...], NDArray[Any]] = {}
@@ -187,7 +202,8 @@ class _Arrays:
 
     def _shared(self, found: Sequence[NDArray[Any] | _Constant]) -> NDArray[Any]:
         # No array of a part was made after one that is given up, so that their identities are their own.
-        key = tuple(array.number.tobytes() if isinstance(array, _Constant) else id(array) for array in found)
+        numbers = (array.number.tobytes() if isinstance(array, _Constant) else id(array) for array in found)
+        key = (_dtype(found[0]), *numbers)
         if key not in self._known:
             self._known[key] = self._joined(found)
         return self._known[key]

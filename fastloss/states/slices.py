@@ -157,7 +157,7 @@ def join_keys(parts: Sequence[KeyColumn]) -> KeyColumn:
     nulls = [np.zeros(n, dtype=np.bool_) if p.null is None else p.null for p, n in zip(parts, lengths, strict=True)]
     null = np.concatenate(nulls)
     # A part of the null key alone has a list.
-    typed = [p.values for p, is_null in zip(parts, nulls, strict=True) if not is_null.all()]
+    typed = [p.values for p, n in zip(parts, nulls, strict=True) if not (isinstance(p.values, list) and n.all())]
     if typed and all(isinstance(values, Texts) for values in typed):
         texts = [p.values if isinstance(p.values, Texts) else Texts.of([""] * len(p.values)) for p in parts]
         return KeyColumn(_join_texts(texts), null if null.any() else None)

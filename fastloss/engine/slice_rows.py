@@ -1,0 +1,330 @@
+"""The rows of slices: checked rows of a log, gathered until all rows of a slice are there.
+
+Of slices that are too many for the memory, statistics are kept of some at a time. The rows of the log go into a
+`RowStore` by the hash of their slice's key; then each partition, which holds all rows of its slices, is evaluated by
+itself by the engine that evaluates batches.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastloss.budget import Execution
+from fastloss.columns.base import Batch, Keys, NumberArray
+from fastloss.engine.checks import CheckedBatch, ModelRows
+from fastloss.engine.engine import Engine, SlicesOutgrownError
+from fastloss.engine.inputs import RowInputs
+from fastloss.engine.selection import Mask
+from fastloss.engine.workspace import read_only
+from fastloss.metrics.evaluate import GroupingValues, evaluate_table
+from fastloss.metrics.resolve import Evaluation
+from fastloss.shuffle.grouping import hash_integers
+from fastloss.shuffle.store import Partition, RowStore
+from fastloss.states.evaluation import EvaluationState
+from fastloss.states.ledger import Place
+from fastloss.states.slices import KeyColumn, SliceTable, take_keys
+
+Integers = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_ORIGIN = "<rows of slices>"
+# What a slice takes beside its statistics: its key, and its place in a hash table.
+_KEY_BYTES = 32
+# Of fewer slices among the first rows it cannot be told how many there will be.
+_FEW_SLICES = 1 << 12
+# From so many slices on, their statistics are far from the processor: rows are faster gathered first.
+_MANY_SLICES = 1 << 19
+
+
+def sliced_by(evaluation: Evaluation, groupings: tuple[tuple[str, ...], ...]) -> Evaluation:
+    """Return an evaluation with other slices."""
+    return replace(evaluation, request=replace(evaluation.request, by=groupings))
+
+
+class StagedRows(NamedTuple):
+    """Rows that wait until the task that they are of is read whole."""
+
+    hashes: Hashes
+    columns: list[NumberArray]
+
+
+class WatchingEngine(Engine):
+    """An engine that tells early that slices will outgrow the memory, by how many there are in the first rows.
+
+    Parameters
+    ----------
+    evaluation, execution
+        As of `Engine`.
+    n_rows : int
+        The rows of the log.
+    watched : tuple of tuples of str
+        The groupings that it is told of, by their keys.
+    """
+
+    def __init__(
+        self, evaluation: Evaluation, execution: Execution, n_rows: int, watched: tuple[tuple[str, ...], ...]
+    ) -> None:
+        super().__init__(evaluation, execution)
+        self._n_rows = n_rows
+        self._watched = watched
+        self._most = min(_MANY_SLICES, execution.slices_bytes // _slice_bytes(evaluation))
+
+    def _add(self, state: EvaluationState, batch: Batch, checked: CheckedBatch, place: Place) -> None:
+        super()._add(state, batch, checked, place)
+        ledger = state.ledger
+        n_rows = ledger.n_read - ledger.n_filtered
+        n_all = self._n_rows * n_rows // ledger.n_read
+        many = [
+            table.keys
+            for table in state.tables
+            if table.keys in self._watched
+            and table.n_slices > _FEW_SLICES
+            and expected_distinct(table.n_slices, n_rows, n_all) > self._most
+        ]
+        if many:
+            raise SlicesOutgrownError("slices are about to outgrow the memory", tuple(many))
+
+
+def _slice_bytes(evaluation: Evaluation) -> int:
+    """Return about what the statistics of a slice take."""
+    return _KEY_BYTES + sum(spec.bytes_per_slice for spec in evaluation.specs)
+
+
+def expected_distinct(n_distinct: int, n_rows: int, n_all: int) -> float:
+    """Return how many different keys are to be expected among all rows, of which `n_rows` have `n_distinct`.
+
+    As if every key were as frequent as any other: where some are rarer than others there are more.
+    """
+    low, high = math.log(n_distinct), math.log(1e18)
+    for _ in range(60):
+        middle = (low + high) / 2
+        known = math.exp(middle)
+        if -known * math.expm1(-n_rows / known) < n_distinct:
+            low = middle
+        else:
+            high = middle
+    known = math.exp(low)
+    return min(float(n_all), -known * math.expm1(-n_all / known))
+
+
+class _CheckedRows(NamedTuple):
+    """Rows that have been checked, in place of a batch."""
+
+    n_rows: int
+    keys_of: dict[str, Keys]
+
+    def keys(self, column: str) -> Keys:
+        return self.keys_of[column]
+
+
+class _PartitionEngine(Engine):
+    """An engine of rows that have been checked."""
+
+    def update_checked(self, state: EvaluationState, rows: _CheckedRows, checked: CheckedBatch, place: Place) -> None:
+        with np.errstate(all="ignore"), self.workspace.scope():
+            self._add(state, cast("Batch", rows), checked, place)
+
+    def _check_memory(self, state: EvaluationState, *, merged: bool) -> None:
+        """Do nothing: a partition has no more rows than there is memory for."""
+
+
+class SliceRows:
+    """The rows of all slices by some keys. Several threads may add to them at once.
+
+    Parameters
+    ----------
+    keys : tuple of str
+        The slice columns.
+    evaluation : Evaluation
+        What is computed, of columns of one number a row.
+    execution : Execution
+        How the log is read.
+    memory_bytes : int
+        The memory that rows may take before they are written to disk.
+    """
+
+    def __init__(self, keys: tuple[str, ...], evaluation: Evaluation, execution: Execution, memory_bytes: int) -> None:
+        self.keys = keys
+        self.evaluation = sliced_by(evaluation, (keys,))
+        self._engine = _PartitionEngine(self.evaluation, execution)
+        self._batch_rows = execution.batch_rows
+        types = evaluation.types
+        # Integers are keys as they stand; other keys have numbers in the order in which they were first seen.
+        self._numbered = {
+            key: SliceTable((key,), ()) for key in keys if not re.fullmatch(r"u?int\d+", types[key].name)
+        }
+        self._unsigned = {key for key in keys if types[key].name == "uint64"}
+        self._lock = threading.Lock()
+        self._row_sets = sorted({spec.rows for spec in evaluation.specs})
+        # Models that read one column share it.
+        self._models = {model.column: model.index for model in evaluation.models}
+        self._may_saturate = [False] * len(evaluation.models)
+        weight = evaluation.request.weight
+        numbers = [*self._models, *(() if weight is None else (weight,))]
+        dtypes: list[np.dtype[Any]] = [np.dtype(np.int64)] * len(keys) + [np.dtype(np.uint64), np.dtype(np.float64)]
+        dtypes += [np.dtype(np.float32 if types[name].is_single else np.float64) for name in numbers]
+        self._dtypes = dtypes
+        self._store = RowStore(
+            dtypes, memory_bytes=memory_bytes, rehash=lambda columns: _hash_of(columns[: len(keys)])
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that keys other than integers take."""
+        return sum(table.nbytes for table in self._numbered.values())
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Gathering
+
+    def rows_of(self, batch: Batch, checked: CheckedBatch, first_number: int) -> StagedRows:
+        """Return what is kept of the rows of a batch that some model uses; their numbers are not kept."""
+        flags, rows = self._flags(checked, batch.n_rows)
+        keys = []
+        for position, key in enumerate(self.keys):
+            values, null = self._key(batch.keys(key), key, rows)
+            keys.append(values)
+            if null is not None:
+                flags |= null.astype(np.uint64) << np.uint64(len(self._row_sets) + position)
+        columns = [*keys, flags]
+        columns += [
+            (values if rows is None else values[rows]).astype(dtype, copy=False)
+            for values, dtype in zip(self._values(checked), self._dtypes[len(columns) :], strict=True)
+        ]
+        return StagedRows(_hash_of(keys), columns)
+
+    def _flags(self, checked: CheckedBatch, n_rows: int) -> tuple[Hashes, Integers | None]:
+        """Return a bit for each set of rows that a row is in, and which rows of the batch are in one; None for all."""
+        every, flags = 0, None
+        for bit, row_set in enumerate(self._row_sets):
+            keep_of = checked.models[row_set.model].keep
+            keep = keep_of.get(row_set)
+            if row_set in keep_of and keep is None:
+                every |= 1 << bit
+            elif keep is not None:
+                marked = keep.astype(np.uint64) << np.uint64(bit)
+                flags = marked if flags is None else flags | marked
+        for number, model in enumerate(checked.models):
+            self._may_saturate[number] |= model.may_saturate
+        if flags is None:
+            return np.full(n_rows, every, dtype=np.uint64), None
+        flags |= np.uint64(every)
+        if flags.all():
+            return flags, None
+        rows = np.flatnonzero(flags)
+        return flags[rows], rows
+
+    def _key(self, found: Keys, key: str, rows: Integers | None) -> tuple[Integers, Mask | None]:
+        """Return the key of each row as an integer, and which rows have none; None if all have one."""
+        codes = found.codes if rows is None else found.codes[rows]
+        if key in self._numbered:
+            with self._lock:
+                return self._numbered[key].positions([codes], [found]), None
+        if not isinstance(found.values, np.ndarray):
+            # Of integers, these are keys that are null.
+            return np.zeros(len(codes), dtype=np.int64), np.ones(len(codes), dtype=np.bool_)
+        null = None if found.null_code is None else codes == found.null_code
+        return found.values.view(np.int64)[codes], null
+
+    def _values(self, checked: CheckedBatch) -> Iterator[NumberArray]:
+        first = checked.models[0].inputs
+        assert isinstance(first, RowInputs)
+        yield first.label
+        for index in self._models.values():
+            inputs = checked.models[index].inputs
+            assert isinstance(inputs, RowInputs)
+            yield inputs.score
+        if checked.weight is not None:
+            yield checked.weight
+
+    def add(self, rows: StagedRows) -> None:
+        """Add the rows of a task."""
+        self._store.add(rows.hashes, rows.columns)
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Evaluating
+
+    def partitions(self, most_bytes: int) -> Iterator[Partition]:
+        """End adding, and return the partitions, each of which takes so many bytes at most when it is evaluated.
+
+        One that a single slice has most rows of may take more.
+        """
+        row_bytes = sum(dtype.itemsize for dtype in self._dtypes) + _slice_bytes(self.evaluation)
+        return self._store.partitions(max(_FEW_SLICES, most_bytes // row_bytes))
+
+    def evaluate(self, partition: Partition | None) -> GroupingValues:
+        """Return the values of the slices of a partition, or of no slice, whose keys are integers yet."""
+        state = self._engine.identity()
+        if partition is not None:
+            columns = partition.load()
+            for first in range(0, partition.n_rows, self._batch_rows):
+                some = [column[first : first + self._batch_rows] for column in columns]
+                keys, checked = self._checked(some)
+                rows = _CheckedRows(len(some[0]), keys)
+                self._engine.update_checked(state, rows, checked, Place(_ORIGIN, None, first))
+        (table,) = state.tables
+        return replace(evaluate_table(self.evaluation, table, self.evaluation.specs), histograms={}, bins={})
+
+    def restored(self, columns: Sequence[KeyColumn]) -> list[KeyColumn]:
+        """Return keys as they are in the log."""
+        restored = []
+        for key, column in zip(self.keys, columns, strict=True):
+            if key in self._numbered and isinstance(column.values, np.ndarray):
+                (known,) = self._numbered[key].key_columns()
+                column = take_keys(known, column.values.view(np.int64))
+            restored.append(column)
+        return restored
+
+    def _checked(self, columns: Sequence[NumberArray]) -> tuple[dict[str, Keys], CheckedBatch]:
+        n_keys = len(self.keys)
+        flags = columns[n_keys]
+        label, *numbers = map(read_only, columns[n_keys + 1 :])
+        keys = {
+            key: self._keys_of(key, column, _bit(flags, len(self._row_sets) + position))
+            for position, (key, column) in enumerate(zip(self.keys, columns, strict=False))
+        }
+        masks = {row_set: _bit(flags, bit) for bit, row_set in enumerate(self._row_sets)}
+        scores = dict(zip(self._models, numbers, strict=False))
+        models = [
+            ModelRows(
+                RowInputs(scores[model.column], label),
+                {rows: _unless_all(mask) for rows, mask in masks.items() if rows.model == model.index},
+                self._may_saturate[model.index],
+            )
+            for model in self.evaluation.models
+        ]
+        return keys, CheckedBatch(numbers[len(self._models)] if len(numbers) > len(self._models) else None, models)
+
+    def _keys_of(self, key: str, values: NumberArray, null: Mask) -> Keys:
+        codes = np.arange(len(values), dtype=np.int32)
+        integers = values.view(np.uint64) if key in self._unsigned else values
+        if not null.any():
+            return Keys(codes, integers, None)
+        first = int(null.argmax())
+        return Keys(np.where(null, np.int32(first), codes), integers, first)
+
+    def close(self) -> None:
+        """Give back the memory and the disk that the rows take."""
+        self._store.close()
+
+
+def _hash_of(keys: Sequence[NumberArray]) -> Hashes:
+    hashes = hash_integers(keys[0])
+    for key in keys[1:]:
+        hashes = hash_integers((hashes * _MULTIPLIER ^ key.view(np.uint64)).view(np.int64))
+    return hashes
+
+
+def _bit(flags: NumberArray, bit: int) -> Mask:
+    return np.asarray(flags >> np.uint64(bit) & np.uint64(1), dtype=np.bool_)
+
+
+def _unless_all(mask: Mask) -> Mask | None:
+    return None if mask.all() else mask

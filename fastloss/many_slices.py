@@ -1,0 +1,126 @@
+"""Slices of any number: where their statistics outgrow the memory, their rows are gathered, and evaluated by parts.
+
+The log is first read as any other. Once the slices of a grouping outgrow the memory, or are about to, that is given
+up, and the log is read again: the rows of these slices are gathered by their key (`fastloss.engine.slice_rows`), while
+the total and other slices are summed as always. What is left of the slices then is their values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from fastloss.budget import Execution, format_bytes
+from fastloss.engine.engine import Engine, SlicesOutgrownError
+from fastloss.engine.slice_rows import SliceRows, WatchingEngine, sliced_by
+from fastloss.errors import UsageError
+from fastloss.executors import ThreadExecutor
+from fastloss.metrics.evaluate import GroupingValues
+from fastloss.metrics.field_calibration import FieldCalibrationError
+from fastloss.metrics.parts import GroupingParts, Part, pack
+from fastloss.plan import Plan
+from fastloss.scan import Progress, ScanResult, TaskWork, read_passes, run_pass, run_scan
+from fastloss.shuffle.store import Partition
+from fastloss.sources.base import gives_rows_once
+from fastloss.states.base import bounded_bytes
+
+Report = Callable[[Progress], None] | None
+
+
+def run_any_scan(plan: Plan, report: Report = None, *, sharpens: bool = True, keeps_state: bool = False) -> ScanResult:
+    """Scan a log with slices of any number; the parameters and errors are those of `run_scan`.
+
+    `keeps_state` says that the state of all slices is wanted, and not their values alone.
+    """
+    return run_scan(plan, report, sharpens=sharpens, run_passes=read_passes if keeps_state else _read_by_parts)
+
+
+def _read_by_parts(plan: Plan, report: Report, sharpens: bool) -> ScanResult:
+    gathered: list[tuple[str, ...]] = []
+    while True:
+        try:
+            return _gather(plan, report, gathered) if gathered else _read(plan, report, sharpens)
+        except SlicesOutgrownError as error:
+            more = [keys for keys in error.groupings if keys not in gathered and _may_gather(plan, keys)]
+            if not more:
+                raise
+            gathered += more
+
+
+def _read(plan: Plan, report: Report, sharpens: bool) -> ScanResult:
+    """Read the log as any other, but give up early where slices will be too many."""
+    n_rows = plan.summary.rows
+    watched = tuple(keys for keys in plan.request.by if _may_gather(plan, keys))
+    if n_rows is None or plan.execution.executor != "threads" or not watched:
+        return read_passes(plan, report, sharpens)
+    engine = WatchingEngine(plan.evaluation, plan.execution, n_rows, watched)
+    return read_passes(plan, report, sharpens, TaskWork.by(engine, plan.evaluation, plan.execution))
+
+
+def _may_gather(plan: Plan, keys: tuple[str, ...]) -> bool:
+    """Tell whether slices can be evaluated by parts: each by itself, by one pass over its rows."""
+    evaluation = plan.evaluation
+    return (
+        keys in evaluation.request.by
+        and not gives_rows_once(plan.source)
+        and not (evaluation.lists or evaluation.groups or evaluation.hidden or evaluation.slices_are_features)
+        and not any(map(bounded_bytes, evaluation.specs))
+        and not any(isinstance(m, FieldCalibrationError) and (m.by,) == keys for m in evaluation.metrics)
+    )
+
+
+def _gather(plan: Plan, report: Report, groupings: Sequence[tuple[str, ...]]) -> ScanResult:
+    """Read the log, and evaluate some groupings by parts."""
+    # Rows are gathered in this process.
+    execution = dataclasses.replace(plan.execution, executor="threads")
+    plan = dataclasses.replace(plan, execution=execution)
+    others = tuple(keys for keys in plan.request.by if keys not in groupings)
+    evaluation = sliced_by(plan.evaluation, others)
+    gathered_bytes = execution.slices_bytes // 2 if others else execution.slices_bytes * 3 // 4
+    with contextlib.ExitStack() as stack:
+        rows = [SliceRows(keys, plan.evaluation, execution, gathered_bytes // len(groupings)) for keys in groupings]
+        for of_keys in rows:
+            stack.enter_context(contextlib.closing(of_keys))
+        engine = Engine(evaluation, execution, gathered=rows)
+        engine.gathered_bytes = gathered_bytes
+        result = run_pass(plan, report, TaskWork.by(engine, evaluation, execution))
+        left = execution.room_bytes * 3 // 4
+        for of_keys in rows:
+            values, taken = _evaluate(of_keys, execution, left)
+            result.gathered[of_keys.keys] = values
+            left -= taken
+            of_keys.close()
+    return result
+
+
+@dataclass(frozen=True)
+class _PartitionTask:
+    origin: str
+    partition: Partition
+
+
+def _evaluate(rows: SliceRows, execution: Execution, room: int) -> tuple[GroupingValues, int]:
+    """Evaluate the slices of one grouping in a room of so many bytes, and return what their values take of it."""
+    values = GroupingParts(rows.evaluate(None))
+
+    def work(task: _PartitionTask) -> Part:
+        return pack(rows.evaluate(task.partition))
+
+    def merge(task: _PartitionTask, part: Part) -> None:
+        values.add(part)
+        if rows.nbytes + values.nbytes > room:
+            raise UsageError(
+                f"by {' × '.join(rows.keys)} gives {values.n_slices:,} slices so far, whose values take "
+                f"{format_bytes(rows.nbytes + values.nbytes)}, and {format_bytes(execution.memory_bytes)} of memory "
+                f"leave {format_bytes(room)} for them. Slice by fewer values, or raise memory."
+            )
+
+    def tasks() -> Iterator[_PartitionTask]:
+        for partition in rows.partitions(execution.room_bytes // (4 * execution.threads)):
+            yield _PartitionTask(" × ".join(rows.keys), partition)
+
+    ThreadExecutor(execution.threads).fold(tasks(), work, merge)
+    taken = rows.nbytes + values.nbytes
+    return values.joined(rows.restored), taken
