@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from fastloss.engine.inputs import RowInputs
 from fastloss.engine.selection import Mask
 from fastloss.engine.workspace import read_only
 from fastloss.metrics.resolve import Evaluation, GroupEvaluation
-from fastloss.shuffle.grouping import gather, group_rows
+from fastloss.shuffle.grouping import gather, group_rows, hash_keys
 from fastloss.shuffle.store import Partition, RowStore
 from fastloss.states.slices import SliceTable
 
@@ -160,7 +161,9 @@ class GatheredRows:
             if self._store is None and len(rows.hashes):
                 self._key_columns = len(rows.columns) - len(self._dtypes)
                 keys = [np.dtype(np.int64)] * self._key_columns
-                self._store = RowStore([*keys, *self._dtypes], memory_bytes=self.memory_bytes)
+                # The hashes that rows are added with: they need no room beside the keys.
+                rehash = functools.partial(_hashes_of, self._key_columns)
+                self._store = RowStore([*keys, *self._dtypes], memory_bytes=self.memory_bytes, rehash=rehash)
         if len(rows.hashes):
             assert self._store is not None
             self._store.add(rows.hashes, rows.columns)
@@ -177,7 +180,13 @@ class GatheredRows:
 
     def batch_of(self, partition: Partition) -> tuple[GroupedBatch, int]:
         """Return the groups of a partition, and how many were left out since they have too few rows."""
-        words = partition.load(range(self._key_columns))
+        # Together, since what lies on disk is read whole.
+        n_words = self._key_columns
+        loaded = partition.load(range(n_words + len(self._numbers)))
+        words = loaded[:n_words]
+        # Each is taken away when it is gathered, since a group may be large.
+        waiting = loaded[: n_words - 1 : -1]
+        del loaded
         order: Order | None
         order, starts = _one_group(words) or group_rows(words)
         n_small = 0
@@ -193,17 +202,12 @@ class GatheredRows:
         firsts = starts[:-1] if order is None else order[starts[:-1]]
         keys = tuple(word[firsts] for word in words)
         del words
-        # A column after the other, since a group may be large.
-        numbers = {name: self._number(partition, number, order) for number, name in enumerate(self._numbers)}
+        numbers = {name: _number(waiting.pop(), order) for name in self._numbers}
         weight_column, weight = self.evaluation.request.weight, None
         if weight_column is not None:
             weight = weight_column, read_only(mean_of_groups(numbers[weight_column], starts))
         slice_keys = self._slice_keys(partition, order, starts)
         return GroupedBatch(starts, numbers, weight, slice_keys, self._masks, keys), n_small
-
-    def _number(self, partition: Partition, number: int, order: Order | None) -> NDArray[np.float64]:
-        (values,) = partition.load([self._key_columns + number])
-        return read_only((values if order is None else gather(values, order)).astype(np.float64, copy=False))
 
     def _slice_keys(self, partition: Partition, order: Order | None, starts: IntegerArray) -> dict[str, Keys]:
         """Return the slices of groups: those of their first rows in the log."""
@@ -228,6 +232,14 @@ class GatheredRows:
         """Give back the memory and the disk that the rows take."""
         if self._store is not None:
             self._store.close()
+
+
+def _hashes_of(n_words: int, columns: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
+    return hash_keys(columns[:n_words])
+
+
+def _number(values: NumberArray, order: Order | None) -> NDArray[np.float64]:
+    return read_only((values if order is None else gather(values, order)).astype(np.float64, copy=False))
 
 
 def _one_group(words: Sequence[IntegerArray]) -> tuple[None, IntegerArray] | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fastloss.columns.base import IntegerArray
 from fastloss.errors import DataError
-from fastloss.shuffle.grouping import group_rows, hash_integers
+from fastloss.shuffle.grouping import group_rows, hash_keys
 from fastloss.shuffle.store import RowStore
 
 # A key: one integer, or the two words of a hash.
@@ -100,7 +100,7 @@ class AdjacentGroups:
             [np.int64] * n_words + [np.int64],
             memory_bytes=memory_bytes,
             folder=folder,
-            rehash=lambda columns: _hashes_of(columns[:n_words]),
+            rehash=lambda columns: hash_keys(columns[:n_words]),
         )
         self._lock = threading.Lock()
         self._places: list[Place] = []
@@ -156,7 +156,7 @@ class AdjacentGroups:
 
     def _store(self, keys: Sequence[IntegerArray], number: int) -> None:
         keys = [np.ascontiguousarray(key) for key in keys]
-        self._keys.add(_hashes_of(keys), [*keys, np.full(len(keys[0]), number)])
+        self._keys.add(hash_keys(keys), [*keys, np.full(len(keys[0]), number)])
 
     def check(self) -> None:
         """End adding, and check that the rows of each group were adjacent.
@@ -179,7 +179,7 @@ class AdjacentGroups:
                 before = key
         if seen:
             edges = [np.array(words, dtype=np.int64) for words in zip(*seen, strict=True)]
-            self._keys.add(_hashes_of(edges), [*edges, np.array([numbers[place] for place in seen.values()])])
+            self._keys.add(hash_keys(edges), [*edges, np.array([numbers[place] for place in seen.values()])])
         for partition in self._keys.partitions():
             *keys, where = partition.load()
             order, starts = group_rows(keys)
@@ -194,7 +194,3 @@ class AdjacentGroups:
 
 def _key_at(keys: Sequence[IntegerArray], row: int) -> Words:
     return tuple(int(key[row]) for key in keys)
-
-
-def _hashes_of(keys: Sequence[IntegerArray]) -> NDArray[np.uint64]:
-    return hash_integers(keys[0]) if len(keys) == 1 else keys[0].view(np.uint64)

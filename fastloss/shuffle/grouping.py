@@ -25,6 +25,11 @@ def hash_integers(keys: Integers) -> NDArray[np.uint64]:
     return hashes
 
 
+def hash_keys(keys: Sequence[Integers]) -> NDArray[np.uint64]:
+    """Return hashes of keys: of one column of integers, or the first of two columns, which is one already."""
+    return hash_integers(keys[0]) if len(keys) == 1 else keys[0].view(np.uint64)
+
+
 def group_rows(keys: Sequence[Integers]) -> tuple[NDArray[np.int32], Integers]:
     """Bring rows with equal keys together.
 
