@@ -187,7 +187,7 @@ def plan_request(
             of_task = max(evaluation.bounded_task_bytes(rows), len(quantiles) * counted_task_bytes(rows))
             execution = dataclasses.replace(execution, bounded_task_bytes=of_task)
             summary = source.summary(columns, _read_options(execution))
-    check_keys(summary.differences, request.keys)
+    check_keys(summary.differences, (*request.keys, *request.group_columns))
     plan = Plan(evaluation, execution, source, summary, tuple(keep))
     while plan.memory_bound > execution.memory_bytes and options.threads is None and plan.execution.threads > 1:
         # Many cores share the memory: as many of them read as there is room for pieces of the largest row group.

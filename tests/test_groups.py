@@ -224,3 +224,24 @@ def test_a_bad_row_is_named(tmp_path: Path) -> None:
     pq.write_table(log, tmp_path / "log.parquet")
     with pytest.raises(fl.DataError, match=r"log.parquet, row group 0, row 0: logit column 'score' is nan"):
         evaluated(tmp_path)
+
+
+def test_files_may_store_a_key_in_other_widths_and_not_as_other_values(tmp_path: Path) -> None:
+    rows = {"y": [0.0, 1.0], "s": [0.1, 0.9]}
+    request: dict[str, Any] = {"label": "y", "logit": "s", "group": "k", "metrics": ["mrr"]}
+
+    def log(*keys: pa.Array) -> list[str]:
+        for number, key in enumerate(keys):
+            pq.write_table(pa.table({**rows, "k": key}), tmp_path / f"{number}.parquet")
+        return [str(tmp_path / f"{number}.parquet") for number in range(len(keys))]
+
+    for other in (pa.array([True, False]), pa.array([1, 2]).cast(pa.decimal128(21, 2))):
+        with pytest.raises(fl.SchemaError, match=r"the key 'k' has type int64 in .* which are written differently"):
+            fl.evaluate(log(pa.array([1, 2]), other), **request)
+    texts = pa.array(["a", "b"])
+    same = [(pa.array([1, 2], pa.int8()), pa.array([1, 2], pa.uint64())), (texts, texts.dictionary_encode())]
+    for key, encoded in same:
+        result = fl.evaluate(log(key, encoded), **request)
+        # Of two rows each.
+        assert result.groups["k"]["groups"] == 2
+        assert fl.evaluate(log(key, encoded), **request, min_group_size=2).groups["k"]["groups"] == 2

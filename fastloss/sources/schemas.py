@@ -68,7 +68,7 @@ def unified(kinds: Iterable[pa.DataType]) -> pa.DataType:
 
 
 def check_keys(columns: Sequence[ColumnTypes], keys: Sequence[str]) -> None:
-    """Refuse slice keys that files store as values which are written differently: true is not 1, and 1 is not "1".
+    """Refuse keys of slices and groups that files store as values written differently: true is not 1, 1 is not "1".
 
     Raises
     ------
