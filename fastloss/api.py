@@ -53,6 +53,7 @@ def evaluate(
     by: Sequence[str | Sequence[str]] | str | None = (),
     group: Sequence[str | Sequence[str]] | str | None = (),
     min_group_size: int = 1,
+    group_sorted: bool = False,
     curves: Sequence[str] | str = (),
     where: object = None,
     with_columns: Mapping[str, object] | None = None,
@@ -113,6 +114,10 @@ def evaluate(
         group; `Result.groups` counts them, and the groups.
     min_group_size : int
         Leave out groups of fewer rows.
+    group_sorted : bool
+        Say that the rows of a group are adjacent in the log, in the order of its files: then few rows wait for others,
+        and it takes less time and memory. It is checked. A log whose row groups hold ranges of the key, as one sorted
+        by it does, is recognised without a word.
     curves : sequence of {"roc", "precision_recall", "gain", "reliability"}, or one of them
         Keep what these are drawn from, where no metric does, for `Result.curve`.
     where : str, polars.Expr, or list of them, optional
@@ -244,6 +249,7 @@ def evaluate(
         by=by,
         group=group,
         min_group_size=min_group_size,
+        group_sorted=group_sorted,
         curves=curves,
         where=where,
         with_columns=with_columns,

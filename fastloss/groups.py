@@ -6,19 +6,21 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastloss.budget import Execution, format_bytes
-from fastloss.columns.grouped import GroupedBatch
+from fastloss.columns.types import check_group_keys
 from fastloss.engine.engine import Engine
 from fastloss.engine.gathering import GatheredRows
-from fastloss.engine.list_checks import pieces
 from fastloss.errors import UsageError
 from fastloss.executors.threads import ThreadExecutor
 from fastloss.metrics.resolve import GroupEvaluation
+from fastloss.plan import Plan
+from fastloss.shuffle.adjacent import NotAdjacentError
 from fastloss.shuffle.store import Partition
-from fastloss.states.causes import SMALL_GROUP, Cause
+from fastloss.sources.group_names import not_adjacent
+from fastloss.sources.key_ranges import KeyRanges, find_key_ranges
 from fastloss.states.evaluation import EvaluationState
-from fastloss.states.ledger import Location, Place
 
 
 @dataclass
@@ -38,6 +40,34 @@ class GroupsFound:
     group: GroupEvaluation
     state: EvaluationState
     n_null: int
+
+
+class RowsOfGroups(NamedTuple):
+    """The rows of the groups of one key, and what is known of its values in row groups."""
+
+    rows: GatheredRows
+    ranges: KeyRanges | None
+
+
+def open_groups(plan: Plan, group: GroupEvaluation, stack: contextlib.ExitStack) -> RowsOfGroups:
+    """Return where the rows of groups go, until the stack is closed."""
+    types = check_group_keys(plan.source.schema, group.keys)
+    is_adjacent = plan.request.group_sorted
+    ranges = None
+    if not is_adjacent:
+        ranges = find_key_ranges(plan.source, plan.columns, group.keys, types, plan.joining_options)
+    execution = plan.execution
+    rows = GatheredRows(
+        group,
+        plan.evaluation,
+        execution.group_bytes,
+        types,
+        is_adjacent=is_adjacent,
+        waits_for_task=ranges is not None,
+        n_rows=plan.summary.rows,
+        n_threads=execution.threads,
+    )
+    return RowsOfGroups(stack.enter_context(contextlib.closing(rows)), ranges)
 
 
 class Room:
@@ -82,11 +112,22 @@ def partition_tasks(gathered: GatheredRows, execution: Execution, room: Room) ->
     for partition in gathered.partitions(room.n_bytes // (2 * execution.threads)):
         if partition.n_rows * gathered.row_bytes > room.n_bytes:
             raise _too_large(gathered, partition.n_rows, execution, room)
-        yield PartitionTask(f"the groups of {gathered.group.name}", partition)
+        yield PartitionTask(gathered.group.name, partition)
 
 
-def evaluate_groups(every: Sequence[GatheredRows], execution: Execution) -> list[GroupsFound]:
+def evaluate_groups(
+    every: Sequence[GatheredRows], states: Sequence[EvaluationState], execution: Execution
+) -> list[GroupsFound]:
     """Evaluate the groups of each key, once all rows are gathered.
+
+    Parameters
+    ----------
+    every : sequence of GatheredRows
+        The rows of the groups of each key.
+    states : sequence of EvaluationState
+        The states of the groups that are evaluated already; the others are added.
+    execution : Execution
+        How much memory and how many threads there are.
 
     Raises
     ------
@@ -94,28 +135,22 @@ def evaluate_groups(every: Sequence[GatheredRows], execution: Execution) -> list
         If one group has more rows than there is memory for.
     """
     found = []
-    for gathered in every:
+    for gathered, state in zip(every, states, strict=True):
         # What reading the log took is free again.
         held = sum(rows.nbytes for rows in every)
-        found.append(_evaluate_key(gathered, execution, Room(execution.room_beside(held))))
+        found.append(_evaluate_key(gathered, state, execution, Room(execution.room_beside(held))))
         gathered.close()
     return found
 
 
-def _evaluate_key(gathered: GatheredRows, execution: Execution, room: Room) -> GroupsFound:
+def _evaluate_key(gathered: GatheredRows, merged: EvaluationState, execution: Execution, room: Room) -> GroupsFound:
     group = gathered.group
     engine = Engine(group.evaluation, execution)
-    merged = engine.identity()
 
     def work(task: PartitionTask) -> EvaluationState:
         state = engine.identity()
         with room.take(task.partition.n_rows * gathered.row_bytes):
-            batch, n_small = gathered.batch_of(task.partition)
-            if n_small:
-                state.ledger.n_read += n_small
-                where = Location(task.origin, None, -1, None)
-                state.ledger.drop(Cause(SMALL_GROUP, group.name, "group"), n_small, where)
-            _evaluate(engine, state, batch, execution, task.origin)
+            engine.update_groups(state, gathered.batch_of(task.partition))
         return state
 
     def merge(task: PartitionTask, state: EvaluationState) -> None:
@@ -127,16 +162,22 @@ def _evaluate_key(gathered: GatheredRows, execution: Execution, room: Room) -> G
     return GroupsFound(group, merged, gathered.n_null)
 
 
-def _evaluate(engine: Engine, state: EvaluationState, batch: GroupedBatch, execution: Execution, origin: str) -> None:
-    # A group was gathered, so that there is room for it.
-    for piece in pieces(batch, execution.batch_rows, longest_list=int(batch.starts[-1])):
-        engine.update(state, piece, Place(origin, None, -1))
-    engine.finish_task(state)
-
-
 def _too_large(gathered: GatheredRows, n_rows: int, execution: Execution, room: Room) -> UsageError:
     needed = execution.memory_bytes + n_rows * gathered.row_bytes - room.n_bytes
     return UsageError(
         f"a group of {gathered.group.name} has {n_rows:,} rows, and {format_bytes(execution.memory_bytes)} of memory "
         f"have no room to sort them. Leave it out by where=, or raise memory, to {format_bytes(needed * 17 // 16)}."
     )
+
+
+@contextlib.contextmanager
+def naming_groups(plan: Plan) -> Iterator[None]:
+    """Say which group it is whose rows are not adjacent, and where they are: the log is read once more for it."""
+    try:
+        yield
+    except NotAdjacentError as error:
+        types = check_group_keys(plan.source.schema, error.columns)
+        (first, _), (second, _) = error.places
+        raise not_adjacent(
+            plan.source, plan.columns, types, plan.joining_options, error.key, (first, second)
+        ) from error

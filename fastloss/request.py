@@ -135,6 +135,8 @@ class Request:
         The columns of each group key: the rows of a group are a list to the metrics that read lists.
     min_group_size : int
         Groups of fewer rows are left out.
+    group_sorted : bool
+        Whether the rows of each group are said to be adjacent; it changes no number.
     """
 
     label: str
@@ -156,6 +158,7 @@ class Request:
     mapped: tuple[Mapped, ...] | None = None
     group: tuple[tuple[str, ...], ...] = ()
     min_group_size: int = 1
+    group_sorted: bool = False
 
     @classmethod
     def of(
@@ -198,8 +201,11 @@ class Request:
         for name, words in _WORDS.items():
             if name in options:
                 one_of(name, options[name], words)
-        if "common_rows" in options:
-            options["common_rows"] = bool(options["common_rows"])
+        for name in ("common_rows", "group_sorted"):
+            if name in options:
+                options[name] = bool(options[name])
+        if options.get("group_sorted") and not group:
+            raise UsageError("group_sorted says that the rows of groups are adjacent, and no group= makes groups.")
         return cls(
             label=label,
             models=tuple(models),

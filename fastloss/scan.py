@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastloss.budget import Execution
 from fastloss.columns.base import kept_rows
-from fastloss.columns.types import check_group_keys
 from fastloss.engine.engine import Engine
-from fastloss.engine.gathering import GatheredRows
+from fastloss.engine.gathering import ROW_BITS, GatheredRows
 from fastloss.errors import FastlossError, ReadError, UsageError
 from fastloss.executors import EXECUTORS
-from fastloss.groups import GroupsFound, evaluate_groups
+from fastloss.groups import GroupsFound, RowsOfGroups, evaluate_groups, naming_groups, open_groups
 from fastloss.metrics.evaluate import GroupingValues, one_pass_specs, refining_specs, sharpening_specs
-from fastloss.metrics.resolve import Evaluation, GroupEvaluation, resolve
+from fastloss.metrics.resolve import Evaluation, resolve
 from fastloss.plan import Plan, suggesting_to_skip
 from fastloss.quantiles import find_quantiles
 from fastloss.request import ColumnType, Request
 from fastloss.sources.base import Task, gives_rows_once
 from fastloss.sources.derived import DerivedSource
+from fastloss.sources.key_ranges import KeyRanges
 from fastloss.states.base import StateSpec
 from fastloss.states.evaluation import EvaluationState
 from fastloss.states.ledger import Parts, Place
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
     from fastloss.states.slices import SliceTable
 
-
-# The rows of a task are numbered from its own number times 2 to the power of this.
-_ROW_BITS = 40
 
 _CHANGED = "the log changed between two passes over it; evaluate it when it is complete."
 
@@ -86,8 +83,21 @@ class ScanResult:
     gathered: dict[tuple[str, ...], GroupingValues] = field(default_factory=dict)
 
 
-def evaluate_task(engine: Engine, task: Task, *, stops_at_errors: bool = False) -> EvaluationState:
-    """Evaluate one task, whole or not at all; `stops_at_errors` says that an error ends the scan.
+def evaluate_task(
+    engine: Engine, task: Task, *, stops_at_errors: bool = False, ranges: Sequence[KeyRanges | None] = ()
+) -> EvaluationState:
+    """Evaluate one task, whole or not at all.
+
+    Parameters
+    ----------
+    engine : Engine
+        What evaluates its batches.
+    task : Task
+        The task.
+    stops_at_errors : bool
+        Whether an error ends the scan, so that parts of the task may count before its end.
+    ranges : sequence of KeyRanges or None
+        For each group key, what is known of its values in row groups.
 
     Raises
     ------
@@ -98,15 +108,16 @@ def evaluate_task(engine: Engine, task: Task, *, stops_at_errors: bool = False) 
     """
     state = engine.identity()
     row = task.first_row
-    first_number = task.index << _ROW_BITS
+    first_number = task.index << ROW_BITS
+    task_keys = [None if known is None else known.of_task(task) for known in ranges]
     names = [(part.origin, part.row_group) for part in task.parts]
     parts = Parts.of(names, [part.n_rows or 0 for part in task.parts]) if names else None
     for batch in task.read():
         for piece in engine.split_batch(batch):
-            engine.update(state, piece, Place(task.origin, task.row_group, row, kept_rows(piece), parts), first_number)
+            place = Place(task.origin, task.row_group, row, kept_rows(piece), parts)
+            engine.update(state, piece, place, first_number, task_keys)
             if stops_at_errors:
-                # No other task counts if this one fails.
-                engine.commit(state)
+                engine.settle(state, is_whole=False)
             row += piece.n_read
             first_number += piece.n_read
     engine.finish_task(state)
@@ -136,6 +147,8 @@ class TaskWork:
         The statistics to keep besides those of the request, in a second pass.
     gathered : tuple of GatheredRows
         Where the rows of groups go.
+    ranges : tuple of KeyRanges or None
+        For each group key, what is known of its values in row groups.
     """
 
     request: Request
@@ -143,6 +156,7 @@ class TaskWork:
     execution: Execution
     further: tuple[StateSpec, ...] = ()
     gathered: tuple[GatheredRows, ...] = ()
+    ranges: tuple[KeyRanges | None, ...] = ()
     _made: dict[str, Engine] = field(default_factory=dict, compare=False, repr=False)
     _lock: Any = field(default_factory=threading.Lock, compare=False, repr=False)
 
@@ -152,10 +166,12 @@ class TaskWork:
         evaluation: Evaluation,
         execution: Execution,
         further: Sequence[StateSpec] = (),
-        gathered: Sequence[GatheredRows] = (),
+        of_groups: Sequence[RowsOfGroups] = (),
     ) -> TaskWork:
         """Return the work of an evaluation."""
-        work = cls(evaluation.request, evaluation.types, execution, tuple(further), tuple(gathered))
+        gathered = tuple(each.rows for each in of_groups)
+        ranges = tuple(each.ranges for each in of_groups)
+        work = cls(evaluation.request, evaluation.types, execution, tuple(further), gathered, ranges)
         work._made["engine"] = work._engine_of(evaluation)
         return work
 
@@ -184,7 +200,7 @@ class TaskWork:
         error_of_all: UsageError | None = None
         if task.parts:
             try:
-                return Evaluated(evaluate_task(engine, task))
+                return Evaluated(evaluate_task(engine, task, ranges=self.ranges))
             except UsageError as error:
                 error_of_all = error
             except FastlossError:
@@ -194,7 +210,8 @@ class TaskWork:
         skipped: list[SkippedTask] = []
         for part in task.parts or (task,):
             try:
-                found = evaluate_task(engine, part, stops_at_errors=self.execution.on_bad_file == "raise")
+                stops_at_errors = self.execution.on_bad_file == "raise"
+                found = evaluate_task(engine, part, stops_at_errors=stops_at_errors, ranges=self.ranges)
             except ReadError as error:
                 if self.execution.on_bad_file == "raise":
                     raise
@@ -270,21 +287,17 @@ def read_passes(
     """Evaluate every task, and once more where a metric wants it; `work` is that of the first pass, if it differs."""
     besides = one_pass_specs(plan.evaluation, plan.execution.threads)
     with contextlib.ExitStack() as stack:
-        gathered = [
-            stack.enter_context(contextlib.closing(_gathered(plan, group))) for group in plan.evaluation.groups
-        ]
+        of_groups = [open_groups(plan, group, stack) for group in plan.evaluation.groups]
         if work is None:
-            work = TaskWork.of(plan.evaluation, plan.execution, besides, gathered)
-        first = run_pass(plan, report, work, besides)
-        found = evaluate_groups(gathered, plan.execution)
+            work = TaskWork.of(plan.evaluation, plan.execution, besides, of_groups)
+        with naming_groups(plan):
+            first = run_pass(plan, report, work, besides)
+            for rows, _ in of_groups:
+                rows.end()
+        found = evaluate_groups([rows for rows, _ in of_groups], first.state.groups, plan.execution)
     result = _sharpened(plan, report, first, besides, sharpens)
     result.groups = found
     return result
-
-
-def _gathered(plan: Plan, group: GroupEvaluation) -> GatheredRows:
-    types = check_group_keys(plan.source.schema, group.keys)
-    return GatheredRows(group, plan.evaluation, plan.execution.group_bytes, types)
 
 
 def _sharpened(

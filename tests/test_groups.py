@@ -226,6 +226,48 @@ def test_a_bad_row_is_named(tmp_path: Path) -> None:
         evaluated(tmp_path)
 
 
+def write_sorted(log: pa.Table, folder: Path, *, row_group_size: int = 50, n_files: int = 3) -> Path:
+    bounds = np.linspace(0, log.num_rows, n_files + 1).astype(int)
+    for number, (first, stop) in enumerate(itertools.pairwise(bounds.tolist())):
+        pq.write_table(log.slice(first, stop - first), folder / f"{number}.parquet", row_group_size=row_group_size)
+    return folder
+
+
+@pytest.mark.parametrize("key", ["user", "name"])
+@pytest.mark.parametrize("option", ["recognised", "promised"])
+@pytest.mark.parametrize("batch_rows", [7, 4096])
+def test_a_log_that_is_grouped_gives_the_same(tmp_path: Path, key: str, option: str, batch_rows: int) -> None:
+    log = log_of(1000, 60)
+    options: dict[str, Any] = {"group": key, "metrics": [*METRICS, "log_loss"], "by": "country", "weight": "weight"}
+    expected = numbers(evaluated(log, **options))
+    folder = write_sorted(log.sort_by(key), tmp_path)
+    found = evaluated(folder, **options, group_sorted=option == "promised", batch_rows=batch_rows)
+    assert numbers(found) == expected
+
+
+def test_ranges_of_keys_need_no_order_in_a_row_group(tmp_path: Path) -> None:
+    log = log_of(1000, 60).sort_by("user")
+    rng = np.random.default_rng(0)
+    # Rows of a row group in any order.
+    order = np.concatenate([first + rng.permutation(50) for first in range(0, 1000, 50)])
+    pq.write_table(log.take(order), tmp_path / "log.parquet", row_group_size=50)
+    assert numbers(evaluated(tmp_path)) == numbers(evaluated(log))
+
+
+def test_groups_that_are_not_adjacent_are_named(tmp_path: Path) -> None:
+    users = [1, 1, 2, 2, 3, 3, 1, 4]
+    log = pa.table({"user": users, "name": [f"u{u}" for u in users], "score": [0.5] * 8, "click": [1, 0] * 4})
+    pq.write_table(log, tmp_path / "log.parquet", row_group_size=4)
+    for key, value in (("user", "1"), ("name", "'u1'")):
+        with pytest.raises(fl.DataError) as caught:
+            evaluated(tmp_path, metrics="reciprocal_rank", group=key, group_sorted=True, threads=1)
+        assert f"the rows of the group {key}={value} are not adjacent, as group_sorted says" in str(caught.value)
+    in_one = tmp_path / "one.parquet"
+    pq.write_table(log, in_one)
+    with pytest.raises(fl.DataError, match=r"user=1 are not adjacent.*one.parquet', row group 0, with others"):
+        evaluated(in_one, metrics="reciprocal_rank", group_sorted=True)
+
+
 def test_files_may_store_a_key_in_other_widths_and_not_as_other_values(tmp_path: Path) -> None:
     rows = {"y": [0.0, 1.0], "s": [0.1, 0.9]}
     request: dict[str, Any] = {"label": "y", "logit": "s", "group": "k", "metrics": ["mrr"]}

@@ -36,7 +36,6 @@ LAYERS: dict[str, set[str]] = {
     "metrics": {"words", "errors", "expressions", "request", "states"},
     "curves": {"states", "metrics"},
     "engine": {"errors", "budget", "columns", "shuffle", "states", "metrics"},
-    "groups": {"errors", "executors", "budget", "columns", "shuffle", "states", "metrics", "engine"},
     "plan": {
         "errors",
         "executors",
@@ -48,6 +47,18 @@ LAYERS: dict[str, set[str]] = {
         "states",
         "metrics",
         "engine",
+    },
+    "groups": {
+        "errors",
+        "executors",
+        "budget",
+        "columns",
+        "sources",
+        "shuffle",
+        "states",
+        "metrics",
+        "engine",
+        "plan",
     },
     "quantiles": {"errors", "executors", "columns", "sources", "states", "plan"},
     "scan": {

@@ -177,6 +177,9 @@ class RequestOptions(LossOptions):
         more keys.
     min_group_size
         Leave out groups of fewer rows.
+    group_sorted
+        Say that the rows of a group are adjacent in the log, which saves time and memory; it is checked. A log that is
+        sorted by the key is recognised without it.
     reduction
         How losses are summed up: the weighted mean (left out: this), the weighted sum, or that sum by the number of
         rows, of all or of those whose weight is not 0. The value of each row is what "fastloss score" writes.
@@ -195,6 +198,7 @@ class RequestOptions(LossOptions):
     by: Annotated[list[str] | None, _Question] = None
     group: Annotated[list[str] | None, _Question] = None
     min_group_size: Annotated[int, _Question] = 1
+    group_sorted: Annotated[bool, Parameter(group=_QUESTION, negative=())] = False
     reduction: Annotated[Reduction | None, _QuestionWord] = None
     common_rows: Annotated[bool, Parameter(group=_QUESTION, negative=())] = False
 

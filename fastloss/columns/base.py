@@ -239,6 +239,13 @@ class Batch(Protocol):
         """Return `n_rows` rows from the row `first` on, and what was read with them since the row before."""
 
 
+class TaskKeys(Protocol):
+    """What is known of the group keys in a task before it is read."""
+
+    def at_edges(self, batch: Batch) -> BoolArray | None:
+        """Return which rows are of groups that may have rows in other tasks; None if none is."""
+
+
 def kept_rows(batch: Batch) -> Callable[[], IntegerArray] | None:
     """Return what finds `Batch.kept` when it is asked for, which takes time; None if no row was left out."""
     if batch.n_read == batch.n_rows:

@@ -17,6 +17,8 @@ class GroupedBatch:
 
     Attributes
     ----------
+    name : str
+        The columns of the key.
     starts : numpy.ndarray of int64, shape (n_groups + 1,)
         The rows of group i are those from ``starts[i]`` to ``starts[i + 1]``.
     columns : mapping of str to numpy.ndarray of float64, shape (n_rows,)
@@ -29,14 +31,23 @@ class GroupedBatch:
         Whether there may be a NaN.
     words : tuple of numpy.ndarray of int64, shape (n_groups,)
         The key of each group, as `GroupKeys.columns` has it.
+    n_small : int
+        How many groups were left out since they have too few rows.
     """
 
+    name: str
     starts: IntegerArray
     columns: Mapping[str, Float64Array]
     weight: tuple[str, Float64Array] | None
     slice_keys: Mapping[str, Keys]
     masked: bool = False
     words: tuple[IntegerArray, ...] = ()
+    n_small: int = 0
+
+    @property
+    def origin(self) -> str:
+        """What stands for the place of one of them."""
+        return f"the groups of {self.name}"
 
     @property
     def n_rows(self) -> int:
@@ -105,6 +116,7 @@ class GroupedBatch:
         starts = self.starts[first : first + n_rows + 1]
         begin, end = int(starts[0]), int(starts[-1])
         return GroupedBatch(
+            self.name,
             starts - begin,
             {name: values[begin:end] for name, values in self.columns.items()},
             None if self.weight is None else (self.weight[0], self.weight[1][first : first + n_rows]),

@@ -9,11 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from fastloss.budget import Execution, format_bytes, memory_for_slices
-from fastloss.columns.base import Batch
+from fastloss.columns.base import Batch, TaskKeys
+from fastloss.columns.grouped import GroupedBatch
 from fastloss.engine.batches import make_checks, split_batch
 from fastloss.engine.checks import CheckedBatch, refuse_bad_rows, saturation_error
 from fastloss.engine.device import DEVICES, Device
-from fastloss.engine.gathering import Gathering
+from fastloss.engine.gathering import GatheredRows, Gathering
+from fastloss.engine.list_checks import pieces
 from fastloss.engine.selection import Mask
 from fastloss.engine.slices import Arrangement, UsedRows
 from fastloss.engine.updates.base import Update
@@ -25,9 +27,10 @@ from fastloss.metrics.conventions import LossEvaluation
 from fastloss.metrics.quantities import SaturatedRows
 from fastloss.metrics.resolve import Evaluation
 from fastloss.states.base import RowSet, StateSpec, bounded_bytes
+from fastloss.states.causes import SMALL_GROUP, Cause
 from fastloss.states.counts import Count
 from fastloss.states.evaluation import EvaluationState
-from fastloss.states.ledger import Place
+from fastloss.states.ledger import Location, Place
 
 
 class SlicesOutgrownError(UsageError):
@@ -73,6 +76,9 @@ class Engine:
         gathered: Sequence[Gathering] = (),
     ) -> None:
         self._gathered = tuple(gathered)
+        self._of_groups = [
+            Engine(rows.group.evaluation, execution, device) for rows in gathered if isinstance(rows, GatheredRows)
+        ]
         self._evaluation = evaluation
         self._execution = execution
         self._device = DEVICES[execution.device] if device is None else device
@@ -102,7 +108,9 @@ class Engine:
 
     def identity(self) -> EvaluationState:
         """Return the state of no rows."""
-        return EvaluationState.identity(self._evaluation.groupings, self._specs)
+        state = EvaluationState.identity(self._evaluation.groupings, self._specs)
+        state.groups = tuple(engine.identity() for engine in self._of_groups)
+        return state
 
     @property
     def workspace(self) -> Workspace:
@@ -117,8 +125,28 @@ class Engine:
         """Return a batch whole, or one of lists in pieces of no more candidates than a batch has rows."""
         return split_batch(self._evaluation, self._execution, batch)
 
-    def update(self, state: EvaluationState, batch: Batch, place: Place, first_number: int = 0) -> None:
-        """Add the rows of a batch to a state; `first_number` is that of its first row in the order of the log.
+    def update(
+        self,
+        state: EvaluationState,
+        batch: Batch,
+        place: Place,
+        first_number: int = 0,
+        task_keys: Sequence[TaskKeys | None] = (),
+    ) -> None:
+        """Add the rows of a batch to a state.
+
+        Parameters
+        ----------
+        state : EvaluationState
+            The state of the task.
+        batch : Batch
+            The rows.
+        place : Place
+            Where they stand.
+        first_number : int
+            The number of the first of them in the order of the log.
+        task_keys : sequence of TaskKeys or None
+            For each group key, what is known of the keys in this task.
 
         Raises
         ------
@@ -136,13 +164,37 @@ class Engine:
             checked = self._checks.check(state.ledger, batch, place)
             self._add(state, batch, checked, place)
             # What is staged outlives the batch, and the workspace of this thread.
-            state.staged += [(rows, rows.rows_of(batch, checked, first_number)) for rows in self._gathered]
+            staged = []
+            for rows, keys in zip(self._gathered, task_keys or [None] * len(self._gathered), strict=True):
+                edges = None if keys is None else keys.at_edges(batch)
+                staged.append(rows.rows_of(batch, checked, first_number, edges))
+            state.staged.append(staged)
 
-    def commit(self, state: EvaluationState) -> None:
-        """Hand on the rows that a state has staged: they count from now on."""
-        for gathered, rows in state.staged:
-            gathered.add(rows)
-        state.staged.clear()
+    def settle(self, state: EvaluationState, *, is_whole: bool) -> None:
+        """Gather the rows that a state has staged, and evaluate the groups that are whole: they count from now on.
+
+        `is_whole` says that the task has no more rows; before that, those wait that need to.
+        """
+        for number, rows in enumerate(self._gathered):
+            if rows.waits_for_task and not is_whole:
+                continue
+            staged = [of_batch[number] for of_batch in state.staged if of_batch[number] is not None]
+            for batch in rows.settle(staged):
+                self._of_groups[number].update_groups(state.groups[number], batch)
+            for of_batch in state.staged:
+                of_batch[number] = None
+        state.staged = [of_batch for of_batch in state.staged if any(found is not None for found in of_batch)]
+
+    def update_groups(self, state: EvaluationState, groups: GroupedBatch) -> None:
+        """Add groups to a state of groups."""
+        if groups.n_small:
+            state.ledger.n_read += groups.n_small
+            where = Location(groups.origin, None, -1, None)
+            state.ledger.drop(Cause(SMALL_GROUP, groups.name, "group"), groups.n_small, where)
+        # They are at hand, so that there is room for the longest.
+        for piece in pieces(groups, self._execution.batch_rows, longest_list=int(groups.starts[-1])):
+            self.update(state, piece, Place(groups.origin, None, -1))
+        self.finish_task(state)
 
     def _add(self, state: EvaluationState, batch: Batch, checked: CheckedBatch, place: Place) -> None:
         keys = {key: batch.keys(key) for key in self._evaluation.request.keys}
@@ -196,11 +248,13 @@ class Engine:
             If the task holds a bad row and bad rows are not dropped.
         """
         refuse_bad_rows(self._evaluation, state.ledger)
-        self.commit(state)
+        self.settle(state, is_whole=True)
 
     def check_merged(self, state: EvaluationState) -> None:
         """Refuse a merged state whose slices outgrow the memory, beside those of the tasks that run."""
         self._check_memory(state, merged=True)
+        for engine, groups in zip(self._of_groups, state.groups, strict=True):
+            engine.check_merged(groups)
 
     def _slices_bytes(self, state: EvaluationState) -> int:
         """Return what the slices take beside the bounded part of columns, which has memory of its own."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -12,46 +12,81 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastloss.columns.base import Batch, IntegerArray, Keys, NumberArray
+from fastloss.columns.group_keys import is_integer_key
 from fastloss.columns.grouped import GroupedBatch
 from fastloss.engine.checks import CheckedBatch
 from fastloss.engine.inputs import RowInputs
 from fastloss.engine.selection import Mask
 from fastloss.engine.workspace import read_only
 from fastloss.metrics.resolve import Evaluation, GroupEvaluation
+from fastloss.shuffle.adjacent import AdjacentGroups, NotAdjacentError, group_adjacent_rows
 from fastloss.shuffle.grouping import gather, group_rows, hash_keys
-from fastloss.shuffle.store import Partition, RowStore
+from fastloss.shuffle.store import Partition, RowStore, log2_partitions_for
 from fastloss.states.slices import SliceTable
 
+# The rows of a task are numbered from its own number times 2 to the power of this.
+ROW_BITS = 40
 # Rows of a partition in the order of their groups.
 Order = NDArray[np.int32]
 
 # What a row takes while its partition is evaluated: each number as it is loaded, in the order of the groups, and
 # sorted within its group; beside that its key and its place in that order.
 _COPIES = 3
+_THREAD_BYTES = 12 << 20
+# From so many rows on, a group may fill the memory.
+_LARGE_GROUP = 1 << 18
 _ROW_BYTES = 32
 
 
 class Gathering(Protocol):
     """Gathers rows that have been checked."""
 
-    def rows_of(self, batch: Batch, checked: CheckedBatch, first_number: int) -> Any:
-        """Return what is kept of the rows of a batch; `first_number` is that of its first row in the log."""
+    waits_for_task: bool
 
-    def add(self, rows: Any) -> None:
-        """Add the rows of a task; several threads may."""
+    def rows_of(self, batch: Batch, checked: CheckedBatch, first_number: int, edges: Mask | None = None) -> Any:
+        """Return what is kept of the rows of a batch; `first_number` is that of its first row in the log.
+
+        `edges` marks the rows of groups that may have rows in other tasks.
+        """
+
+    def settle(self, staged: Sequence[Any]) -> Iterator[GroupedBatch]:
+        """Gather rows of a task, and yield the groups that are whole; several threads may.
+
+        They are all rows of the task where `waits_for_task`.
+        """
 
 
 class StagedRows(NamedTuple):
-    """Rows that wait until the task that they are of is read whole."""
+    """Rows of a batch that wait until the task that they are of is read whole.
+
+    Attributes
+    ----------
+    hashes : numpy.ndarray of uint64, shape (n_rows,)
+        The hashes of their keys.
+    columns : list of numpy.ndarray, shape (n_rows,)
+        Their keys, then what is kept of them.
+    n_null : int
+        Rows whose key is null; they are not among these.
+    first_number : int
+        The number of the batch's first row in the log.
+    edges : numpy.ndarray of bool, shape (n_rows,), or None
+        Which rows are of groups that may have rows in other tasks; None if none is. It means nothing where nothing is
+        known of the keys of tasks.
+    """
 
     hashes: NDArray[np.uint64]
     columns: list[NumberArray]
     n_null: int
+    first_number: int
+    edges: Mask | None = None
 
-    @property
-    def nbytes(self) -> int:
-        """The memory that they take."""
-        return int(self.hashes.nbytes + sum(column.nbytes for column in self.columns))
+    def part(self, rows: slice | Mask) -> StagedRows:
+        """Return some of these rows."""
+        return self._replace(hashes=self.hashes[rows], columns=[column[rows] for column in self.columns], n_null=0)
+
+
+# load(numbers): the columns of some rows, by number: their keys, then what is kept of them.
+Load = Callable[[Sequence[int]], list[NumberArray]]
 
 
 @dataclass
@@ -68,12 +103,24 @@ class GatheredRows:
         The memory that rows may take before they are written to disk.
     key_types : mapping of str to pyarrow.DataType
         The types of the key's columns in the log; files may store narrower ones.
+    is_adjacent : bool
+        Whether the rows of a group are said to be adjacent in the log.
+    waits_for_task : bool
+        Whether all groups but those at the edges of a task are known to be whole in it.
+    n_rows : int or None
+        How many rows the log has, if that is known.
+    n_threads : int
+        How many threads read it.
     """
 
     group: GroupEvaluation
     evaluation: Evaluation
     memory_bytes: int
-    key_types: Mapping[str, Any] = field(default_factory=dict)
+    key_types: Mapping[str, Any]
+    is_adjacent: bool = False
+    waits_for_task: bool = False
+    n_rows: int | None = None
+    n_threads: int = 1
     n_null: int = 0
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
@@ -91,9 +138,20 @@ class GatheredRows:
         if self._slices:
             # The number of the row among all of the log, and its slices.
             dtypes += [np.dtype(np.int64), *(np.dtype(np.int32) for _ in self._slices)]
-        self._key_columns = 0
+        self._key_columns = 1 if is_integer_key([self.key_types[key] for key in self.group.keys]) else 2
         self._dtypes = dtypes
-        self._store: RowStore | None = None
+        stored = [np.dtype(np.int64)] * self._key_columns + dtypes
+        # What threads take beside it.
+        memory_bytes = max(self.memory_bytes // 2, self.memory_bytes - self.n_threads * _THREAD_BYTES)
+        log2_partitions = 8 if self.n_rows is None else log2_partitions_for(self.n_rows)
+        self._store = RowStore(
+            stored, memory_bytes=memory_bytes, log2_partitions=log2_partitions, rehash=self._hashes_of
+        )
+        # As they are staged, and once more side by side, with their places.
+        self._task_rows = self.memory_bytes // (self.n_threads * (2 * sum(kind.itemsize for kind in stored) + 16))
+        self._adjacent = None
+        if self.is_adjacent:
+            self._adjacent = AdjacentGroups(self._key_columns, memory_bytes=self.memory_bytes // 2)
         self._masks = False
 
     def _dtype(self, name: str) -> np.dtype[Any]:
@@ -105,13 +163,28 @@ class GatheredRows:
             return np.dtype(np.float32 if name in self._models else np.int8)
         return np.dtype(np.float64)
 
+    def _hashes_of(self, columns: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
+        return hash_keys(columns[: self._key_columns])
+
     @property
     def row_bytes(self) -> int:
         """What a row takes while its group is evaluated."""
         return _ROW_BYTES + 8 * _COPIES * len(self._numbers)
 
-    def rows_of(self, batch: Batch, checked: CheckedBatch, first_number: int) -> StagedRows | None:
-        """Return what is kept of the rows of a batch; `first_number` is that of its first row in the log."""
+    def rows_of(self, batch: Batch, checked: CheckedBatch, first_number: int, edges: Mask | None = None) -> StagedRows:
+        """Return what is kept of the rows of a batch.
+
+        Parameters
+        ----------
+        batch : Batch
+            The rows.
+        checked : CheckedBatch
+            Their numbers.
+        first_number : int
+            The number of the first of them in the log.
+        edges : numpy.ndarray of bool, shape (n_rows,), optional
+            Which of them are of groups that may have rows in other tasks.
+        """
         keep = _kept_by_any(checked, self.evaluation)
         keys = batch.group_keys(self.group.keys, self.key_types)
         n_null = 0
@@ -121,7 +194,7 @@ class GatheredRows:
         rows = None if keep is None else np.flatnonzero(keep)
         n_rows = batch.n_rows if rows is None else len(rows)
         if n_rows == 0:
-            return StagedRows(np.empty(0, np.uint64), [], n_null)
+            return StagedRows(np.empty(0, np.uint64), [], n_null, first_number)
 
         def taken(values: NDArray[Any]) -> NDArray[Any]:
             return values if rows is None else values[rows]
@@ -134,7 +207,8 @@ class GatheredRows:
                 found = batch.keys(key)
                 with self._lock:
                     columns.append(table.positions([taken(found.codes)], [found]).astype(np.int32))
-        return StagedRows(taken(keys.hashes), columns, n_null)
+        at_edges = None if edges is None else taken(edges)
+        return StagedRows(taken(keys.hashes), columns, n_null, first_number, at_edges)
 
     def _values(self, checked: CheckedBatch) -> Iterator[NumberArray]:
         inputs = [model.inputs for model in checked.models]
@@ -154,41 +228,101 @@ class GatheredRows:
         if checked.weight is not None:
             yield checked.weight.astype(next(dtypes), copy=False)
 
-    def add(self, rows: StagedRows) -> None:
-        """Add the rows of a task; several threads may."""
+    def settle(self, staged: Sequence[StagedRows]) -> Iterator[GroupedBatch]:
+        """Yield the groups that are whole in some rows, and gather those that may go on elsewhere.
+
+        Parameters
+        ----------
+        staged : sequence of StagedRows
+            The rows of a task that was read; of the whole task, where `waits_for_task`.
+
+        Raises
+        ------
+        NotAdjacentError
+            If the rows of a group are not adjacent, and are said to be.
+        """
         with self._lock:
-            self.n_null += rows.n_null
-            if self._store is None and len(rows.hashes):
-                self._key_columns = len(rows.columns) - len(self._dtypes)
-                keys = [np.dtype(np.int64)] * self._key_columns
-                # The hashes that rows are added with: they need no room beside the keys.
-                rehash = functools.partial(_hashes_of, self._key_columns)
-                self._store = RowStore([*keys, *self._dtypes], memory_bytes=self.memory_bytes, rehash=rehash)
-        if len(rows.hashes):
-            assert self._store is not None
-            self._store.add(rows.hashes, rows.columns)
+            self.n_null += sum(rows.n_null for rows in staged)
+        staged = [rows for rows in staged if len(rows.hashes)]
+        if self._adjacent is not None:
+            for rows in staged:
+                yield from self._adjacent_groups(self._adjacent, rows)
+        elif self.waits_for_task and 0 < sum(len(rows.hashes) for rows in staged) <= self._task_rows:
+            yield from self._groups_of_task(staged)
+        else:
+            for rows in staged:
+                self._store.add(rows.hashes, rows.columns)
+
+    def _adjacent_groups(self, adjacent: AdjacentGroups, rows: StagedRows) -> Iterator[GroupedBatch]:
+        with self._naming_columns():
+            place = rows.first_number >> ROW_BITS, rows.first_number
+            runs = adjacent.add(rows.columns[: self._key_columns], place)
+        whole = runs.whole
+        for edge in (rows.part(slice(0, whole.start)), rows.part(slice(whole.stop, len(rows.hashes)))):
+            if len(edge.hashes):
+                self._store.add(edge.hashes, edge.columns)
+        if whole.stop > whole.start:
+            inner = rows.part(whole)
+            yield self._grouped(lambda numbers: [inner.columns[n] for n in numbers], None, runs.starts - whole.start)
+
+    def _groups_of_task(self, staged: Sequence[StagedRows]) -> Iterator[GroupedBatch]:
+        inner = []
+        for rows in staged:
+            if rows.edges is None or not rows.edges.any():
+                inner.append(rows.columns)
+                continue
+            edge = rows.part(rows.edges)
+            self._store.add(edge.hashes, edge.columns)
+            inner.append(rows.part(~rows.edges).columns)
+        columns = [np.concatenate(parts) for parts in zip(*inner, strict=True)]
+        if len(columns[0]):
+            order, starts = group_adjacent_rows(columns[: self._key_columns])
+            yield self._grouped(lambda numbers: [columns[n] for n in numbers], order, starts)
+
+    def end(self) -> None:
+        """End gathering.
+
+        Raises
+        ------
+        NotAdjacentError
+            If the rows of a group are not adjacent, and are said to be.
+        """
+        if self._adjacent is not None:
+            with self._naming_columns():
+                self._adjacent.check()
+            self._adjacent.close()
+
+    @contextlib.contextmanager
+    def _naming_columns(self) -> Iterator[None]:
+        try:
+            yield
+        except NotAdjacentError as error:
+            error.columns = self.group.keys
+            raise
 
     @property
     def nbytes(self) -> int:
         """The memory that the rows take."""
-        return 0 if self._store is None else self._store.nbytes
+        return self._store.nbytes
 
     def partitions(self, most_bytes: int) -> Iterator[Partition]:
         """Yield parts of the rows, the largest first; a group is whole in one of them."""
-        if self._store is not None:
-            yield from self._store.partitions(most_rows=max(1, most_bytes // self.row_bytes))
+        yield from self._store.partitions(most_rows=max(1, most_bytes // self.row_bytes))
 
-    def batch_of(self, partition: Partition) -> tuple[GroupedBatch, int]:
-        """Return the groups of a partition, and how many were left out since they have too few rows."""
-        # Together, since what lies on disk is read whole.
-        n_words = self._key_columns
-        loaded = partition.load(range(n_words + len(self._numbers)))
-        words = loaded[:n_words]
-        # Each is taken away when it is gathered, since a group may be large.
-        waiting = loaded[: n_words - 1 : -1]
-        del loaded
-        order: Order | None
-        order, starts = _one_group(words) or group_rows(words)
+    def batch_of(self, partition: Partition) -> GroupedBatch:
+        """Return the groups of a partition."""
+        if partition.n_rows > _LARGE_GROUP:
+            words = partition.load(range(self._key_columns))
+            if (starts := _one_group(words)) is not None:
+                del words
+                # A column after the other.
+                return self._grouped(partition.load, None, starts)
+        loaded = partition.load()
+        order, starts = group_rows(loaded[: self._key_columns])
+        return self._grouped(lambda numbers: [loaded[n] for n in numbers], order, starts)
+
+    def _grouped(self, load: Load, order: Order | None, starts: IntegerArray) -> GroupedBatch:
+        """Return groups whose rows are loaded as they are needed."""
         n_small = 0
         least = self.evaluation.request.min_group_size
         if least > 1:
@@ -196,25 +330,28 @@ class GatheredRows:
             large = sizes >= least
             n_small = int(np.count_nonzero(~large))
             if n_small:
-                every = np.arange(len(words[0]), dtype=np.int32) if order is None else order
+                every = np.arange(starts[-1], dtype=np.int32) if order is None else order
                 order = every[np.repeat(large, sizes)]
                 starts = np.append(0, np.cumsum(sizes[large]))
         firsts = starts[:-1] if order is None else order[starts[:-1]]
-        keys = tuple(word[firsts] for word in words)
-        del words
-        numbers = {name: _number(waiting.pop(), order) for name in self._numbers}
+        keys = tuple(word[firsts] for word in load(range(self._key_columns)))
+        numbers = {name: self._number(load, number, order) for number, name in enumerate(self._numbers)}
         weight_column, weight = self.evaluation.request.weight, None
         if weight_column is not None:
             weight = weight_column, read_only(mean_of_groups(numbers[weight_column], starts))
-        slice_keys = self._slice_keys(partition, order, starts)
-        return GroupedBatch(starts, numbers, weight, slice_keys, self._masks, keys), n_small
+        slice_keys = self._slice_keys(load, order, starts)
+        return GroupedBatch(self.group.name, starts, numbers, weight, slice_keys, self._masks, keys, n_small)
 
-    def _slice_keys(self, partition: Partition, order: Order | None, starts: IntegerArray) -> dict[str, Keys]:
+    def _number(self, load: Load, number: int, order: Order | None) -> NDArray[np.float64]:
+        (values,) = load([self._key_columns + number])
+        return read_only((values if order is None else gather(values, order)).astype(np.float64, copy=False))
+
+    def _slice_keys(self, load: Load, order: Order | None, starts: IntegerArray) -> dict[str, Keys]:
         """Return the slices of groups: those of their first rows in the log."""
         found: dict[str, Keys] = {}
         if self._slices:
             first = self._key_columns + len(self._numbers)
-            row_numbers, *codes = partition.load(range(first, first + 1 + len(self._slices)))
+            row_numbers, *codes = load(range(first, first + 1 + len(self._slices)))
             if order is None:
                 order = np.arange(len(row_numbers), dtype=np.int32)
             firsts = order[_first_rows(row_numbers[order], starts)]
@@ -226,27 +363,20 @@ class GatheredRows:
     @property
     def spilled_bytes(self) -> int:
         """What was written to disk."""
-        return 0 if self._store is None else self._store.spilled_bytes
+        return self._store.spilled_bytes
 
     def close(self) -> None:
         """Give back the memory and the disk that the rows take."""
-        if self._store is not None:
-            self._store.close()
+        self._store.close()
+        if self._adjacent is not None:
+            self._adjacent.close()
 
 
-def _hashes_of(n_words: int, columns: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
-    return hash_keys(columns[:n_words])
-
-
-def _number(values: NumberArray, order: Order | None) -> NDArray[np.float64]:
-    return read_only((values if order is None else gather(values, order)).astype(np.float64, copy=False))
-
-
-def _one_group(words: Sequence[IntegerArray]) -> tuple[None, IntegerArray] | None:
-    """Return where one group begins and ends that all these rows are of, in no other order; None if they are not."""
-    if not all(len(word) and word[0] == word[-1] and (word == word[0]).all() for word in words):
+def _one_group(words: Sequence[IntegerArray]) -> IntegerArray | None:
+    """Return where the one group begins and ends that all these rows are of; None if they are of several."""
+    if not all(word[0] == word[-1] and (word == word[0]).all() for word in words):
         return None
-    return None, np.array([0, len(words[0])])
+    return np.array([0, len(words[0])])
 
 
 def _kept_by_any(checked: CheckedBatch, evaluation: Evaluation) -> Mask | None:

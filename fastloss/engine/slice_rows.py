@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fastloss.budget import Execution
 from fastloss.columns.base import Batch, Keys, NumberArray
+from fastloss.columns.grouped import GroupedBatch
 from fastloss.engine.checks import CheckedBatch, ModelRows
 from fastloss.engine.engine import Engine, SlicesOutgrownError
 from fastloss.engine.inputs import RowInputs
@@ -151,6 +152,8 @@ class SliceRows:
         The memory that rows may take before they are written to disk.
     """
 
+    waits_for_task = False
+
     def __init__(self, keys: tuple[str, ...], evaluation: Evaluation, execution: Execution, memory_bytes: int) -> None:
         self.keys = keys
         self.evaluation = sliced_by(evaluation, (keys,))
@@ -184,7 +187,7 @@ class SliceRows:
     # -----------------------------------------------------------------------------------------------------------
     # Gathering
 
-    def rows_of(self, batch: Batch, checked: CheckedBatch, first_number: int) -> StagedRows:
+    def rows_of(self, batch: Batch, checked: CheckedBatch, first_number: int, edges: Mask | None = None) -> StagedRows:
         """Return what is kept of the rows of a batch that some model uses; their numbers are not kept."""
         flags, rows = self._flags(checked, batch.n_rows)
         keys = []
@@ -244,9 +247,11 @@ class SliceRows:
         if checked.weight is not None:
             yield checked.weight
 
-    def add(self, rows: StagedRows) -> None:
-        """Add the rows of a task."""
-        self._store.add(rows.hashes, rows.columns)
+    def settle(self, staged: Sequence[StagedRows]) -> Iterator[GroupedBatch]:
+        """Gather the rows of a task; there are no groups to yield."""
+        for rows in staged:
+            self._store.add(rows.hashes, rows.columns)
+        return iter(())
 
     # -----------------------------------------------------------------------------------------------------------
     # Evaluating

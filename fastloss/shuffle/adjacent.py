@@ -35,11 +35,14 @@ class NotAdjacentError(DataError):
         The key, as `GroupKeys.columns` has it.
     places : tuple of (int, int)
         Two batches that hold it, in the order of the log; they may be one.
+    columns : tuple of str
+        The columns of the key.
     """
 
     def __init__(self, key: Words, places: tuple[Place, Place]) -> None:
-        super().__init__("the rows of a group are not adjacent, and group_sorted says that they are.")
+        super().__init__("the rows of a group are not adjacent, and group_sorted says that they are; leave it out.")
         self.key, self.places = key, places
+        self.columns: tuple[str, ...] = ()
 
 
 class Runs(NamedTuple):

@@ -26,13 +26,16 @@ class EvaluationState:
         The files that were evaluated, by path or URL, and streams, each by a name of its own. Empty until a whole log
         has been evaluated, and where nobody asked.
     staged : list
-        Rows of groups that wait until the task is read whole.
+        Rows of groups that wait until the task is read whole: for each batch, those of each group key.
+    groups : tuple of EvaluationState
+        For each group key, the state of the groups that were whole in a task.
     """
 
     ledger: Ledger
     tables: tuple[SliceTable, ...]
     inputs: dict[str, Input] = field(default_factory=dict)
     staged: list[Any] = field(default_factory=list, repr=False)
+    groups: tuple[EvaluationState, ...] = ()
 
     @classmethod
     def identity(cls, groupings: Sequence[tuple[str, ...]], specs: Sequence[StateSpec]) -> EvaluationState:
@@ -45,6 +48,8 @@ class EvaluationState:
         self.inputs |= other.inputs
         for mine, theirs in zip(self.tables, other.tables, strict=True):
             mine.merge(theirs)
+        for of_mine, of_theirs in zip(self.groups, other.groups, strict=True):
+            of_mine.merge(of_theirs)
 
     def normalize(self) -> None:
         """Bring every column into the form that is read and stored."""
