@@ -33,6 +33,7 @@ from fastloss.words import (
     Reader,
     Reduction,
     Saturation,
+    Ties,
 )
 from fastloss_kernels.losses import Loss
 
@@ -54,6 +55,8 @@ def evaluate(
     group: Sequence[str | Sequence[str]] | str | None = (),
     min_group_size: int = 1,
     group_sorted: bool = False,
+    ties: Ties = "average",
+    id: str | None = None,
     curves: Sequence[str] | str = (),
     where: object = None,
     with_columns: Mapping[str, object] | None = None,
@@ -118,6 +121,13 @@ def evaluate(
         Say that the rows of a group are adjacent in the log, in the order of its files: then few rows wait for others,
         and it takes less time and memory. It is checked. A log whose row groups hold ranges of the key, as one sorted
         by it does, is recognised without a word.
+    ties : {"average", "input", "pessimistic", "optimistic", "id_desc"}
+        The order of candidates of equal scores in metrics at ranks, such as ``"ndcg@10"``: the exact mean over every
+        order, the order in the list or the log, the worst and the best one for the metric, or the largest id first,
+        as trec_eval has it. Areas below curves count a tie as one half with any of them.
+    id : str, optional
+        The column of ids: a list of integers or texts for each list, or one of them a row beside `group`. Integers are
+        compared as numbers, texts as bytes.
     curves : sequence of {"roc", "precision_recall", "gain", "reliability"}, or one of them
         Keep what these are drawn from, where no metric does, for `Result.curve`.
     where : str, polars.Expr, or list of them, optional
@@ -250,6 +260,8 @@ def evaluate(
         group=group,
         min_group_size=min_group_size,
         group_sorted=group_sorted,
+        ties=ties,
+        id=id,
         curves=curves,
         where=where,
         with_columns=with_columns,

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast, get_args
 from fastloss.errors import UsageError
 from fastloss.expressions import PolarsExpression, expression_from_plain, expression_of, plain_expression
 from fastloss.maps import Mapped, mapped_columns
-from fastloss.words import CurveName, LabelDomain, ListReduction, OnBadRow, PresetName, Reduction, Saturation
+from fastloss.words import CurveName, LabelDomain, ListReduction, OnBadRow, PresetName, Reduction, Saturation, Ties
 
 Space = Literal["logit", "prob", "logprob", "margin", "value", "score"]
 # The spaces that losses read; a score is an order and nothing else.
@@ -137,6 +137,10 @@ class Request:
         Groups of fewer rows are left out.
     group_sorted : bool
         Whether the rows of each group are said to be adjacent; it changes no number.
+    ties : {"average", "input", "pessimistic", "optimistic", "id_desc"}
+        How metrics of rankings order candidates of equal scores.
+    id : str or None
+        The column that decides between them.
     """
 
     label: str
@@ -159,6 +163,8 @@ class Request:
     group: tuple[tuple[str, ...], ...] = ()
     min_group_size: int = 1
     group_sorted: bool = False
+    ties: Ties = "average"
+    id: str | None = None
 
     @classmethod
     def of(
@@ -206,6 +212,9 @@ class Request:
                 options[name] = bool(options[name])
         if options.get("group_sorted") and not group:
             raise UsageError("group_sorted says that the rows of groups are adjacent, and no group= makes groups.")
+        _check_ties(options.get("ties", "average"), options.get("id"))
+        if "common_rows" in options:
+            options["common_rows"] = bool(options["common_rows"])
         return cls(
             label=label,
             models=tuple(models),
@@ -252,7 +261,8 @@ class Request:
     def columns(self) -> tuple[str, ...]:
         """The columns that are read, each once."""
         stored = (mapped.column for mapped in self.mapped or ())
-        return tuple(dict.fromkeys((*self.numeric_columns, *self.keys, *self.group_columns, *stored)))
+        ids = () if self.id is None else (self.id,)
+        return tuple(dict.fromkeys((*self.numeric_columns, *self.keys, *self.group_columns, *ids, *stored)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the request as plain values, from which `from_dict` makes an equal one; a loss is its full name."""
@@ -299,6 +309,7 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "label_domain": get_args(LabelDomain),
     "saturation": get_args(Saturation),
     "on_bad_row": get_args(OnBadRow),
+    "ties": get_args(Ties),
 }
 
 
@@ -376,6 +387,17 @@ def _derived(given: Mapping[str, object] | None) -> tuple[tuple[str, str | Polar
         raise UsageError(f"with_columns is {given!r}; allowed: expressions by the names of the columns they make.")
     derived = ((name, expression_of(f"with_columns[{name!r}]", expression)) for name, expression in given.items())
     return tuple(derived) or None
+
+
+def _check_ties(ties: str, column: object) -> None:
+    if ties == "id_desc" and column is None:
+        raise UsageError("ties='id_desc' orders tied candidates by a column; name it by id=, such as id='doc_id'.")
+    if ties != "id_desc" and column is not None:
+        raise UsageError(
+            f"id={column!r} orders tied candidates, and ties is {ties!r}; give ties='id_desc', or leave out id."
+        )
+    if column is not None and not isinstance(column, str):
+        raise UsageError(f"A column is named by {column!r}; allowed: a string.")
 
 
 def _group_size(given: object, group: object) -> int:

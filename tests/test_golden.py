@@ -23,7 +23,6 @@ NEGATIVE_WEIGHT = "negative weights are bad rows"
 ONE_CLASS = "one class alone: null here, NaN or an error there"
 OF_LABELS = "a mean over the areas of several label columns"
 TRAPEZOIDS = "the area below straight lines between points of precision and recall, which scikit-learn has left"
-NO_RANKING = "ranking metrics are not there yet"
 NO_PROBABILITIES = "labels and predictions up to 6, where overlaps are of probabilities: bad rows"
 NO_CORRELATION = "a correlation is no loss"
 MULTILABEL_RANKING = "a ranking metric of several labels, which is not in the catalogue"
@@ -32,7 +31,6 @@ NOT_APPLIED: Mapping[str, str] = {
     **dict.fromkeys([f"keras_losses-{n:03}" for n in (14, 30, 38, 52, 64, 70)], NULL_WITHOUT_WEIGHT),
     **dict.fromkeys(["keras_losses-140", "keras_losses-144"], NO_PROBABILITIES),
     "torch_family-012": "hinge_embedding, the hinge of a distance, is not in the catalogue",
-    **dict.fromkeys(["torch_family-030", "torch_family-032"], NO_RANKING),
     "torch_family-052": "the part of the variance that is explained is no loss",
     "torch_family-054": NO_CORRELATION,
     "sklearn-004": "scikit-learn before 1.3 divided rows by their sum; it no longer does, nor does the preset",
@@ -46,7 +44,6 @@ NOT_APPLIED: Mapping[str, str] = {
     **dict.fromkeys(["xgboost_metrics-034", "xgboost_metrics-042"], "a quantile of 0 or 1 has no pinball loss"),
     "xgboost_metrics-048": "the zero-one loss of several classes is not in the catalogue",
     "xgboost_metrics-060": ONE_CLASS,
-    "xgboost_metrics-066": NO_RANKING,
 }
 
 
@@ -209,6 +206,11 @@ def multi_margin(case: Any) -> Request:
     return index_request("multi_margin(margin=2)", "margin", "target", "input")(case)._replace(weight=weight)
 
 
+def one_hot_list_request(metric: str) -> Callable[[Any], Request]:
+    make = one_hot_request(metric, "score")
+    return lambda case: make(case)._replace(options={"ties": "optimistic"})
+
+
 def list_request(metric: str) -> Callable[[Any], Request]:
     def request(case: Any) -> Request:
         return Request(metric, "score", numbers([case["target"]]), numbers([case["input"]]))
@@ -233,6 +235,9 @@ TORCH: Mapping[str, Callable[[Any], Request]] = {
     "torch_family-056": torch_request("average_precision", "prob"),
     "torch_family-026": lambda case: Request("ctr", "prob", numbers(case["input"]), numbers(case["input"])),
     "torch_family-028": torch_request("calibration", "prob"),
+    # A rank there is the number of higher scores.
+    "torch_family-030": by_row(one_hot_list_request("hit_rate@2")),
+    "torch_family-032": by_row(one_hot_list_request("mrr@2")),
     "torch_family-034": torch_request("mean_squared_error", "value"),
     "torch_family-038": list_request("recall@2"),
     "torch_family-040": torch_request("expected_calibration_error(n_bins=2, norm='l2')", "prob"),
@@ -341,6 +346,8 @@ XGBOOST: Mapping[str, Callable[[Any], Request]] = {
     "xgboost_metrics-026": xgboost_request("mean_absolute_percentage_error", "value"),
     "xgboost_metrics-030": xgboost_request("pseudo_huber(slope=0.1)", "value"),
     "xgboost_metrics-064": xgboost_lists("ndcg"),
+    # Tied candidates stand as they come there.
+    "xgboost_metrics-066": lambda case: xgboost_lists("ndcg@2")(case)._replace(options={"ties": "input"}),
     "xgboost_metrics-068": xgboost_lists("ndcg"),
     # A list without a relevant candidate counts as 1 there.
     "xgboost_metrics-070": xgboost_lists("map(empty=one)"),

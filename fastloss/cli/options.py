@@ -32,6 +32,7 @@ from fastloss.words import (
     Reader,
     Reduction,
     Saturation,
+    Ties,
 )
 
 _COLUMNS = Group("Columns", sort_key=1)
@@ -180,6 +181,12 @@ class RequestOptions(LossOptions):
     group_sorted
         Say that the rows of a group are adjacent in the log, which saves time and memory; it is checked. A log that is
         sorted by the key is recognised without it.
+    ties
+        The order of candidates of equal scores in metrics at ranks, such as ndcg@10: "average" is the exact mean over
+        every order, "input" the order in the list or the log, "optimistic" and "pessimistic" the best and the worst
+        one, "id_desc" the largest id first, as trec_eval has it.
+    id
+        The column of ids: a list of integers or texts beside lists, one a row beside --group.
     reduction
         How losses are summed up: the weighted mean (left out: this), the weighted sum, or that sum by the number of
         rows, of all or of those whose weight is not 0. The value of each row is what "fastloss score" writes.
@@ -199,6 +206,8 @@ class RequestOptions(LossOptions):
     group: Annotated[list[str] | None, _Question] = None
     min_group_size: Annotated[int, _Question] = 1
     group_sorted: Annotated[bool, Parameter(group=_QUESTION, negative=())] = False
+    ties: Annotated[Ties, _QuestionWord] = "average"
+    id: Annotated[str | None, _Columns] = None
     reduction: Annotated[Reduction | None, _QuestionWord] = None
     common_rows: Annotated[bool, Parameter(group=_QUESTION, negative=())] = False
 

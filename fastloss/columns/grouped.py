@@ -33,6 +33,8 @@ class GroupedBatch:
         The key of each group, as `GroupKeys.columns` has it.
     n_small : int
         How many groups were left out since they have too few rows.
+    ties : numpy.ndarray of float64, shape (n_rows,), or None
+        What decides between rows of equal scores, by group; the larger stands first.
     """
 
     name: str
@@ -43,6 +45,7 @@ class GroupedBatch:
     masked: bool = False
     words: tuple[IntegerArray, ...] = ()
     n_small: int = 0
+    ties: Float64Array | None = None
 
     @property
     def origin(self) -> str:
@@ -123,4 +126,5 @@ class GroupedBatch:
             {name: keys._replace(codes=keys.codes[first : first + n_rows]) for name, keys in self.slice_keys.items()},
             self.masked,
             tuple(words[first : first + n_rows] for words in self.words),
+            ties=None if self.ties is None else self.ties[begin:end],
         )

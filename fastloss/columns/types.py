@@ -41,6 +41,8 @@ def check_columns(schema: pa.Schema, request: Request, keep: Sequence[str] = ())
         _check(check_key_type, schema.field(key))
     for key in request.group_columns:
         _check(check_group_key_type, schema.field(key))
+    if request.id is not None:
+        check_category(schema.field(request.id))
     return {column: _column_type(schema.field(column).type) for column in request.columns}
 
 

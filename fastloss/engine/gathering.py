@@ -17,12 +17,13 @@ from fastloss.columns.grouped import GroupedBatch
 from fastloss.engine.checks import CheckedBatch
 from fastloss.engine.inputs import RowInputs
 from fastloss.engine.selection import Mask
+from fastloss.engine.ties import ranks_of_keys
 from fastloss.engine.workspace import read_only
 from fastloss.metrics.resolve import Evaluation, GroupEvaluation
 from fastloss.shuffle.adjacent import AdjacentGroups, NotAdjacentError, group_adjacent_rows
 from fastloss.shuffle.grouping import gather, group_rows, hash_keys
 from fastloss.shuffle.store import Partition, RowStore, log2_partitions_for
-from fastloss.states.slices import SliceTable
+from fastloss.states.slices import CodedKeys, SliceTable, Texts
 
 # The rows of a task are numbered from its own number times 2 to the power of this.
 ROW_BITS = 40
@@ -134,10 +135,12 @@ class GatheredRows:
         names += [] if request.weight is None else [request.weight]
         self._numbers = names
         self._slices = {key: SliceTable((key,), ()) for key in request.keys}
+        self._ids = None if request.id is None else SliceTable((request.id,), ())
+        self._numbers_rows = bool(self._slices) or request.ties == "input"
         dtypes = [self._dtype(name) for name in names]
-        if self._slices:
-            # The number of the row among all of the log, and its slices.
-            dtypes += [np.dtype(np.int64), *(np.dtype(np.int32) for _ in self._slices)]
+        # The number of the row among all of the log, its slices and its id.
+        dtypes += [np.dtype(np.int64)] * self._numbers_rows
+        dtypes += [np.dtype(np.int32) for _ in self._tables]
         self._key_columns = 1 if is_integer_key([self.key_types[key] for key in self.group.keys]) else 2
         self._dtypes = dtypes
         stored = [np.dtype(np.int64)] * self._key_columns + dtypes
@@ -167,9 +170,19 @@ class GatheredRows:
         return hash_keys(columns[: self._key_columns])
 
     @property
+    def _tables(self) -> dict[str, SliceTable]:
+        """The values of slice keys and of ids, of which rows keep the positions."""
+        tables = dict(self._slices)
+        if self._ids is not None:
+            # A column may be both.
+            tables[f"id {self.evaluation.request.id}"] = self._ids
+        return tables
+
+    @property
     def row_bytes(self) -> int:
         """What a row takes while its group is evaluated."""
-        return _ROW_BYTES + 8 * _COPIES * len(self._numbers)
+        ordered = self.evaluation.request.ties in ("input", "id_desc")
+        return _ROW_BYTES + 8 * _COPIES * (len(self._numbers) + ordered)
 
     def rows_of(self, batch: Batch, checked: CheckedBatch, first_number: int, edges: Mask | None = None) -> StagedRows:
         """Return what is kept of the rows of a batch.
@@ -201,12 +214,12 @@ class GatheredRows:
 
         columns = [taken(column) for column in keys.columns]
         columns += [taken(values) for values in self._values(checked)]
-        if self._slices:
+        if self._numbers_rows:
             columns.append(first_number + (np.arange(n_rows) if rows is None else rows))
-            for key, table in self._slices.items():
-                found = batch.keys(key)
-                with self._lock:
-                    columns.append(table.positions([taken(found.codes)], [found]).astype(np.int32))
+        for table in self._tables.values():
+            found = batch.keys(*table.keys)
+            with self._lock:
+                columns.append(table.positions([taken(found.codes)], [found]).astype(np.int32))
         at_edges = None if edges is None else taken(edges)
         return StagedRows(taken(keys.hashes), columns, n_null, first_number, at_edges)
 
@@ -340,7 +353,25 @@ class GatheredRows:
         if weight_column is not None:
             weight = weight_column, read_only(mean_of_groups(numbers[weight_column], starts))
         slice_keys = self._slice_keys(load, order, starts)
-        return GroupedBatch(self.group.name, starts, numbers, weight, slice_keys, self._masks, keys, n_small)
+        ties = self._ties(load, order)
+        return GroupedBatch(self.group.name, starts, numbers, weight, slice_keys, self._masks, keys, n_small, ties)
+
+    def _ties(self, load: Load, order: Order | None) -> NDArray[np.float64] | None:
+        """Return what decides between rows of equal scores: the earlier row of the log, or the larger id."""
+        first = self._key_columns + len(self._numbers)
+        if self.evaluation.request.ties == "input":
+            (row_numbers,) = load([first])
+            numbers = np.empty(len(row_numbers))
+            numbers[np.argsort(row_numbers)] = -np.arange(len(row_numbers), dtype=np.float64)
+        elif self._ids is not None:
+            (codes,) = load([first + self._numbers_rows + len(self._slices)])
+            # Of the ids of these rows alone: there may be more to come.
+            with self._lock:
+                (known,) = self._ids.coded_keys()
+            numbers = _ranks_of_ids(known, codes)
+        else:
+            return None
+        return read_only(numbers if order is None else numbers[order])
 
     def _number(self, load: Load, number: int, order: Order | None) -> NDArray[np.float64]:
         (values,) = load([self._key_columns + number])
@@ -388,6 +419,20 @@ def _kept_by_any(checked: CheckedBatch, evaluation: Evaluation) -> Mask | None:
             return None
         keep = own if keep is None else keep | own
     return keep
+
+
+def _ranks_of_ids(known: CodedKeys, positions: NDArray[Any]) -> NDArray[np.float64]:
+    """Return a number for each of some positions in a table of ids, in the order of the ids, null first."""
+    present, places = np.unique(positions, return_inverse=True)
+    codes, values = known.codes[present], known.values
+    own: Any
+    if isinstance(values, np.ndarray):
+        own = values[codes]
+    else:
+        own = values.take(codes).to_list() if isinstance(values, Texts) else [values[code] for code in codes]
+    at_null = np.flatnonzero(codes == known.null_code) if known.null_code is not None else np.empty(0, np.int64)
+    null = int(at_null[0]) if len(at_null) else None
+    return ranks_of_keys(Keys(places.astype(np.int32), own, null))[places]
 
 
 def _first_rows(numbers: IntegerArray, starts: IntegerArray) -> IntegerArray:

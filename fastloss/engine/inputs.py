@@ -152,6 +152,8 @@ class ListInputs:
         The lists to evaluate.
     weight : numpy.ndarray of float64, shape (n_candidates,), or None
         The weights of the candidates; None where each weighs 1.
+    ties : numpy.ndarray of float64, shape (n_candidates,), or None
+        What decides between candidates of equal scores, where labels alone do not; the larger stands first.
     """
 
     score: Floats
@@ -160,6 +162,7 @@ class ListInputs:
     label_offsets: Integers
     rows: Integers
     weight: Floats | None = None
+    ties: Floats | None = None
     # What is computed of all lists of a batch, whichever rows are taken.
     _of_batch: dict[RankOrder, ListInputs] = field(default_factory=dict, repr=False, compare=False)
 
@@ -213,19 +216,24 @@ class ListInputs:
     def ranked(self, order: RankOrder, device: Device) -> ListInputs:
         """Return the lists as metrics of rankings read them: unmasked candidates, the highest score first.
 
-        Candidates of equal scores stand in the order of their labels, and then of their weights, the highest first.
-        The lists of a batch are sorted once for all that read them.
+        Candidates of equal scores stand in the order of their labels, and then of their weights, the highest first,
+        unless the order is another one; they have no weights then. The lists of a batch are sorted once for all that
+        read them.
         """
         if order not in self._of_batch:
             # In memory of their own, since they live as long as the batch.
             offsets = np.empty(len(self.score_offsets), dtype=np.int64)
             score, label = np.empty(len(self.score)), np.empty(len(self.score))
-            given = np.empty(0) if self.weight is None else self.weight
-            weight = np.empty(len(given))
-            rank = device.ranking.make_rank(0 if self.weight is None else 2)
-            rank(*self.arrays, read_only(given), order.lowest, 1.0, False, offsets, score, label, weight)
+            by_key, on_average = order.ties in ("input", "id_desc"), order.ties == "average"
+            extra = self.ties if by_key else self.weight if on_average else None
+            given = np.empty(0) if extra is None else extra
+            sorted_extra = np.empty(len(given))
+            rank = device.ranking.make_rank(0 if extra is None else 1 if by_key else 2)
+            sign = -1.0 if order.ties == "pessimistic" else 1.0
+            outputs = (offsets, score, label, sorted_extra)
+            rank(*self.arrays, read_only(given), order.lowest, sign, not on_average, *outputs)
             score, label = read_only(score[: offsets[-1]]), read_only(label[: offsets[-1]])
-            kept = None if self.weight is None else read_only(weight[: offsets[-1]])
+            kept = None if extra is None or by_key else read_only(sorted_extra[: offsets[-1]])
             self._of_batch[order] = ListInputs(score, offsets, label, offsets, self.rows, kept)
         return replace(self._of_batch[order], rows=self.rows)
 

@@ -13,6 +13,7 @@ from fastloss.engine.checks import CheckedBatch, ModelRows, WeightChecks
 from fastloss.engine.device import Device
 from fastloss.engine.inputs import ListInputs
 from fastloss.engine.selection import Mask, Selection
+from fastloss.engine.ties import tie_keys
 from fastloss.engine.workspace import read_only
 from fastloss.errors import UsageError
 from fastloss.metrics.base import ModelFacts
@@ -173,7 +174,11 @@ class ListChecks:
         # The rows of groups have weights of their own.
         name = evaluation.request.weight
         weight = batch.lists(name).values if name is not None and name in batch.list_columns else None
-        inputs = ListInputs(masked, score.offsets, label.values, label.offsets, np.arange(batch.n_rows), weight)
+        ties, different = tie_keys(batch, evaluation.request.ties, evaluation.request.id, score.offsets)
+        if different is not None:
+            assert evaluation.request.id is not None
+            selection.drop(different, Cause(causes.DIFFERENT_LENGTHS, evaluation.request.id, "id"), None)
+        inputs = ListInputs(masked, score.offsets, label.values, label.offsets, np.arange(batch.n_rows), weight, ties)
         lowest = max((loss.lowest_score(model.space) for loss in self._losses), default=lowest_score(model.space))
         row_sets = [rows for rows in self._row_sets[model.index] if rows.is_used]
         keep: dict[tuple[str, ...], Mask | None] = {}

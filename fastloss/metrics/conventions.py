@@ -23,9 +23,12 @@ class RankOrder:
     ----------
     lowest : float
         The lowest score that is not masked.
+    ties : {"average", "input", "pessimistic", "optimistic", "id_desc"}
+        How candidates of equal scores are ordered; on average they stay equal, else no score is equal to another.
     """
 
     lowest: float
+    ties: str = "average"
 
 
 @dataclass(frozen=True)
@@ -103,12 +106,15 @@ class RequestConventions:
         The types of the columns.
     common_needs : tuple of str
         What every list must hold where all metrics use the same lists; empty where each uses its own.
+    ties : str
+        How metrics of rankings order candidates of equal scores.
     """
 
     preset: Preset | None
     saturation: str
     columns: tuple[tuple[str, ColumnType], ...]
     common_needs: tuple[str, ...] = ()
+    ties: str = "average"
 
     def epsilon(self, column: str) -> float:
         """Return the smallest probability of an outcome before a loss is clipped; 0 if it never is."""
@@ -169,7 +175,7 @@ class RequestConventions:
     def _ranked(self, loss: Loss, space: str) -> RankOrder | None:
         if not isinstance(loss, ListwiseLoss) or not loss.reads_ranked:
             return None
-        return RankOrder(loss.lowest_score(space))
+        return RankOrder(loss.lowest_score(space), self.ties)
 
     def needs(self, loss: Loss) -> tuple[str, ...]:
         """Return what a list must hold for a loss; empty for pointwise losses."""

@@ -132,6 +132,8 @@ class MeanLoss:
             values.evidence["list_reduction"] = self.loss.list_reduction
         if self._unit is not None:
             values.evidence["unit"] = self._unit.name
+        if evaluation.transform.ranked is not None and evaluation.transform.ranked.ties != "average":
+            values.evidence["ties"] = evaluation.transform.ranked.ties
         if evaluation.saturated is not None:
             saturated = states[Count(values.rows, SaturatedRows(evaluation))]
             values.evidence["n_saturated"] = saturated

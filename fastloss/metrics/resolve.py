@@ -178,6 +178,8 @@ class Evaluation:
             **({"list_reduction": self.list_reduction} if self.lists else {}),
             **({"common_rows": True} if request.common_rows else {}),
             **({} if reduction is None else {"reduction": reduction}),
+            **({} if request.ties == "average" else {"ties": request.ties}),
+            **({} if request.id is None else {"id": request.id}),
             **({} if request.preset is None else {"preset": request.preset}),
             "saturation": request.saturation,
             "on_bad_row": request.on_bad_row,
@@ -274,7 +276,8 @@ def resolve(
     groups, read_by_groups = _groups(request, types, of_lists, lists)
     names = tuple(dict.fromkeys(metric.name for metric in named))
     named = [metric for metric in named if metric not in of_lists]
-    conventions = RequestConventions(preset, request.saturation, column_types(types))
+    conventions = RequestConventions(preset, request.saturation, column_types(types), ties=request.ties)
+    _check_ties([*named, *of_lists], request, types, lists)
     over_columns = [_over_columns(metric, request, lists, label_is_index, list_reduction) for metric in named]
     metrics = _each_once([_reduced(metric, reduction, conventions) for metric in over_columns])
     if not of_states:
@@ -334,7 +337,7 @@ def _groups(
             f"group= makes a list of the rows of each {keys}, and no metric here reads lists; add one that does, such "
             "as 'gauc' or 'ndcg@10', or leave out group=."
         )
-    held = (request.label_column, *(model.column for model in request.models))
+    held = (request.label_column, *(model.column for model in request.models), request.id)
     as_lists = {name: replace(kind, is_list=kind.is_list or name in held) for name, kind in types.items()}
     # The rows are checked, mapped and labelled before they are gathered.
     of_groups = replace(
@@ -382,6 +385,21 @@ def _check_spaces(metrics: Sequence[Metric], models: Sequence[Model]) -> None:
                     f"{metric.name} reads {' or '.join(f'{s}=' for s in metric.spaces)}; "
                     f"the prediction {model.column!r} was declared {model.space}=."
                 )
+
+
+def _check_ties(metrics: Sequence[Metric], request: Request, types: Mapping[str, ColumnType], lists: bool) -> None:
+    """Refuse an order of ties that nothing reads, and a column of ids that does not stand beside the candidates."""
+    if request.ties == "average":
+        return
+    losses = (metric.loss for metric in metrics if isinstance(metric, MeanLoss))
+    if not any(isinstance(loss, ListwiseLoss) and loss.reads_ranked for loss in losses):
+        raise UsageError(
+            f"ties={request.ties!r} orders tied candidates for metrics at ranks, such as 'ndcg@10', and none is asked "
+            "for; name one, or leave ties out."
+        )
+    if request.id is not None and types[request.id].is_list != lists:
+        wanted = "a list with an id for each candidate" if lists else "one id a row"
+        raise SchemaError(f"the id column {request.id!r} has type {types[request.id].name}; {wanted} is needed.")
 
 
 def _check_fields(metrics: Sequence[Metric], request: Request) -> None:

@@ -120,7 +120,7 @@ def render_plan(description: Mapping[str, Any]) -> str:
     plan = description["plan"]
     totals = ("files", "row_groups", "rows", "stored_bytes")
     known = [f"{description[name]:,} {name.replace('_', ' ')}" for name in totals if description[name] is not None]
-    asked = ("label_domain", "reduction", "list_reduction", "preset", "saturation", "on_bad_row")
+    asked = ("label_domain", "reduction", "list_reduction", "ties", "preset", "saturation", "on_bad_row")
     options = {name: plan[name] for name in asked if name in plan}
     options |= {name: description[name] for name in ("on_bad_file", "missing_columns", "reader")}
     lines = [
@@ -286,10 +286,17 @@ def _conventions(content: Mapping[str, Any]) -> list[str]:
         *([] if preset is None else [f"preset {preset}{': ' * bool(said_of)}{'; '.join(said_of)}"]),
         *(f"reduction {name}: {_REDUCTIONS[name]} ({', '.join(of)})" for name, of in found("reduction").items()),
         *(f"list_reduction {name}: {said[name]}" for name in sorted(lists)),
+        *(f"ties {name}: {_TIES[name]} ({', '.join(of)})" for name, of in found("ties").items()),
         *(f"unit {name}: {', '.join(of)}" for name, of in found("unit").items()),
     ]
 
 
+_TIES = {
+    "input": "candidates of equal scores as they come",
+    "pessimistic": "of candidates of equal scores the lowest label first",
+    "optimistic": "of candidates of equal scores the highest label first",
+    "id_desc": "of candidates of equal scores the largest id first",
+}
 _REDUCTIONS = {
     "sum": "Σw·l",
     "sum_over_batch_size": "Σw·l/n, where n counts rows of weight 0 too",
