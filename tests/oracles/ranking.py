@@ -238,3 +238,70 @@ def rates(rows: Iterable[Row]) -> list[tuple[float, float, float, float]]:
         return float(a) / float(b) if b else math.nan
 
     return [(s, quotient(p, p + n), quotient(p, positives), quotient(n, negatives)) for s, p, n in points]
+
+
+def mean_over_orders(
+    value: Callable[[Sequence[float]], Fraction], label: Sequence[float], score: Sequence[float]
+) -> Fraction:
+    """Return the mean of what is computed of the labels in the order of the ranks, over every order of ties."""
+    found = [value([label[i] for i in order]) for order in orders(score)]
+    return sum(found, Fraction(0)) / len(found)
+
+
+def expected_reciprocal_rank(labels: Sequence[int], scores: Sequence[float], k: int, max_label: int = 4) -> Fraction:
+    """Return Σ 1/rank · R · Π (1 − R above), with R = (2^y − 1)/2^max_label."""
+
+    def value(ranked: Sequence[float]) -> Fraction:
+        total, reading = Fraction(0), Fraction(1)
+        for rank, y in enumerate(ranked[:k], 1):
+            stop = Fraction(2 ** int(y) - 1, 2**max_label)
+            total += reading * stop / rank
+            reading *= 1 - stop
+        return total
+
+    return mean_over_orders(value, labels, scores)
+
+
+def rank_biased_precision(labels: Sequence[float], scores: Sequence[float], p: float, k: float = math.inf) -> Fraction:
+    """Return (1 − p)·Σ p^(rank − 1) over relevant candidates."""
+    step = Fraction(p)
+
+    def value(ranked: Sequence[float]) -> Fraction:
+        weights = (step**i for i, y in enumerate(ranked) if y > 0 and i < k)
+        return (1 - step) * sum(weights, Fraction(0))
+
+    return mean_over_orders(value, labels, scores)
+
+
+def bpref(labels: Sequence[float], scores: Sequence[float]) -> Fraction:
+    """Return the mean over relevant candidates of 1 − min(n, R)/min(N, R), n of the N irrelevant ones above."""
+
+    def value(ranked: Sequence[float]) -> Fraction:
+        n_relevant = sum(y > 0 for y in ranked)
+        least = min(len(ranked) - n_relevant, n_relevant)
+        total, above = Fraction(0), 0
+        for y in ranked:
+            if y > 0:
+                total += 1 - Fraction(min(above, n_relevant), least) if above else 1
+            else:
+                above += 1
+        return total / n_relevant
+
+    return mean_over_orders(value, labels, scores)
+
+
+def r_precision(labels: Sequence[float], scores: Sequence[float]) -> Fraction:
+    """Return the share of relevant candidates among the first R, R of them being relevant."""
+    n_relevant = sum(y > 0 for y in labels)
+    return mean_over_orders(
+        lambda ranked: Fraction(sum(y > 0 for y in ranked[:n_relevant]), n_relevant), labels, scores
+    )
+
+
+def xauc(labels: Sequence[float], scores: Sequence[float]) -> Fraction | None:
+    """Return the share of pairs with different labels whose scores are in the same order, ½ where these are equal."""
+    found = []
+    for (y, s), (y0, s0) in itertools.combinations(zip(labels, scores, strict=True), 2):
+        if y != y0:
+            found.append(Fraction(1, 2) if s == s0 else Fraction(int((y > y0) == (s > s0))))
+    return sum(found, Fraction(0)) / len(found) if found else None

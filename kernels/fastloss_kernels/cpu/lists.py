@@ -136,7 +136,7 @@ def make_list_flag(test: ListTest) -> Callable[..., None]:
 
 # Fit for the loss, or why not.
 USABLE, EMPTY, MASKED, NO_POSITIVE, NO_PAIR, TWO_INFINITIES, NO_SUCH_INDEX = range(7)
-NEEDS = {"candidate": 0, "positive": 1, "pair": 2, "unmasked positive": 3}
+NEEDS = {"candidate": 0, "positive": 1, "pair": 2, "unmasked positive": 3, "both classes": 4}
 
 
 @functools.cache
@@ -170,7 +170,7 @@ def make_classify() -> Callable[..., None]:
             elif needs == 3 and not is_index:
                 for j in range(scores.shape[0]):
                     positive |= (labels[j] > 0.0) & (scores[j] >= lowest)
-            elif needs == 2 and not is_index:
+            elif needs in (2, 4) and not is_index:
                 for j in range(scores.shape[0]):
                     here = scores[j] >= lowest
                     low = min(low, labels[j] if here else np.inf)
@@ -187,7 +187,7 @@ def make_classify() -> Callable[..., None]:
                 found = USABLE if (y == np.floor(y)) & (y >= 0.0) & (y < stop - start) else NO_SUCH_INDEX
             elif (needs == 1 or needs == 3) and not positive:
                 found = NO_POSITIVE
-            elif needs == 2 and not low < high:
+            elif (needs == 2 and not low < high) or (needs == 4 and not (low < 1.0 and high > 0.0)):
                 found = NO_PAIR
             class_out[i] = found
 

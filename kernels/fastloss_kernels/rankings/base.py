@@ -22,6 +22,18 @@ _EMPTY_VALUES = {"skip": math.nan, "zero": 0.0, "one": 1.0}
 
 
 @functools.cache
+def of_pairs(ranking: RankingFormula) -> ListRow:
+    """Make a listwise formula of one that is NaN where it has no pair; its first parameter is the value there."""
+
+    @formula
+    def list_row(score, label, parameters, scratch, gradient, hessian, derivatives):
+        value = ranking(score, label, 0, parameters, scratch)
+        return value if value == value else float(parameters[0])
+
+    return list_row
+
+
+@functools.cache
 def without_derivatives(ranking: RankingFormula) -> ListRow:
     """Make a listwise formula of a ranking's; its first parameter is the value of a list without a positive label."""
 
@@ -56,6 +68,8 @@ class Ranking(ListwiseLoss):
     ----------
     ranking : callable
         The formula.
+    at_ranks : bool
+        Whether it reads ranks, so that a rule for ties matters.
     """
 
     empty: str = field(default="skip", kw_only=True)
@@ -63,6 +77,7 @@ class Ranking(ListwiseLoss):
     # What is written before an @, where that is not the name.
     short_name: ClassVar[str] = ""
     ranking: ClassVar[RankingFormula]
+    at_ranks: ClassVar[bool] = True
     label_range: ClassVar[Interval] = FINITE
     differentiable: ClassVar[bool] = False
     reads_ranked: ClassVar[bool] = True
@@ -126,3 +141,23 @@ class RankingAtK(Ranking):
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
         """Return the value of a list without a positive label, and the last rank that counts."""
         return (*super().parameters(space, epsilon), math.inf if self.k is None else float(self.k))
+
+
+@dataclass(frozen=True)
+class PairRanking(Ranking):
+    """A ranking metric of the pairs of a list, in which a tie counts ½ under every rule for ties.
+
+    The formula gets 0 for the number of positives, and is NaN where there is no pair.
+
+    Parameters
+    ----------
+    empty : {"skip", "zero", "one"}
+        What a list is without a pair: left out and counted, or a 0, or a 1.
+    """
+
+    at_ranks: ClassVar[bool] = False
+
+    @property
+    def formulas(self) -> Mapping[str, ListRow]:  # type: ignore[override]
+        """The formula in every space."""
+        return dict.fromkeys(SPACES, of_pairs(self.ranking))
