@@ -155,6 +155,35 @@ def test_lists_without_what_is_needed_are_left_out_or_count() -> None:
     assert uniform.values[0].value == found["list_auc"][0]
 
 
+@pytest.mark.parametrize("ties", ["pessimistic", "optimistic", "input"])
+def test_a_tied_pair_counts_a_half_under_every_rule(ties: Any) -> None:
+    table = pa.table({"y": [[1.0, 0.0, 1.0], [0.0, 1.0]], "s": [[0.5, 0.5, 0.2], [0.3, 0.3]]})
+    request: dict[str, Any] = {"label": "y", "score": "s"}
+    metrics = ["list_auc", "xauc", "gauc", "gauc(weighting=pairs)"]
+    found = fl.evaluate(table, metrics=[*metrics, "bpref"], ties=ties, **request)
+    expected = fl.evaluate(table, metrics=metrics, **request)
+    assert [v.value for v in found.values][:4] == [v.value for v in expected.values] == [0.375, 0.375, 0.35, 1 / 3]
+    # They read no ranks.
+    with pytest.raises(fl.UsageError, match=r"orders tied candidates for metrics at ranks"):
+        fl.evaluate(table, metrics=metrics, ties=ties, **request)
+
+
+@pytest.mark.parametrize("name", ["err@2", "rbp", "bpref", "r_precision"])
+def test_rules_of_ties_give_the_value_of_that_order(name: str) -> None:
+    table = pa.table({"y": [[0.0, 2.0, 1.0], [1.0, 0.0, 0.0]], "s": [[0.5, 0.5, 0.2], [0.3, 0.3, 0.9]]})
+    strict = {
+        "pessimistic": [[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]],
+        "optimistic": [[2.0, 3.0, 1.0], [2.0, 1.0, 3.0]],
+        "input": [[3.0, 2.0, 1.0], [2.0, 1.0, 3.0]],
+    }
+    request: dict[str, Any] = {"label": "y", "score": "s", "metrics": name}
+    for ties, scores in strict.items():
+        ordered = table.set_column(1, "s", pa.array(scores))
+        assert (
+            fl.evaluate(table, ties=ties, **request).values[0].value == fl.evaluate(ordered, **request).values[0].value
+        )
+
+
 def test_names_and_what_is_refused() -> None:
     table = pa.table({"y": [[1.0, 0.0, 2.0]], "s": [[3.0, 2.0, 1.0]]})
     request: dict[str, Any] = {"label": "y", "score": "s"}
@@ -175,7 +204,7 @@ def test_names_and_what_is_refused() -> None:
             fl.evaluate(table, metrics=[metric], **request)
     with pytest.raises(fl.DataError, match=r"is 2\.0; allowed: 0 <= label <= 1"):
         fl.evaluate(table, metrics=["err(max_label=1)"], **request)
-    with pytest.raises(fl.UsageError, match=r"roc_auc reads one number a row, and column 's' holds lists"):
+    with pytest.raises(fl.UsageError, match=r"roc_auc .* column 's' holds lists; name 'gauc', or 'list_auc'\."):
         fl.evaluate(table, metrics=["auc"], **request)
     rows = pa.table({"y": [1.0, 0.0], "s": [2.0, 1.0]})
     assert fl.evaluate(rows, metrics=["auc"], label="y", score="s")["roc_auc"] == 1.0

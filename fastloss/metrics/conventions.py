@@ -175,7 +175,7 @@ class RequestConventions:
     def _ranked(self, loss: Loss, space: str) -> RankOrder | None:
         if not isinstance(loss, ListwiseLoss) or not loss.reads_ranked:
             return None
-        return RankOrder(loss.lowest_score(space), self.ties)
+        return RankOrder(loss.lowest_score(space), self.ties if loss.at_ranks else "average")
 
     def needs(self, loss: Loss) -> tuple[str, ...]:
         """Return what a list must hold for a loss; empty for pointwise losses."""

@@ -17,7 +17,7 @@ from fastloss.metrics.curves import metrics_of_curves
 from fastloss.metrics.feature_scores import FeatureScores
 from fastloss.metrics.field_calibration import FieldCalibrationError
 from fastloss.metrics.means import MeanLoss
-from fastloss.metrics.names import DEFAULT_OF_GROUPS, default_metrics, parse_metric
+from fastloss.metrics.names import DEFAULT_OF_GROUPS, base_name, default_metrics, parse_metric
 from fastloss.metrics.presets import preset_of, reduction_of
 from fastloss.metrics.quantities import Rows
 from fastloss.request import ColumnType, Model, Request, one_of
@@ -392,7 +392,7 @@ def _check_ties(metrics: Sequence[Metric], request: Request, types: Mapping[str,
     if request.ties == "average":
         return
     losses = (metric.loss for metric in metrics if isinstance(metric, MeanLoss))
-    if not any(isinstance(loss, ListwiseLoss) and loss.reads_ranked for loss in losses):
+    if not any(isinstance(loss, ListwiseLoss) and loss.at_ranks for loss in losses):
         raise UsageError(
             f"ties={request.ties!r} orders tied candidates for metrics at ranks, such as 'ndcg@10', and none is asked "
             "for; name one, or leave ties out."
@@ -441,6 +441,15 @@ def _shapes(types: Mapping[str, ColumnType], label: str, models: Sequence[Model]
     return lists, lists and not label_is_list
 
 
+# What to name in place of metrics of rows where predictions are lists.
+_OF_LISTS = {
+    "roc_auc": "name 'gauc', or 'list_auc'",
+    "average_precision": "name 'map'",
+    "precision": "name 'precision@10'",
+    "recall": "name 'recall@10'",
+}
+
+
 def _over_columns(
     metric: Metric, request: Request, lists: bool, label_is_index: bool, list_reduction: Literal["row", "element"]
 ) -> Metric:
@@ -465,7 +474,8 @@ def _over_columns(
             )
         if metric.over_lists():
             return metric
-        raise UsageError(f"{metric.name} reads one number a row, and column {column!r} holds lists; name losses.")
+        near = _OF_LISTS.get(base_name(metric), "name losses")
+        raise UsageError(f"{metric.name} reads one number a row, and column {column!r} holds lists; {near}.")
     if isinstance(loss, ListwiseLoss) and label_is_index and loss.label_kind != "index":
         raise UsageError(
             f"{metric.name} reads a label for each candidate, and the label column {label!r} holds numbers; "

@@ -209,6 +209,8 @@ class ListwiseLoss(Loss):
         Whether the formula has the value that other systems count for a list without a positive label.
     reads_ranked : bool
         Whether the formula reads the unmasked candidates in the order of their scores, the highest first.
+    at_ranks : bool
+        Whether it reads their ranks, so that the order of equal scores matters.
     """
 
     listwise: ClassVar[bool] = True
@@ -216,6 +218,7 @@ class ListwiseLoss(Loss):
     n_scratch: ClassVar[int] = 0
     counts_no_positive: ClassVar[bool] = False
     reads_ranked: ClassVar[bool] = False
+    at_ranks: ClassVar[bool] = False
 
     @property
     def formulas(self) -> Mapping[str, ListRow]:  # type: ignore[override]

@@ -68,8 +68,6 @@ class Ranking(ListwiseLoss):
     ----------
     ranking : callable
         The formula.
-    at_ranks : bool
-        Whether it reads ranks, so that a rule for ties matters.
     """
 
     empty: str = field(default="skip", kw_only=True)
