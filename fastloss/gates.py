@@ -209,13 +209,13 @@ def _side(text: str, side: str, model: str | None, asked: Mapping[str, Any]) -> 
 
 
 def _metric(text: str, name: str, asked: Mapping[str, Any]) -> str:
-    from fastloss.metrics.names import parse_metric
+    from fastloss.metrics.names import name_among
 
     if name in _COUNTS:
         return name
     if re.fullmatch(r"[\w.]+(@[\w.+-]+)?(\(.*\))?", name, re.DOTALL) is None or name[0].isdigit():
         raise _refused(text)
-    metric = parse_metric(name).name
+    metric = name_among(name, asked["metrics"])
     if metric not in asked["metrics"]:
         known = ", ".join(asked["metrics"])
         raise UsageError(f"--fail-if names {metric}, which is not computed; computed are {known}.")

@@ -24,7 +24,7 @@ from fastloss.errors import UsageError, nearest_names
 from fastloss.groups import GroupsFound
 from fastloss.metrics.curves import check_one_binning
 from fastloss.metrics.evaluate import GroupingValues, GroupTable, ModelValues, evaluate_table, with_groups
-from fastloss.metrics.names import parse_metric
+from fastloss.metrics.names import name_among, parse_metric
 from fastloss.metrics.resolve import Evaluation
 from fastloss.report.content import DEFAULT_SLICES, dropped_rows, skipped_parts
 from fastloss.report.curves import DEFAULT_POINTS, curve_table
@@ -294,11 +294,10 @@ class Result:
         return iter(self.metrics)
 
     def _values_of(self, metric: str, grouping: GroupingValues, position: int) -> dict[str, float | None]:
-        if metric not in self.metrics:
-            try:
-                metric = parse_metric(metric).name
-            except UsageError:
-                return {}
+        try:
+            metric = name_among(metric, self.metrics)
+        except UsageError:
+            return {}
         return {c.model: value_at(grouping, position, c).value for c in grouping.columns if c.metric == metric}
 
     @cached_property
@@ -623,7 +622,7 @@ def sorting_metric(given: str | None, computed: Sequence[str]) -> str | None:
     """Return what slices are sorted by: one of the metrics that are computed, or "n"."""
     if given is None or given == "n":
         return given
-    name = parse_metric(given).name
+    name = name_among(given, computed)
     if name not in computed:
         known = ", ".join(computed)
         raise UsageError(f"Slices cannot be sorted by {name}, which is not computed; computed are {known}, and n.")

@@ -287,3 +287,17 @@ def test_files_may_store_a_key_in_other_widths_and_not_as_other_values(tmp_path:
         # Of two rows each.
         assert result.groups["k"]["groups"] == 2
         assert fl.evaluate(log(key, encoded), **request, min_group_size=2).groups["k"]["groups"] == 2
+
+
+def test_a_gate_and_a_result_know_metrics_by_their_group() -> None:
+    result = evaluated(log_of(500, 40), group=["user", "name"], metrics=["mrr", "reciprocal_rank(k=2)"])
+    assert result["mrr(group=user)"] == result["reciprocal_rank(group=user)"]
+    assert result["mrr(k=2, group=name)"] == result["reciprocal_rank@2(group=name)"]
+    assert "mrr(group=nobody)" not in result
+    assert result.selected(sort="mrr(group=user)").values == result.values
+
+
+def test_a_key_may_be_an_expression() -> None:
+    log = log_of(500, 40)
+    derived = log.append_column("few", pa.compute.utf8_slice_codeunits(log["name"], 0, 6))
+    assert numbers(evaluated(log, group="left(name, 6)")) == numbers(evaluated(derived, group="few"))

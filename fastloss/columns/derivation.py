@@ -77,7 +77,7 @@ class Derivation:
             schema = schema.append(pa.field(mapped.name, derived[mapped.name].type))
         predictions = [model.column for model in request.models]
         weight = [] if request.weight is None else [request.weight]
-        for name in (request.label, *predictions, *weight, *request.keys, *keep):
+        for name in (request.label, *predictions, *weight, *request.keys, *request.group_columns, *keep):
             if name not in schema.names and not is_name(name):
                 derive(name, name)
         if request.positive is not None:

@@ -139,13 +139,6 @@ class SliceStates:
             return summed
         return ExactSums.from_counts(self.count(rows))
 
-    def weight_floats(self, rows: RowSet) -> Floats:
-        """Return the weight of each slice, rounded to float64; one array for all metrics until `release`."""
-        if self.model.weighted:
-            return np.asarray(self.once(("weight", rows), lambda: self.weight(rows).to_float()))
-        # A count is below 2^53.
-        return np.asarray(self.once(("weight", rows), lambda: self.count(rows).astype(np.float64)))
-
 
 @dataclass
 class MetricValues:
@@ -167,6 +160,8 @@ class MetricValues:
         What the metric adds: a number for each slice, or a word for all of them.
     absent : mapping of str to numpy.ndarray of bool
         Where a slice lacks a number of `evidence`.
+    n : numpy.ndarray of int64, shape (n_slices,), or None
+        How many of these rows the metric uses; None for all of them.
     """
 
     value: Floats
@@ -176,6 +171,7 @@ class MetricValues:
     reasons: list[str] = field(default_factory=lambda: [""])
     evidence: dict[str, NDArray[Any] | str] = field(default_factory=dict)
     absent: dict[str, Mask] = field(default_factory=dict)
+    n: Integers | None = None
 
     def __post_init__(self) -> None:
         """Begin with every value defined."""

@@ -200,28 +200,9 @@ def _each_of(
 
 
 def evaluate_table(
-    evaluation: Evaluation,
-    table: SliceTable,
-    specs: Sequence[StateSpec],
-    others: Sequence[SliceTable] | None = None,
-    *,
-    ordered: bool = True,
+    evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec], others: Sequence[SliceTable] | None = None
 ) -> GroupingValues:
-    """Compute every metric over all slices of a table.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        What is computed.
-    table : SliceTable
-        The statistics.
-    specs : sequence of StateSpec
-        What each column of the table holds.
-    others : sequence of SliceTable, optional
-        The other groupings, where the table is the total.
-    ordered : bool
-        Whether slices are to come in the order of their keys.
-    """
+    """Compute every metric over all slices of a table; that of the total needs the other groupings beside it."""
     states = slice_states(evaluation, table, specs, others)
     by_model = []
     with np.errstate(all="ignore"):
@@ -230,7 +211,7 @@ def evaluate_table(
             by_model.append([_values(metric, model) for metric in evaluation.metrics])
             model.release()
     columns = [values for of_metric in zip(*by_model, strict=True) for values in of_metric]
-    order = table.sorted_positions() if ordered else np.arange(table.n_slices)
+    order = table.sorted_positions()
     if table.keys:
         # A slice of rows alone that no metric uses is counted for its rows, and has no values.
         used = np.zeros(table.n_slices, dtype=np.bool_)
@@ -279,10 +260,12 @@ def with_groups(
 
 def _values(metric: Metric, model: SliceStates) -> ModelValues:
     values = metric.evaluate(model)
-    weight = model.weight_floats(values.rows)
+    weight = model.once(("weight", values.rows), lambda: model.weight(values.rows).to_float())
     n = model.count(values.rows)
     if model.model.weighted and metric.rounds_weights:
         values.explain(weight < LEAST_WEIGHT * n, WEIGHTS_TOO_SMALL, undefined=True)
+    if values.n is not None:
+        n, weight = values.n, weight if model.model.weighted else values.n.astype(np.float64)
     return ModelValues(metric.name, model.model.name, values, n, weight)
 
 

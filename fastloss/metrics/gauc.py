@@ -134,6 +134,8 @@ class GroupedAuc(PlainMetric):
         n = states.count(rows)
         kinds = {name: states[Count(rows, ListsOfKind(kind))] for name, kind in _KINDS.items()}
         n_valid = n - kinds["n_no_pos"] - kinds["n_no_neg"]
+        if choice.one_class is None:
+            values.n = n_valid - kinds["n_constant"] if self.drop_constant else n_valid
         candidates = states[Count(rows, Candidates())]
         values.evidence |= {"n_groups": n, "n_valid": n_valid, **kinds}
         values.evidence["coverage"] = states[Count(rows, ListAucCandidates(choice))] / candidates

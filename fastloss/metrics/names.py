@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal, cast
 
@@ -98,6 +98,9 @@ AT_K = {ranking.short_name: ranking for ranking in RANKINGS if ranking.short_nam
 _METRICS: dict[str, Any] = {base_name(metric): metric for metric in METRICS}
 _METRICS |= {alias: _METRICS[name] for alias, name in ALIASES.items()}
 
+# A metric of the groups of one key of several, as `with_group` writes it.
+_OF_GROUP = re.compile(r"(?P<name>[^(]*)\((?:(?P<others>.*),\s*)?group=(?P<group>[^,=]*)\)\s*", re.DOTALL)
+
 # What a user may look for, and what comes near it where it is not there.
 _NEAR: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("ace", "adaptive_calibration_error", "calibration_error"), ("expected_calibration_error",)),
@@ -181,6 +184,28 @@ def _checked(loss: Loss) -> Loss:
         name = getattr(loss, "short_name", "") or loss.name
         raise UsageError(f"{loss.name} needs the last rank that counts; write it behind @, as in {name}@10.")
     return loss
+
+
+def with_group(metric: str, group: str) -> str:
+    """Return the name of a metric that is of the groups of one key of several."""
+    return f"{metric[:-1]}, group={group})" if metric.endswith(")") else f"{metric}(group={group})"
+
+
+def name_among(given: str, computed: Sequence[str]) -> str:
+    """Return the name under which a metric was computed, however it is written.
+
+    Raises
+    ------
+    UsageError
+        If there is no such metric; one that there is may still not be among those computed.
+    """
+    if given in computed:
+        return given
+    found = _OF_GROUP.fullmatch(given)
+    if found is None:
+        return parse_metric(given).name
+    others = f"({found['others']})" if found["others"] else ""
+    return with_group(parse_metric(found["name"] + others).name, found["group"])
 
 
 def loss_of(metric: Metric) -> Loss | None:

@@ -17,7 +17,7 @@ from fastloss.metrics.curves import metrics_of_curves
 from fastloss.metrics.feature_scores import FeatureScores
 from fastloss.metrics.field_calibration import FieldCalibrationError
 from fastloss.metrics.means import MeanLoss
-from fastloss.metrics.names import DEFAULT_OF_GROUPS, base_name, default_metrics, parse_metric
+from fastloss.metrics.names import DEFAULT_OF_GROUPS, base_name, default_metrics, parse_metric, with_group
 from fastloss.metrics.presets import preset_of, reduction_of
 from fastloss.metrics.quantities import Rows
 from fastloss.request import ColumnType, Model, Request, one_of
@@ -237,10 +237,7 @@ class GroupEvaluation:
 
     def name_of(self, metric: str) -> str:
         """Return the name that a result gives to a metric: with the key, where there are several."""
-        if self.is_only:
-            return metric
-        key = f"group={'+'.join(self.keys)}"
-        return f"{metric[:-1]}, {key})" if metric.endswith(")") else f"{metric}({key})"
+        return metric if self.is_only else with_group(metric, "+".join(self.keys))
 
 
 def resolve(

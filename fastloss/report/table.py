@@ -246,9 +246,11 @@ def header(content: Mapping[str, Any]) -> str:
 def _groups(name: str, groups: Mapping[str, Any]) -> str:
     """Say how many groups of a key there are, and why some are left out."""
     parts = [count_of(groups["groups"], "group")]
+    names = [cause["cause"] for cause in groups["dropped"]]
     for cause in groups["dropped"]:
         of_some = " of some metrics" if "metrics" in cause else ""
-        parts.append(f"{cause['groups']:,} left out{of_some}: {cause['cause']}")
+        column = f" in {printable(cause['column'])}" if names.count(cause["cause"]) > 1 else ""
+        parts.append(f"{cause['groups']:,} left out{of_some}: {cause['cause']}{column}")
     if "rows_of_null_key" in groups:
         parts.append(f"{count_of(groups['rows_of_null_key'], 'row')} of no group: null")
     return f"by {printable(name)}: {'; '.join(parts)}"
@@ -363,12 +365,14 @@ def _slices(grouping: Mapping[str, Any], weighted: bool) -> Section:
             return Section(title, [], 0, [f"{count_of(grouping['n_slices'], 'slice')}, none shown"])
         return Section(title, [], 0, [f"no slice has rows enough, of {count_of(grouping['n_slices'], 'slice')}"])
     several = len({model for _, model, _ in lines}) > 1
-    # Metrics of lists may each use rows of their own.
+    # Metrics of lists may each use rows of their own; those side by side that use the same have one column of them.
     same_rows = all(_same_counts(found) for _, _, found in lines)
     columns = []
     with_threshold = _with_threshold(value for _, _, found in lines for value in found)
-    for value in lines[0][2]:
-        columns += [value["metric"]] if same_rows else [f"n of {value['metric']}", value["metric"]]
+    told = [not same_rows and _differs_from_before(lines, place) for place in range(len(lines[0][2]))]
+    for is_told, value in zip(told, lines[0][2], strict=True):
+        columns += ["groups" if "group" in value else "n"] if is_told else []
+        columns += [value["metric"]]
         columns += ["threshold"] if value["metric"] in with_threshold else []
     saturated = _saturated([found for _, _, found in lines])
     positives = _positives([found for _, _, found in lines]) if same_rows else []
@@ -387,8 +391,8 @@ def _slices(grouping: Mapping[str, Any], weighted: bool) -> Section:
             *(f"{counts[index]:,}" for counts in positives),
         ]
         row += [_weight(found[0]["weight"])] if weighted else []
-        for value in found:
-            row += [_number(value)] if same_rows else [_count(value), _number(value)]
+        for is_told, value in zip(told, found, strict=True):
+            row += [*([f"{value['n']:,}"] if is_told else []), _number(value)]
             row += [_threshold(value)] if value["metric"] in with_threshold else []
         rows.append(row + [f"{counts[index]:,}" for counts in saturated.values()])
     notes = []
@@ -480,6 +484,14 @@ def _counts(values: Sequence[Shown]) -> dict[str, int]:
 def _same_counts(values: Sequence[Shown]) -> bool:
     """Tell whether all metrics of rows use the same number of rows, and all of the groups of a key as many groups."""
     return len({(value.get("group"), value["n"]) for value in values}) == len({value.get("group") for value in values})
+
+
+def _differs_from_before(lines: Sequence[tuple[list[Any], str, list[Shown]]], place: int) -> bool:
+    """Tell whether a metric uses other rows, or other groups, than the one before it in some line."""
+    if place == 0:
+        return True
+    pairs = [(found[place - 1], found[place]) for _, _, found in lines]
+    return any((one["n"], one.get("group")) != (other["n"], other.get("group")) for one, other in pairs)
 
 
 def _count(value: Shown) -> str:
