@@ -1,6 +1,8 @@
 """Ranked lists: the candidates of each list in the order of their scores, as formulas of ranking metrics read them.
 
 Candidates of equal scores stand in the order of their labels, so that no formula can see in which order they came.
+Nor can one see the order of candidates of label 0 that no other label comes between: in a list of few positives these
+are put in their places, and the others between them as they come.
 """
 
 from __future__ import annotations
@@ -19,6 +21,12 @@ MOST_COUNTED = 32
 _STEP = 16
 # A part of a list that is so much smaller than the list was badly cut.
 _BADLY_CUT = 8
+
+# A list of at most so many positives and candidates is put in order by its positives: each is compared with all.
+MOST_POSITIVES = 32
+MOST_PLACED = 4096
+# Where more than one of so many is a positive, sorting takes less time.
+_FEW = 4
 
 
 @formula
@@ -192,6 +200,58 @@ def sort_candidates(a, b, c, low, high, kept, taken, parts):
         low, high, allowed = parts[n_parts, 0], parts[n_parts, 1], parts[n_parts, 2]
 
 
+@formula
+def place_by_positives(score, label, n_positive, score_out, label_out, positives, above, free):
+    """Write a list in the order of its positives; return False where it is not: one is tied, or its label not whole.
+
+    All labels but those of `n_positive` candidates are 0. With labels that are not whole, sums may be rounded, and
+    depend on which candidates stand side by side. `positives` float64 ``(2, MOST_POSITIVES + 1)``, `above` int64
+    ``(MOST_PLACED,)`` and `free` int64 ``(MOST_POSITIVES + 1,)`` are scratch.
+    """
+    n = score.shape[0]
+    found = 0
+    for j in range(n):
+        # What is not a positive is written over.
+        positives[0, found] = score[j]
+        positives[1, found] = label[j]
+        found += 1 if label[j] > 0.0 else 0
+        above[j] = 0
+    for i in range(1, n_positive):
+        x, y = positives[0, i], positives[1, i]
+        j = i
+        while j > 0 and positives[0, j - 1] < x:
+            positives[0, j] = positives[0, j - 1]
+            positives[1, j] = positives[1, j - 1]
+            j -= 1
+        positives[0, j] = x
+        positives[1, j] = y
+    refused = 0
+    free[0] = 0
+    for i in range(n_positive):
+        x = positives[0, i]
+        lower = 0
+        not_higher = 0
+        for j in range(n):
+            is_lower = 1 if score[j] < x else 0
+            above[j] += is_lower
+            lower += is_lower
+            not_higher += 1 if score[j] <= x else 0
+        # One is the positive itself.
+        refused += 1 if not_higher - lower > 1 or positives[1, i] != np.floor(positives[1, i]) else 0
+        place = n - not_higher
+        free[i + 1] = place + 1
+        score_out[place] = x + 0.0
+        label_out[place] = positives[1, i]
+    if refused == 0:
+        for j in range(n):
+            if not label[j] > 0.0:
+                place = free[above[j]]
+                free[above[j]] = place + 1
+                score_out[place] = score[j] + 0.0
+                label_out[place] = 0.0
+    return refused == 0
+
+
 @functools.cache
 def make_rank(extra_key: int) -> Callable[..., None]:
     """Make ``rank(score, score_offsets, label, label_offsets, extra, lowest, sign, strict, …_out)``.
@@ -199,7 +259,8 @@ def make_rank(extra_key: int) -> Callable[..., None]:
     The outputs are ``offsets_out, score_out, label_out, extra_out``: lists one after the other, without candidates
     whose score is below `lowest` or NaN, in the order of their scores, the highest first. Those of equal scores stand
     in the order of `sign` times their labels, the highest first. A list whose numbers of scores and labels differ is
-    empty. One whose labels are all the same and not above 0 stays in its own order: no metric of labels depends on it.
+    empty. Candidates of label 0 that no other label comes between may stay in their own order, as may a list whose
+    labels are all the same and not above 0: no metric of labels depends on it.
 
     Parameters
     ----------
@@ -229,13 +290,45 @@ def make_rank(extra_key: int) -> Callable[..., None]:
         kept = np.empty((3, MOST_COUNTED))
         taken = np.empty(MOST_COUNTED, dtype=np.int64)
         parts = np.empty((64, 3), dtype=np.int64)
+        positives = np.empty((2, MOST_POSITIVES + 1))
+        above = np.empty(MOST_PLACED, dtype=np.int64)
+        free = np.empty(MOST_POSITIVES + 1, dtype=np.int64)
         end = 0
         offsets_out[0] = 0
         for k in range(score_offsets.shape[0] - 1):
             start, n = score_offsets[k], score_offsets[k + 1] - score_offsets[k]
             low = end
-            if label_offsets[k + 1] - label_offsets[k] == n:
-                first_label = label_offsets[k]
+            first_label = label_offsets[k]
+            placed = label_offsets[k + 1] - first_label == n and n <= MOST_PLACED and extra_key == 0
+            if placed:
+                here = 0
+                zero = 0
+                n_positive = 0
+                for j in range(n):
+                    y = label[first_label + j]
+                    here += 1 if score[start + j] >= lowest else 0
+                    zero += 1 if y == 0.0 else 0
+                    n_positive += 1 if y > 0.0 else 0
+                few = 0 < n_positive <= MOST_POSITIVES and _FEW * n_positive <= n
+                placed = few and here == n and zero + n_positive == n
+                if placed:
+                    stop = low + n
+                    placed = place_by_positives(
+                        score[start : start + n],
+                        label[first_label : first_label + n],
+                        n_positive,
+                        score_out[low:stop],
+                        label_out[low:stop],
+                        positives,
+                        above,
+                        free,
+                    )
+            if placed:
+                end = low + n
+                if strict:
+                    for j in range(low, end):
+                        score_out[j] = low - j - 1.0
+            elif label_offsets[k + 1] - first_label == n:
                 positive = False
                 different = False
                 for j in range(n):
