@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastloss.budget import Execution, format_bytes
 from fastloss.engine.engine import Engine, SlicesOutgrownError
@@ -25,6 +26,7 @@ from fastloss.scan import Progress, ScanResult, TaskWork, read_passes, run_pass,
 from fastloss.shuffle.store import Partition
 from fastloss.sources.base import gives_rows_once
 from fastloss.states.base import bounded_bytes
+from fastloss.states.slices import SliceTable
 
 Report = Callable[[Progress], None] | None
 
@@ -78,21 +80,34 @@ def _gather(plan: Plan, report: Report, groupings: Sequence[tuple[str, ...]]) ->
     plan = dataclasses.replace(plan, execution=execution)
     others = tuple(keys for keys in plan.request.by if keys not in groupings)
     evaluation = sliced_by(plan.evaluation, others)
-    gathered_bytes = execution.slices_bytes // 2 if others else execution.slices_bytes * 3 // 4
+    gathered_bytes = execution.slices_bytes // 2 if others else execution.slices_bytes * 15 // 16
     with contextlib.ExitStack() as stack:
         rows = [SliceRows(keys, plan.evaluation, execution, gathered_bytes // len(groupings)) for keys in groupings]
         for of_keys in rows:
             stack.enter_context(contextlib.closing(of_keys))
-        engine = Engine(evaluation, execution, gathered=rows)
+        # Where nothing else is summed, the total is that of the slices. A saturated row is told with its place.
+        of_slices = not others and plan.request.saturation != "error"
+        engine = Engine(evaluation, execution, specs=() if of_slices else None, gathered=rows)
         engine.gathered_bytes = gathered_bytes
         result = run_pass(plan, report, TaskWork.by(engine, evaluation, execution))
         left = execution.room_bytes * 3 // 4
         for of_keys in rows:
-            values, taken = _evaluate(of_keys, execution, left)
-            result.gathered[of_keys.keys] = values
-            left -= taken
+            found = _evaluate(of_keys, execution, left)
+            result.gathered[of_keys.keys] = found.values
+            left -= found.nbytes
             of_keys.close()
+            if of_slices and of_keys is rows[0]:
+                result.state.tables = (found.total,)
+    result.state.normalize()
     return result
+
+
+class _Found(NamedTuple):
+    """The values of all slices of a grouping, what they take, and the statistics of all slices together."""
+
+    values: GroupingValues
+    nbytes: int
+    total: SliceTable
 
 
 @dataclass(frozen=True)
@@ -101,15 +116,18 @@ class _PartitionTask:
     partition: Partition
 
 
-def _evaluate(rows: SliceRows, execution: Execution, room: int) -> tuple[GroupingValues, int]:
-    """Evaluate the slices of one grouping in a room of so many bytes, and return what their values take of it."""
-    values = GroupingParts(rows.evaluate(None))
+def _evaluate(rows: SliceRows, execution: Execution, room: int) -> _Found:
+    """Evaluate the slices of one grouping, whose values may take so many bytes."""
+    empty, total = rows.evaluate(None)
+    values = GroupingParts(empty)
 
-    def work(task: _PartitionTask) -> Part:
-        return pack(rows.evaluate(task.partition))
+    def work(task: _PartitionTask) -> tuple[Part, SliceTable]:
+        found, together = rows.evaluate(task.partition)
+        return pack(found), together
 
-    def merge(task: _PartitionTask, part: Part) -> None:
-        values.add(part)
+    def merge(task: _PartitionTask, found: tuple[Part, SliceTable]) -> None:
+        values.add(found[0])
+        total.merge(found[1])
         if rows.nbytes + values.nbytes > room:
             raise UsageError(
                 f"by {' × '.join(rows.keys)} gives {values.n_slices:,} slices so far, whose values take "
@@ -123,4 +141,4 @@ def _evaluate(rows: SliceRows, execution: Execution, room: int) -> tuple[Groupin
 
     ThreadExecutor(execution.threads).fold(tasks(), work, merge)
     taken = rows.nbytes + values.nbytes
-    return values.joined(rows.restored), taken
+    return _Found(values.joined(rows.restored), taken, total)

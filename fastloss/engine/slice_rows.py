@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,11 +172,19 @@ class SliceRows:
         self._may_saturate = [False] * len(evaluation.models)
         weight = evaluation.request.weight
         numbers = [*self._models, *(() if weight is None else (weight,))]
-        dtypes: list[np.dtype[Any]] = [np.dtype(np.int64)] * len(keys) + [np.dtype(np.uint64), np.dtype(np.float64)]
-        dtypes += [np.dtype(np.float32 if types[name].is_single else np.float64) for name in numbers]
-        self._dtypes = dtypes
+        label = "int8" if types[evaluation.request.label_column].name in ("bool", "int8") else "float64"
+        if evaluation.label_domain == "pm1":
+            label = "float64"
+        n_flags = len(self._row_sets) + len(keys)
+        flags = next(
+            kind for kind in ("uint8", "uint16", "uint32", "uint64") if n_flags <= 8 * np.dtype(kind).itemsize
+        )
+        dtypes = ["int64"] * len(keys) + [flags, label]
+        dtypes += ["float32" if types[name].is_single else "float64" for name in numbers]
+        self._flag = np.dtype(flags).type
+        self._dtypes = list(map(np.dtype, dtypes))
         self._store = RowStore(
-            dtypes, memory_bytes=memory_bytes, rehash=lambda columns: _hash_of(columns[: len(keys)])
+            self._dtypes, memory_bytes=memory_bytes, rehash=lambda columns: _hash_of(columns[: len(keys)])
         )
 
     @property
@@ -192,10 +200,12 @@ class SliceRows:
         flags, rows = self._flags(checked, batch.n_rows)
         keys = []
         for position, key in enumerate(self.keys):
-            values, null = self._key(batch.keys(key), key, rows)
+            values, null = (
+                self._numbers_of(batch, key, rows) if key in self._numbered else _integers_of(batch, key, rows)
+            )
             keys.append(values)
             if null is not None:
-                flags |= null.astype(np.uint64) << np.uint64(len(self._row_sets) + position)
+                flags |= null * self._flag(1 << len(self._row_sets) + position)
         columns = [*keys, flags]
         columns += [
             (values if rows is None else values[rows]).astype(dtype, copy=False)
@@ -203,7 +213,7 @@ class SliceRows:
         ]
         return StagedRows(_hash_of(keys), columns)
 
-    def _flags(self, checked: CheckedBatch, n_rows: int) -> tuple[Hashes, Integers | None]:
+    def _flags(self, checked: CheckedBatch, n_rows: int) -> tuple[NumberArray, Integers | None]:
         """Return a bit for each set of rows that a row is in, and which rows of the batch are in one; None for all."""
         every, flags = 0, None
         for bit, row_set in enumerate(self._row_sets):
@@ -212,29 +222,23 @@ class SliceRows:
             if row_set in keep_of and keep is None:
                 every |= 1 << bit
             elif keep is not None:
-                marked = keep.astype(np.uint64) << np.uint64(bit)
+                marked = keep * self._flag(1 << bit)
                 flags = marked if flags is None else flags | marked
         for number, model in enumerate(checked.models):
             self._may_saturate[number] |= model.may_saturate
         if flags is None:
-            return np.full(n_rows, every, dtype=np.uint64), None
-        flags |= np.uint64(every)
+            return np.full(n_rows, every, dtype=self._flag), None
+        flags |= self._flag(every)
         if flags.all():
             return flags, None
         rows = np.flatnonzero(flags)
         return flags[rows], rows
 
-    def _key(self, found: Keys, key: str, rows: Integers | None) -> tuple[Integers, Mask | None]:
-        """Return the key of each row as an integer, and which rows have none; None if all have one."""
-        codes = found.codes if rows is None else found.codes[rows]
-        if key in self._numbered:
-            with self._lock:
-                return self._numbered[key].positions([codes], [found]), None
-        if not isinstance(found.values, np.ndarray):
-            # Of integers, these are keys that are null.
-            return np.zeros(len(codes), dtype=np.int64), np.ones(len(codes), dtype=np.bool_)
-        null = None if found.null_code is None else codes == found.null_code
-        return found.values.view(np.int64)[codes], null
+    def _numbers_of(self, batch: Batch, key: str, rows: Integers | None) -> tuple[Integers, None]:
+        """Return the number of each row's key; null has one, too."""
+        found = batch.keys(key)
+        with self._lock:
+            return self._numbered[key].positions([found.codes if rows is None else found.codes[rows]], [found]), None
 
     def _values(self, checked: CheckedBatch) -> Iterator[NumberArray]:
         first = checked.models[0].inputs
@@ -264,8 +268,11 @@ class SliceRows:
         row_bytes = sum(dtype.itemsize for dtype in self._dtypes) + _slice_bytes(self.evaluation)
         return self._store.partitions(max(_FEW_SLICES, most_bytes // row_bytes))
 
-    def evaluate(self, partition: Partition | None) -> GroupingValues:
-        """Return the values of the slices of a partition, or of no slice, whose keys are integers yet."""
+    def evaluate(self, partition: Partition | None) -> tuple[GroupingValues, SliceTable]:
+        """Return the values of the slices of a partition, or of no slice, and what they are together.
+
+        Keys are integers yet, and in no order.
+        """
         state = self._engine.identity()
         if partition is not None:
             columns = partition.load()
@@ -275,7 +282,8 @@ class SliceRows:
                 rows = _CheckedRows(len(some[0]), keys)
                 self._engine.update_checked(state, rows, checked, Place(_ORIGIN, None, first))
         (table,) = state.tables
-        return replace(evaluate_table(self.evaluation, table, self.evaluation.specs), histograms={}, bins={})
+        values = evaluate_table(self.evaluation, table, self.evaluation.specs, ordered=False)
+        return replace(values, histograms={}, bins={}), table.total()
 
     def restored(self, columns: Sequence[KeyColumn]) -> list[KeyColumn]:
         """Return keys as they are in the log."""
@@ -320,6 +328,17 @@ class SliceRows:
         self._store.close()
 
 
+def _integers_of(batch: Batch, key: str, rows: Integers | None) -> tuple[Integers, Mask | None]:
+    """Return the key of each row, an integer, and which rows have none; None if all have one."""
+    found = batch.group_keys((key,))
+    (values,) = found.columns
+    if found.valid is None:
+        return values if rows is None else values[rows], None
+    # What stands in a row without a key means nothing.
+    values, null = np.where(found.valid, values, 0), ~found.valid
+    return (values, null) if rows is None else (values[rows], null[rows])
+
+
 def _hash_of(keys: Sequence[NumberArray]) -> Hashes:
     hashes = hash_integers(keys[0])
     for key in keys[1:]:
@@ -328,7 +347,7 @@ def _hash_of(keys: Sequence[NumberArray]) -> Hashes:
 
 
 def _bit(flags: NumberArray, bit: int) -> Mask:
-    return np.asarray(flags >> np.uint64(bit) & np.uint64(1), dtype=np.bool_)
+    return np.asarray(flags & flags.dtype.type(1 << bit), dtype=np.bool_)
 
 
 def _unless_all(mask: Mask) -> Mask | None:

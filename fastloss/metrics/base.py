@@ -139,6 +139,13 @@ class SliceStates:
             return summed
         return ExactSums.from_counts(self.count(rows))
 
+    def weight_floats(self, rows: RowSet) -> Floats:
+        """Return the weight of each slice, rounded to float64; one array for all metrics until `release`."""
+        if self.model.weighted:
+            return np.asarray(self.once(("weight", rows), lambda: self.weight(rows).to_float()))
+        # A count is below 2^53.
+        return np.asarray(self.once(("weight", rows), lambda: self.count(rows).astype(np.float64)))
+
 
 @dataclass
 class MetricValues:

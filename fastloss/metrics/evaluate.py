@@ -200,9 +200,28 @@ def _each_of(
 
 
 def evaluate_table(
-    evaluation: Evaluation, table: SliceTable, specs: Sequence[StateSpec], others: Sequence[SliceTable] | None = None
+    evaluation: Evaluation,
+    table: SliceTable,
+    specs: Sequence[StateSpec],
+    others: Sequence[SliceTable] | None = None,
+    *,
+    ordered: bool = True,
 ) -> GroupingValues:
-    """Compute every metric over all slices of a table; that of the total needs the other groupings beside it."""
+    """Compute every metric over all slices of a table.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        What is computed.
+    table : SliceTable
+        The statistics.
+    specs : sequence of StateSpec
+        What each column of the table holds.
+    others : sequence of SliceTable, optional
+        The other groupings, where the table is the total.
+    ordered : bool
+        Whether slices are to come in the order of their keys.
+    """
     states = slice_states(evaluation, table, specs, others)
     by_model = []
     with np.errstate(all="ignore"):
@@ -211,7 +230,7 @@ def evaluate_table(
             by_model.append([_values(metric, model) for metric in evaluation.metrics])
             model.release()
     columns = [values for of_metric in zip(*by_model, strict=True) for values in of_metric]
-    order = table.sorted_positions()
+    order = table.sorted_positions() if ordered else np.arange(table.n_slices)
     if table.keys:
         # A slice of rows alone that no metric uses is counted for its rows, and has no values.
         used = np.zeros(table.n_slices, dtype=np.bool_)
@@ -260,7 +279,7 @@ def with_groups(
 
 def _values(metric: Metric, model: SliceStates) -> ModelValues:
     values = metric.evaluate(model)
-    weight = model.once(("weight", values.rows), lambda: model.weight(values.rows).to_float())
+    weight = model.weight_floats(values.rows)
     n = model.count(values.rows)
     if model.model.weighted and metric.rounds_weights:
         values.explain(weight < LEAST_WEIGHT * n, WEIGHTS_TOO_SMALL, undefined=True)

@@ -34,8 +34,11 @@ _LONG_TEXT_WORDS = 8
 # Intervals as buckets of numbers are called, here and by pandas and Polars; what is no number has a bucket, too.
 _INTERVAL = re.compile(r"([\[(])(-?(?:inf|[\d.]+(?:e[+-]?\d+)?)), ?(-?(?:inf|[\d.]+(?:e[+-]?\d+)?))[\])]", re.ASCII)
 _NO_NUMBER = "NaN"
-# Keys looked up at a time, each of which may be new: there is never room for many more than there are.
-_MOST_NEW = 1 << 16
+# Keys looked up at a time, each of which may be new: there is never room for many more than there are, and the table
+# of a few thousand slices stays in the cache.
+_MOST_NEW = 1 << 12
+# While there are few keys, a table has so many times as much room as they need; and up to how much.
+_SPARE, _MOST_SPARE = 8, 1 << 19
 
 
 @dataclass(frozen=True)
@@ -184,13 +187,29 @@ def order_of(columns: Sequence[KeyColumn]) -> Integers:
     """Return the positions of slices, all of which differ, in the order of their keys: see `sorted_positions`."""
     if len(columns) == 1 and isinstance(columns[0].values, np.ndarray):
         null = columns[0].null
-        return _null_last(np.argsort(columns[0].values), -1 if null is None else int(null.argmax()))
+        return _null_last(_integer_order(columns[0].values), -1 if null is None else int(null.argmax()))
     table = SliceTable(tuple(map(str, range(len(columns)))), ())
     coded = [_coded(column) for column in columns]
     positions = table.positions([codes.codes for codes in coded], coded)
     slice_at = np.empty(len(positions), dtype=np.int64)
     slice_at[positions] = np.arange(len(positions))
     return np.asarray(slice_at[table.sorted_positions()])
+
+
+def _integer_order(values: IntegerKeys) -> Integers:
+    """Return the positions of integers, all of which differ, in their order."""
+    if not len(values):
+        return np.empty(0, dtype=np.int64)
+    low, high = int(values.min()), int(values.max())
+    n_bits = len(values).bit_length()
+    if (high - low).bit_length() + n_bits > 64:
+        return np.argsort(values)
+    # A number and its position in one integer: these sort many times as fast as positions.
+    both = (values.view(np.uint64) - np.uint64(low % (1 << 64))) << np.uint64(n_bits)
+    both |= np.arange(len(values), dtype=np.uint64)
+    both.sort()
+    both &= np.uint64((1 << n_bits) - 1)
+    return both.view(np.int64)
 
 
 def _coded(column: KeyColumn) -> CodedKeys:
@@ -439,7 +458,7 @@ def _make_room(table: Table, n_new: int) -> None:
     table._grow(n_wanted)
     if 2 * n_wanted > len(table._slots):
         # More than is asked for: each time, everything known is entered anew.
-        table._slots = _slots_for(max(n_wanted + n_wanted // 2, min(8 * n_wanted, _MOST_NEW * 8)))
+        table._slots = _slots_for(max(n_wanted + n_wanted // 2, min(_SPARE * n_wanted, _MOST_SPARE)))
         kernels.make_fill_slots()(*table._hashes(), table.n, table.null, table._slots)
 
 

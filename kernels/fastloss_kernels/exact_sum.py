@@ -326,9 +326,8 @@ def leading_digits(words, low):
     c = _magnitude_digit(words, top - 2, n_limbs, lowest, negative)
     d = _magnitude_digit(words, top - 3, n_limbs, lowest, negative)
     e = _magnitude_digit(words, top - 4, n_limbs, lowest, negative)
-    shift = 0
-    while (a << shift) < 0x8000_0000:
-        shift += 1
+    # The exponent of a digit of 32 bits, which a float64 holds exactly, is the place of its first bit.
+    shift = 31 - ((float64_bits(float(a)) >> 52) - 1023)
     back = 32 - shift
     a = ((a << shift) & _MASK) | (b >> back)
     b = ((b << shift) & _MASK) | (c >> back)
@@ -545,8 +544,7 @@ class ExactSums:
         make_divide_rows()(self.words, self.low, other.words, other.low, out, certain)
         doubtful = ~certain
         for sums in (self, other):
-            if sums.words[:, -3:].any():
-                doubtful |= ~sums.is_finite
+            doubtful |= ~sums.is_finite
         zero = np.zeros(len(self), dtype=np.bool_)
         # A denominator of 0 is among the doubtful.
         zero[doubtful] = other.take(doubtful).is_zero
@@ -597,12 +595,12 @@ class ExactSums:
     @property
     def is_finite(self) -> NDArray[np.bool_]:
         """Whether every term of each sum was a finite number."""
-        return ~self.words[:, -3:].any(axis=1)
+        return ~_any_by_row(self.words[:, -3:])
 
     @property
     def is_zero(self) -> NDArray[np.bool_]:
         """Whether the finite terms of each sum add up to 0."""
-        return ~self.words[:, :-3].any(axis=1)
+        return ~_any_by_row(self.words[:, :-3])
 
     def _aligned(self, other: ExactSums) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
         """Return the words of both in one window that holds either, and its first limb."""
@@ -614,6 +612,16 @@ class ExactSums:
         low = min(self.low, other.low)
         n_limbs = max(self.low + self.n_limbs, other.low + other.n_limbs) - low
         return widened(self.words, self.low, low, n_limbs), widened(other.words, other.low, low, n_limbs), low
+
+
+def _any_by_row(words: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which rows hold anything but 0: as ``words.any(axis=1)`` does, which is slow for short rows."""
+    import numpy as np
+
+    found = np.zeros(len(words), dtype=np.bool_)
+    for column in range(words.shape[1]):
+        found |= words[:, column] != 0
+    return found
 
 
 def widened(words: NDArray[np.int64], low: int, new_low: int, n_limbs: int) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fastloss.engine.device import Device
 from fastloss.engine.inputs import ListInputs
 from fastloss.engine.slices import UsedRows
+from fastloss.engine.workspace import read_only
 from fastloss.metrics.conventions import RankOrder
 from fastloss.metrics.gauc import WEIGHTINGS
 from fastloss.metrics.quantities import AucChoice, ListAuc, ListAucCandidates, ListAucWeight, ListsOfKind
@@ -23,7 +24,7 @@ Mask = NDArray[np.bool_]
 _KINDS = {"no positive": NO_POSITIVE, "no negative": NO_NEGATIVE, "constant": CONSTANT}
 # To which power the weight of a list, which is that of each of its candidates, stands in what the list weighs.
 _POWERS = {"positives": 1, "sample_weight": 1, "pairs": 2}
-_NO_WEIGHTS = np.empty(0)
+_NO_WEIGHTS = read_only(np.empty(0))
 
 
 class ListAucs(NamedTuple):
