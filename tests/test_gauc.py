@@ -252,11 +252,11 @@ def test_masked_candidates_have_no_part() -> None:
     assert value.value == 1.0
     assert [value.evidence[name] for name in COUNTS] == [2, 1, 1, 0, 0]
     assert value.evidence["coverage"] == 2 / 3
-    # −∞ is a mask among logits, and a score like others among scores.
+    # −∞ is a score like others, among logits too.
     table = {"y": [[1, 0, 0]], "s": [[1.0, 2.0, -math.inf]]}
     of_logits = fl.evaluate(pa.table(table), label="y", logit="s", metrics="gauc")
     of_scores = fl.evaluate(pa.table(table), label="y", score="s", metrics="gauc")
-    assert (of_logits["gauc"], of_scores["gauc"]) == (0.0, 0.5)
+    assert (of_logits["gauc"], of_scores["gauc"]) == (0.5, 0.5)
 
 
 def test_weights_of_any_size() -> None:

@@ -15,7 +15,7 @@ import fastloss as fl
 from fastloss.report.losses import render_losses
 from fastloss_kernels.cpu.ranking import make_rank
 from fastloss_kernels.losses import LOSSES
-from fastloss_kernels.rankings import RANKINGS, ReciprocalRank
+from fastloss_kernels.rankings import RANKINGS, RecallAtK, ReciprocalRank
 from tests.oracles import ranking as oracle
 
 SPACES = ("logit", "prob", "logprob", "margin", "value", "score")
@@ -211,3 +211,28 @@ def test_every_ranking_declares_what_a_listwise_loss_declares(kind: Any) -> None
     assert not taken & {kind.name, *kind.aliases, kind.__name__}
     with pytest.raises(ValueError, match="is the name of a shipped loss"):
         fl.losses.define(lambda prediction, label: (prediction - label) ** 2, name=kind.name)
+
+
+def test_minus_infinity_is_the_lowest_score_in_every_space() -> None:
+    # A relevant candidate with the logit −∞ is one that was not found, and no missing one.
+    label, score = [[0.0, 1.0, 1.0]], [[1.0, 2.0, -math.inf]]
+    assert RecallAtK(2)(label, logit=score)[0] == 0.5
+    assert ReciprocalRank()([[0.0, 1.0]], margin=[[5.0, -math.inf]])[0] == 0.5
+    table = pa.table({"y": [*label, [1.0, 0.0]], "s": [*score, [-math.inf, -math.inf]]})
+    found = fl.evaluate(table, label="y", logit="s", metrics=["recall@2", "map", "gauc"])
+    assert found["recall@2"] == 0.75
+    assert found["map"] == pytest.approx(((1 + 2 / 3) / 2 + 0.75) / 2, rel=1e-15)
+    # Each group is what its rows are alone.
+    rows = pa.table({"g": [0, 0, 0, 1, 1], "y": [0, 1, 1, 1, 0], "s": [1.0, 2.0, *[-math.inf] * 3]})
+    by_group = fl.evaluate(rows, label="y", logit="s", metrics=["roc_auc", "gauc"], group="g", by="g")
+    values = {(v.metric, v.slice["g"]): v.value for v in by_group.values if v.slice}
+    assert {key[1]: value for key, value in values.items() if key[0] == "roc_auc"} == {0: 0.5, 1: 0.5}
+    assert {key[1]: value for key, value in values.items() if "gauc" in key[0]} == {0: 0.5, 1: 0.5}
+
+
+@pytest.mark.slow
+def test_a_loss_beside_a_ranking_leaves_out_what_it_has_no_probability_for() -> None:
+    table = pa.table({"y": [[0.0, 1.0, 1.0], [1.0, 0.0]], "s": [[1.0, 2.0, -math.inf], [-math.inf, -math.inf]]})
+    beside = fl.evaluate(table, label="y", logit="s", metrics=["recall@2", "lambda_rank"])
+    assert beside["recall@2"] == 0.5
+    assert [(value.metric, value.n) for value in beside.values] == [("recall@2", 1), ("lambda_rank", 1)]

@@ -231,7 +231,7 @@ class ListInputs:
             rank = device.ranking.make_rank(0 if extra is None else 1 if by_key else 2)
             sign = -1.0 if order.ties == "pessimistic" else 1.0
             outputs = (offsets, score, label, sorted_extra)
-            rank(*self.arrays, read_only(given), order.lowest, sign, not on_average, *outputs)
+            rank(*self.arrays, read_only(given), -np.inf, sign, not on_average, *outputs)
             score, label = read_only(score[: offsets[-1]]), read_only(label[: offsets[-1]])
             kept = None if extra is None or by_key else read_only(sorted_extra[: offsets[-1]])
             self._of_batch[order] = ListInputs(score, offsets, label, offsets, self.rows, kept)

@@ -25,7 +25,6 @@ from fastloss.states.ledger import Ledger, Place
 from fastloss_kernels.cpu import lists as loops
 from fastloss_kernels.domain import Interval
 from fastloss_kernels.losses import ListwiseLoss
-from fastloss_kernels.losses.base import lowest_score
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -179,21 +178,22 @@ class ListChecks:
             assert evaluation.request.id is not None
             selection.drop(different, Cause(causes.DIFFERENT_LENGTHS, evaluation.request.id, "id"), None)
         inputs = ListInputs(masked, score.offsets, label.values, label.offsets, np.arange(batch.n_rows), weight, ties)
-        lowest = max((loss.lowest_score(model.space) for loss in self._losses), default=lowest_score(model.space))
+        # A metric of rankings has −∞ for the lowest score; a list that is nothing else is not used beside a loss.
+        lowest = max((loss.lowest_score(model.space) for loss in self._losses), default=-np.inf)
         row_sets = [rows for rows in self._row_sets[model.index] if rows.is_used]
         keep: dict[tuple[str, ...], Mask | None] = {}
         if len(row_sets) == 1 and len(row_sets[0].needs) == 1:
             (need,) = row_sets[0].needs
-            lacking = self._drop_by_class(selection, inputs, model, lowest, loops.NEEDS[need], counted)
+            lacking = self._drop_by_class(selection, inputs, model, lowest, need, counted)
             return inputs, {(need,): selection.keep, **_left_out((need,), [lacking])}
-        self._drop_by_class(selection, inputs, model, lowest, loops.NEEDS["candidate"], counted)
+        self._drop_by_class(selection, inputs, model, lowest, "candidate", counted)
         for rows in row_sets:
             # Each set begins with the rows that every metric can use.
             own = selection.copy()
             lacking_each = [
-                self._drop_by_class(own, inputs, model, lowest, loops.NEEDS[need], counted)
+                self._drop_by_class(own, inputs, model, lowest, need, counted)
                 for need in rows.needs
-                if need != "candidate"
+                if need not in ("candidate", "ranked candidate")
             ]
             keep |= {rows.needs: own.keep, **_left_out(rows.needs, lacking_each)}
         return inputs, keep
@@ -204,15 +204,17 @@ class ListChecks:
         inputs: ListInputs,
         model: ModelFacts,
         lowest: float,
-        need: int,
+        need: str,
         counted: dict[Cause, Mask],
     ) -> Mask | None:
         """Leave out the lists that lack what is needed, and return those that have a candidate; None if none does."""
         evaluation = self._evaluation
+        lowest = -np.inf if need in loops.RANKED_NEEDS else lowest
         n_rows = len(inputs.rows)
         rows = np.arange(n_rows) if selection.keep is None else np.flatnonzero(selection.keep)
         classes = np.empty(len(rows), dtype=np.int8)
-        self._classify(*replace(inputs, rows=rows).arguments, lowest, need, evaluation.label_is_index, classes)
+        arguments = (lowest, loops.NEEDS[need], evaluation.label_is_index, classes)
+        self._classify(*replace(inputs, rows=rows).arguments, *arguments)
         if not classes.any():
             return None
         lacking: Mask | None = None

@@ -13,6 +13,7 @@ from fastloss.metrics.presets import ListInputs, Preset, Unit
 from fastloss.request import ColumnType
 from fastloss_kernels.domain import SATURATION_EPSILON, SPACES, UNSATURATED, Interval
 from fastloss_kernels.losses import ListwiseLoss, Loss
+from fastloss_kernels.rankings import Ranking
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,10 @@ class RankOrder:
 
     Attributes
     ----------
-    lowest : float
-        The lowest score that is not masked.
     ties : {"average", "input", "pessimistic", "optimistic", "id_desc"}
         How candidates of equal scores are ordered; on average they stay equal, else no score is equal to another.
     """
 
-    lowest: float
     ties: str = "average"
 
 
@@ -167,15 +165,16 @@ class RequestConventions:
             exact_parameters=loss.parameters(space, 0.0),
             saturated=loss.saturated.get(space),
             saturation_parameters=loss.parameters(space, epsilon),
-            transform=InputTransform(clip, lists, self._ranked(loss, space)),
+            transform=InputTransform(clip, lists, self._ranked(loss)),
             needs=self.needs(loss),
             n_scratch=variant.n_scratch if isinstance(variant, ListwiseLoss) else 0,
         )
 
-    def _ranked(self, loss: Loss, space: str) -> RankOrder | None:
-        if not isinstance(loss, ListwiseLoss) or not loss.reads_ranked:
+    def _ranked(self, loss: Loss) -> RankOrder | None:
+        if not isinstance(loss, Ranking):
             return None
-        return RankOrder(loss.lowest_score(space), self.ties if loss.at_ranks else "average")
+        # A tie of a pair counts one half under every rule.
+        return RankOrder(self.ties if loss.at_ranks else "average")
 
     def needs(self, loss: Loss) -> tuple[str, ...]:
         """Return what a list must hold for a loss; empty for pointwise losses."""

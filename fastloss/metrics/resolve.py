@@ -27,7 +27,7 @@ from fastloss_kernels import FORMULAS_VERSION
 from fastloss_kernels.domain import Interval
 from fastloss_kernels.losses import LOSSES, ListwiseLoss, Loss
 from fastloss_kernels.over_lists import OverLists
-from fastloss_kernels.rankings import RANKINGS
+from fastloss_kernels.rankings import RANKINGS, Ranking
 
 
 @dataclass(frozen=True)
@@ -389,7 +389,7 @@ def _check_ties(metrics: Sequence[Metric], request: Request, types: Mapping[str,
     if request.ties == "average":
         return
     losses = (metric.loss for metric in metrics if isinstance(metric, MeanLoss))
-    if not any(isinstance(loss, ListwiseLoss) and loss.at_ranks for loss in losses):
+    if not any(isinstance(loss, Ranking) and loss.at_ranks for loss in losses):
         raise UsageError(
             f"ties={request.ties!r} orders tied candidates for metrics at ranks, such as 'ndcg@10', and none is asked "
             "for; name one, or leave ties out."

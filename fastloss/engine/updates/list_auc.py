@@ -16,7 +16,6 @@ from fastloss.metrics.conventions import RankOrder
 from fastloss.metrics.gauc import WEIGHTINGS
 from fastloss.metrics.quantities import AucChoice, ListAuc, ListAucCandidates, ListAucWeight, ListsOfKind
 from fastloss_kernels.cpu.list_auc import CONSTANT, NO_NEGATIVE, NO_POSITIVE
-from fastloss_kernels.losses.base import lowest_score
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -51,7 +50,7 @@ def list_aucs(rows: UsedRows) -> ListAucs:
     assert isinstance(inputs, ListInputs)
 
     def compute() -> ListAucs:
-        ranked = inputs.ranked(RankOrder(lowest_score(rows.space)), rows.device)
+        ranked = inputs.ranked(RankOrder(), rows.device)
         found = ListAucs(
             np.empty(rows.n_rows, dtype=np.int8),
             np.empty((len(WEIGHTINGS), rows.n_rows)),

@@ -136,7 +136,10 @@ def make_list_flag(test: ListTest) -> Callable[..., None]:
 
 # Fit for the loss, or why not.
 USABLE, EMPTY, MASKED, NO_POSITIVE, NO_PAIR, TWO_INFINITIES, NO_SUCH_INDEX = range(7)
-NEEDS = {"candidate": 0, "positive": 1, "pair": 2, "unmasked positive": 3, "both classes": 4}
+NEEDS = {"candidate": 0, "positive": 1, "pair": 2, "unmasked positive": 3}
+# The same of metrics that rank −∞ as the lowest score in every space.
+RANKED_NEEDS = {"ranked candidate": 0, "ranked pair": 2, "ranked positive": 3, "ranked classes": 4}
+NEEDS |= RANKED_NEEDS
 
 
 @functools.cache

@@ -89,7 +89,11 @@ class Ranking(ListwiseLoss):
     @property
     def needs(self) -> str:
         """A positive label of an unmasked candidate, unless lists without one have a value."""
-        return "unmasked positive" if self.empty == "skip" else "candidate"
+        return "ranked positive" if self.empty == "skip" else "ranked candidate"
+
+    def lowest_score(self, space: str) -> float:
+        """Return −∞, which is a score as others are: the lowest."""
+        return -math.inf
 
     def parameters(self, space: str, epsilon: float = SATURATION_EPSILON) -> tuple[float, ...]:
         """Return the value of a list without a positive label."""
