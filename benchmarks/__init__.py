@@ -6,6 +6,7 @@
 - ``python -m benchmarks.losses``: every pointwise loss beside NumPy expressions;
 - ``python -m benchmarks.lists``: softmax losses over ragged lists beside padded PyTorch, and a log of list columns;
 - ``python -m benchmarks.slices``: two exact sums and a count by a million keys, beside Polars' group_by;
+- ``python -m benchmarks.groups``: metrics of users and of lists beside Polars, DuckDB and ranx;
 - ``python -m benchmarks.score``: losses written to Parquet beside Polars that writes as many columns;
 - ``python -m benchmarks.accuracy`` and ``python -m benchmarks.ulp``: docs/accuracy.md and docs/elementary.md;
 - ``python -m benchmarks.start``: import, ``--help`` and the first answer, with an empty and a warm kernel cache;

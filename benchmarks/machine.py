@@ -8,7 +8,7 @@ import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-_PACKAGES = ("numba", "llvmlite", "numpy", "pyarrow", "polars", "duckdb", "scikit-learn", "torch")
+_PACKAGES = ("numba", "llvmlite", "numpy", "pyarrow", "polars", "duckdb", "scikit-learn", "torch", "ranx")
 
 
 def available_cores() -> int:
