@@ -375,6 +375,11 @@ def score(
     logprob: str | None = None,
     margin: str | None = None,
     value: str | None = None,
+    score: str | None = None,
+    group: str | Sequence[str | Sequence[str]] | None = (),
+    min_group_size: int = 1,
+    ties: Ties = "average",
+    id: str | None = None,
     keep: Sequence[str] | str = (),
     top: int | None = None,
     compression: Compression = "zstd",
@@ -400,11 +405,15 @@ def score(
     batch_rows: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> ScoreResult:
-    """Write the loss, gradient and hessian of every row to Parquet, beside the columns to keep.
+    """Write the loss, gradient and hessian of every row to Parquet, or the losses and rankings of every group.
 
     The outputs have the kept columns, then ``loss``, ``gradient`` and ``hessian`` (by the prediction, in its own
     space), float64; beside lists of predictions the derivatives are lists as long, the hessian its diagonal. Row i of
     an output belongs to row i of its input; it is null where the row has no loss, as where the label is null.
+
+    With `group`, the one output has a row for each value of the key: the key's columns in their own types, ``n``, the
+    rows that count, and a column for each loss or ranking, named as that. It is null where a group has no value. Rows
+    are sorted by key, or stand in no order if the memory has no room to sort them, as the account says.
 
     Parameters
     ----------
@@ -415,21 +424,32 @@ def score(
         a file ending in .parquet for a single input file, a frame or a stream, and with `top`.
     label : str
         The label column: numbers or booleans.
-    loss : str or Loss
-        A name such as ``"log_loss"`` or ``"log_loss(label_smoothing=0.1)"``, or a loss of `fastloss.losses`.
-    logit, prob, logprob, margin, value : str, optional
-        The prediction column, named by one of these, its space.
+    loss : str, Loss, or sequence of these
+        A name such as ``"log_loss"`` or ``"log_loss(label_smoothing=0.1)"``, or a loss of `fastloss.losses`. With
+        `group`, also rankings such as ``"ndcg@10"``, and several: a pointwise loss is the mean over a group's rows.
+    logit, prob, logprob, margin, value, score : str, optional
+        The prediction column, named by one of these, its space; a score has rankings of groups alone.
+    group : str, or sequence of one str or tuple of str
+        The column whose values name the groups, or the columns of one key together. Rows may stand anywhere in the
+        log. A row whose key is null is in no group.
+    min_group_size : int
+        Leave out groups of fewer rows.
+    ties, id
+        As in `evaluate`.
     keep : str or sequence of str
         Columns of any type to write beside.
     top : int, optional
-        Write only the rows with the largest losses of the whole log, this many, the largest first, and of equal losses
+        With `group`, write only the groups with the worst values of the first loss or ranking, the worst first, and of
+        equal values the least key first: the smallest values of a ranking, the largest of a loss. Else
+        write only the rows with the largest losses of the whole log, this many, the largest first, and of equal losses
         the earlier row first. Columns ``file``, ``row_group`` and ``row`` (from 0 in its row group; in a stream, from
         its beginning) say where each stands.
     compression : {"zstd", "snappy", "lz4", "gzip", "brotli", "none"}
         The outputs' codec.
     overwrite : bool
         Replace files that exist. Left out, complete outputs of the same request for the same input are kept as they
-        are, so that a run that was stopped goes on where it was; any other file in the way is an error.
+        are, so that a run that was stopped goes on where it was; any other file in the way is an error. With `group`,
+        every file is.
     where, with_columns, positive
         As in `evaluate`. The rows that `where` leaves out are not written.
     apply, sampling_rate
@@ -452,7 +472,7 @@ def score(
     Returns
     -------
     ScoreResult
-        The counts of rows, and the files written, already complete and skipped.
+        The counts of rows and of groups, and the files written, already complete and skipped.
 
     Raises
     ------
@@ -476,6 +496,11 @@ def score(
         logprob=logprob,
         margin=margin,
         value=value,
+        score=score,
+        group=group,
+        min_group_size=min_group_size,
+        ties=ties,
+        id=id,
         keep=keep,
         top=top,
         compression=compression,

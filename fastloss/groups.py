@@ -49,12 +49,17 @@ class RowsOfGroups(NamedTuple):
     ranges: KeyRanges | None
 
 
-def open_groups(plan: Plan, group: GroupEvaluation, stack: contextlib.ExitStack) -> RowsOfGroups:
-    """Return where the rows of groups go, until the stack is closed."""
+def open_groups(
+    plan: Plan, group: GroupEvaluation, stack: contextlib.ExitStack, *, tells_keys: bool = False
+) -> RowsOfGroups:
+    """Return where the rows of groups go, until the stack is closed.
+
+    `tells_keys` says that the values of keys are asked for when all rows are gathered: no group is evaluated before.
+    """
     types = check_group_keys(plan.source.schema, group.keys)
     is_adjacent = plan.request.group_sorted
     ranges = None
-    if not is_adjacent:
+    if not is_adjacent and not tells_keys:
         ranges = find_key_ranges(plan.source, plan.columns, group.keys, types, plan.joining_options)
     execution = plan.execution
     rows = GatheredRows(
@@ -66,6 +71,7 @@ def open_groups(plan: Plan, group: GroupEvaluation, stack: contextlib.ExitStack)
         waits_for_task=ranges is not None,
         n_rows=plan.summary.rows,
         n_threads=execution.threads,
+        tells_keys=tells_keys,
     )
     return RowsOfGroups(stack.enter_context(contextlib.closing(rows)), ranges)
 
@@ -101,17 +107,21 @@ class PartitionTask:
     partition: Partition
 
 
-def partition_tasks(gathered: GatheredRows, execution: Execution, room: Room) -> Iterator[PartitionTask]:
+def partition_tasks(
+    gathered: GatheredRows, execution: Execution, room: Room, most_bytes: int | None = None
+) -> Iterator[PartitionTask]:
     """Yield the groups of a key in parts, of which all threads hold one at the same time.
+
+    `most_bytes` is what a part should take at most; left out, what there is room for.
 
     Raises
     ------
     UsageError
         If one group has more rows than there is memory for.
     """
-    for partition in gathered.partitions(room.n_bytes // (2 * execution.threads)):
+    for partition in gathered.partitions(most_bytes or room.n_bytes // (2 * execution.threads)):
         if partition.n_rows * gathered.row_bytes > room.n_bytes:
-            raise _too_large(gathered, partition.n_rows, execution, room)
+            raise _too_large(gathered, partition, execution, room)
         yield PartitionTask(gathered.group.name, partition)
 
 
@@ -162,11 +172,12 @@ def _evaluate_key(gathered: GatheredRows, merged: EvaluationState, execution: Ex
     return GroupsFound(group, merged, gathered.n_null)
 
 
-def _too_large(gathered: GatheredRows, n_rows: int, execution: Execution, room: Room) -> UsageError:
-    needed = execution.memory_bytes + n_rows * gathered.row_bytes - room.n_bytes
+def _too_large(gathered: GatheredRows, partition: Partition, execution: Execution, room: Room) -> UsageError:
+    needed = execution.memory_bytes + partition.n_rows * gathered.row_bytes - room.n_bytes
     return UsageError(
-        f"a group of {gathered.group.name} has {n_rows:,} rows, and {format_bytes(execution.memory_bytes)} of memory "
-        f"have no room to sort them. Leave it out by where=, or raise memory, to {format_bytes(needed * 17 // 16)}."
+        f"{gathered.name_of_most(partition)} has {partition.n_rows:,} rows, and "
+        f"{format_bytes(execution.memory_bytes)} of memory have no room to sort them. Leave it out by where=, or "
+        f"raise memory, to {format_bytes(needed * 17 // 16)}."
     )
 
 

@@ -107,6 +107,7 @@ LAYERS: dict[str, set[str]] = {
         "metrics",
         "engine",
         "plan",
+        "groups",
         "scan",
         "report",
     },

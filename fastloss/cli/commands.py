@@ -220,10 +220,11 @@ def show_plan(*log: str, file: Annotated[Path | None, _FILE] = None, given: Give
 def write_scores(
     *paths: str, request: ScoreOptions, reading: ReadingOptions = _READING, options: WriteOptions = _WRITE
 ) -> int:
-    """Write every row's loss, gradient and hessian to Parquet.
+    """Write every row's loss, gradient and hessian to Parquet; with --group, the losses and rankings of every group.
 
     The last path is where to write: a folder, in which each file of the log gets one of the same name; or FILE.parquet
-    for a single file, and with --top. Stopped and started again, it does what is left. The account is on stderr.
+    for a single file, and with --top or --group. Stopped and started again, it does what is left, but of groups. The
+    account is on stderr.
 
     Parameters
     ----------

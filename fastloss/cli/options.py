@@ -232,7 +232,8 @@ class ScoreOptions(LossOptions):
     Parameters
     ----------
     loss
-        The loss, such as log_loss or 'log_loss(label_smoothing=0.1)'; "fastloss losses" lists them.
+        The loss, such as log_loss or 'log_loss(label_smoothing=0.1)'; "fastloss losses" lists them. With --group,
+        several too, comma separated or repeated: losses and rankings, such as ndcg@10,log_loss.
     logit
         Column of logits.
     prob
@@ -243,25 +244,47 @@ class ScoreOptions(LossOptions):
         Column of decision values.
     value
         Column of predictions in the unit of the label.
+    score
+        Column of scores that are only an order, for rankings of groups.
+    group
+        Write a row for each value of this column, such as request_id or user_id, in place of one for each row of the
+        log. Several columns that are one key: day,user_id.
+    min_group_size
+        Leave out groups of fewer rows.
+    ties
+        The order of candidates of equal scores in metrics at ranks, as "fastloss eval" has it.
+    id
+        The column of ids, for --ties id_desc.
     keep
         Columns to write beside, comma separated or repeated. A name that holds a comma stands in double quotes.
     top
-        Write only the rows with the largest losses of the whole log, this many.
+        Write only the rows with the largest losses of the whole log, this many; with --group, the groups with the
+        worst values of the first loss or ranking.
     """
 
-    loss: Annotated[str, _Question]
+    loss: Annotated[list[str], _Question]
     logit: Annotated[str | None, _Columns] = None
     prob: Annotated[str | None, _Columns] = None
     logprob: Annotated[str | None, _Columns] = None
     margin: Annotated[str | None, _Columns] = None
     value: Annotated[str | None, _Columns] = None
+    score: Annotated[str | None, _Columns] = None
+    group: Annotated[list[str] | None, _Question] = None
+    min_group_size: Annotated[int, _Question] = 1
+    ties: Annotated[Ties, _QuestionWord] = "average"
+    id: Annotated[str | None, _Columns] = None
     keep: Annotated[list[str] | None, _Columns] = None
     top: Annotated[int | None, _Question] = None
 
     def arguments(self) -> dict[str, Any]:
         """Return the options as arguments of `fastloss.score`."""
         keep = [column for text in self.keep or [] for column in _columns_of("keep", text)]
-        return {**super().arguments(), "keep": keep}
+        return {
+            **super().arguments(),
+            "loss": [name for text in self.loss for name in split_names(text)],
+            "group": [_columns_of("group", text) for text in self.group or []],
+            "keep": keep,
+        }
 
 
 @Parameter(name="*")

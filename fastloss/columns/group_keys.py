@@ -184,6 +184,17 @@ def restore_keys(keys: IntegerArray, kind: pa.DataType) -> pa.Array:
     return pa.array(keys.astype(np.int32) if kind.bit_width == 32 else keys).view(kind)
 
 
+def in_order_of_type(keys: IntegerArray, kind: pa.DataType) -> NDArray[Any]:
+    """Return group keys that are integers as numbers in the order of a column's type in the log."""
+    return keys.view(np.uint64) if pa.types.is_uint64(_stored_type(kind)) else keys
+
+
+def key_text(key: int, kind: pa.DataType) -> str:
+    """Return a group key that is an integer, in either order, as the log's type writes it."""
+    bits = np.array([key], dtype=np.uint64 if key >= 1 << 63 else np.int64).view(np.int64)
+    return str(key_values(restore_keys(bits, kind))[0])
+
+
 def _stored_type(kind: pa.DataType) -> pa.DataType:
     """Return the type of the values, without dictionary or extension."""
     if pa.types.is_dictionary(kind):

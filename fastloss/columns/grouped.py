@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ class GroupedBatch:
         How many groups were left out since they have too few rows.
     ties : numpy.ndarray of float64, shape (n_rows,), or None
         What decides between rows of equal scores, by group; the larger stands first.
+    key_types : mapping of str to pyarrow.DataType
+        The types of the key's columns in the log.
     """
 
     name: str
@@ -46,6 +48,7 @@ class GroupedBatch:
     words: tuple[IntegerArray, ...] = ()
     n_small: int = 0
     ties: Float64Array | None = None
+    key_types: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def origin(self) -> str:
@@ -127,4 +130,5 @@ class GroupedBatch:
             self.masked,
             tuple(words[first : first + n_rows] for words in self.words),
             ties=None if self.ties is None else self.ties[begin:end],
+            key_types=self.key_types,
         )

@@ -14,7 +14,7 @@ from fastloss.columns.grouped import GroupedBatch
 from fastloss.engine.batches import make_checks, split_batch
 from fastloss.engine.checks import CheckedBatch, refuse_bad_rows, saturation_error
 from fastloss.engine.device import DEVICES, Device
-from fastloss.engine.gathering import GatheredRows, Gathering
+from fastloss.engine.gathering import GatheredRows, Gathering, group_names
 from fastloss.engine.list_checks import pieces
 from fastloss.engine.selection import Mask
 from fastloss.engine.slices import Arrangement, UsedRows
@@ -193,7 +193,7 @@ class Engine:
             state.ledger.drop(Cause(SMALL_GROUP, groups.name, "group"), groups.n_small, where)
         # They are at hand, so that there is room for the longest.
         for piece in pieces(groups, self._execution.batch_rows, longest_list=int(groups.starts[-1])):
-            self.update(state, piece, Place(groups.origin, None, -1))
+            self.update(state, piece, Place(groups.origin, None, -1, names=group_names(piece)))
         self.finish_task(state)
 
     def _add(self, state: EvaluationState, batch: Batch, checked: CheckedBatch, place: Place) -> None:

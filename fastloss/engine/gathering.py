@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastloss.columns.base import Batch, IntegerArray, Keys, NumberArray
-from fastloss.columns.group_keys import is_integer_key
+from fastloss.columns.group_keys import in_order_of_type, is_integer_key, key_text
 from fastloss.columns.grouped import GroupedBatch
 from fastloss.engine.checks import CheckedBatch
 from fastloss.engine.inputs import RowInputs
@@ -22,7 +22,9 @@ from fastloss.engine.workspace import read_only
 from fastloss.metrics.resolve import Evaluation, GroupEvaluation
 from fastloss.shuffle.adjacent import AdjacentGroups, NotAdjacentError, group_adjacent_rows
 from fastloss.shuffle.grouping import gather, group_rows, hash_keys
+from fastloss.shuffle.key_store import KeyStore
 from fastloss.shuffle.store import Partition, RowStore, log2_partitions_for
+from fastloss.states.ledger import GroupNames
 from fastloss.states.slices import CodedKeys, SliceTable, Texts
 
 # The rows of a task are numbered from its own number times 2 to the power of this.
@@ -103,7 +105,7 @@ class GatheredRows:
     memory_bytes : int
         The memory that rows may take before they are written to disk.
     key_types : mapping of str to pyarrow.DataType
-        The types of the key's columns in the log; files may store narrower ones.
+        The types of the key's columns in the log, in the key's order; files may store narrower ones.
     is_adjacent : bool
         Whether the rows of a group are said to be adjacent in the log.
     waits_for_task : bool
@@ -112,6 +114,13 @@ class GatheredRows:
         How many rows the log has, if that is known.
     n_threads : int
         How many threads read it.
+    tells_keys : bool
+        Whether the values of keys are asked for afterwards.
+
+    Attributes
+    ----------
+    values : KeyStore, or None
+        The values of keys.
     """
 
     group: GroupEvaluation
@@ -122,6 +131,7 @@ class GatheredRows:
     waits_for_task: bool = False
     n_rows: int | None = None
     n_threads: int = 1
+    tells_keys: bool = False
     n_null: int = 0
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
@@ -142,10 +152,16 @@ class GatheredRows:
         dtypes += [np.dtype(np.int64)] * self._numbers_rows
         dtypes += [np.dtype(np.int32) for _ in self._tables]
         self._key_columns = 1 if is_integer_key([self.key_types[key] for key in self.group.keys]) else 2
+        self.values: KeyStore | None = None
+        rows_bytes = self.memory_bytes
+        if self.tells_keys:
+            # Values take about as much as a narrow row; those of integers take none.
+            rows_bytes = rows_bytes if self._key_columns == 1 else rows_bytes * 2 // 3
+            self.values = KeyStore(self.key_types, memory_bytes=self.memory_bytes - rows_bytes)
         self._dtypes = dtypes
         stored = [np.dtype(np.int64)] * self._key_columns + dtypes
         # What threads take beside it.
-        memory_bytes = max(self.memory_bytes // 2, self.memory_bytes - self.n_threads * _THREAD_BYTES)
+        memory_bytes = max(rows_bytes // 2, rows_bytes - self.n_threads * _THREAD_BYTES)
         log2_partitions = 8 if self.n_rows is None else log2_partitions_for(self.n_rows)
         self._store = RowStore(
             stored, memory_bytes=memory_bytes, log2_partitions=log2_partitions, rehash=self._hashes_of
@@ -208,6 +224,8 @@ class GatheredRows:
         n_rows = batch.n_rows if rows is None else len(rows)
         if n_rows == 0:
             return StagedRows(np.empty(0, np.uint64), [], n_null, first_number)
+        if self.values is not None:
+            self.values.add(batch, keys._replace(valid=keep))
 
         def taken(values: NDArray[Any]) -> NDArray[Any]:
             return values if rows is None else values[rows]
@@ -315,8 +333,8 @@ class GatheredRows:
 
     @property
     def nbytes(self) -> int:
-        """The memory that the rows take."""
-        return self._store.nbytes
+        """The memory that the rows take, and the values of keys."""
+        return self._store.nbytes + (0 if self.values is None else self.values.nbytes)
 
     def partitions(self, most_bytes: int) -> Iterator[Partition]:
         """Yield parts of the rows, the largest first; a group is whole in one of them."""
@@ -354,7 +372,9 @@ class GatheredRows:
             weight = weight_column, read_only(mean_of_groups(numbers[weight_column], starts))
         slice_keys = self._slice_keys(load, order, starts)
         ties = self._ties(load, order)
-        return GroupedBatch(self.group.name, starts, numbers, weight, slice_keys, self._masks, keys, n_small, ties)
+        return GroupedBatch(
+            self.group.name, starts, numbers, weight, slice_keys, self._masks, keys, n_small, ties, self.key_types
+        )
 
     def _ties(self, load: Load, order: Order | None) -> NDArray[np.float64] | None:
         """Return what decides between rows of equal scores: the earlier row of the log, or the larger id."""
@@ -401,6 +421,24 @@ class GatheredRows:
         self._store.close()
         if self._adjacent is not None:
             self._adjacent.close()
+        if self.values is not None:
+            self.values.close()
+
+    def name_of_most(self, partition: Partition) -> str:
+        """Return what the group is called that has most rows of a partition which is not joined of small ones."""
+        if self._key_columns != 1:
+            return f"a group of {self.group.name}"
+        keys, counts = np.unique(partition.sample(0), return_counts=True)
+        ((name, kind),) = self.key_types.items()
+        return f"the group {name} = {key_text(int(keys[counts.argmax()]), kind)}"
+
+
+def group_names(batch: Batch) -> GroupNames | None:
+    """Return what groups are called whose key is one integer; None where a key is a hash."""
+    if not isinstance(batch, GroupedBatch) or len(batch.words) != 1:
+        return None
+    ((name, kind),) = batch.key_types.items()
+    return GroupNames(in_order_of_type(batch.words[0], kind), lambda key: f"{name} = {key_text(key, kind)}")
 
 
 def _one_group(words: Sequence[IntegerArray]) -> IntegerArray | None:

@@ -257,7 +257,10 @@ class UsedRows:
         """Return the position among these rows, and the row of the batch, of the first flagged row of the batch."""
         positions = np.flatnonzero(flags)
         rows = self.arrangement.batch_rows[positions]
-        return int(positions[rows.argmin()]), int(rows.min())
+        flagged = np.zeros(self.arrangement.n_batch_rows, dtype=np.bool_)
+        flagged[rows] = True
+        row = self.place.first(flagged)
+        return int(positions[np.flatnonzero(rows == row)[0]]), row
 
 
 def _number_combinations(

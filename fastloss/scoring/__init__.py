@@ -4,6 +4,8 @@ Each input file has one output file of the same relative name. Its rows stand in
 belongs to row i of the other; a row that has no loss keeps its place, with nulls. Whatever stops a run, the files that
 are there are whole (`fastloss.files`), and a run with the same request does the rest: each output carries a
 fingerprint of the request and of its input, and the counts of its rows.
+
+By a group key, one output has the losses and rankings of every group, or of the worst: `groups` carries that out.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from fastloss._version import __version__
 from fastloss.errors import ReadError, UsageError
-from fastloss.files import Stamp, refuse_to_overwrite_inputs, stamp
+from fastloss.files import Stamp, is_device, refuse_to_overwrite_inputs, stamp
 from fastloss.scoring.names import check_file_target, output_paths
 from fastloss.sources.base import Task
 from fastloss.sources.listing import SUFFIXES, LogFile, list_files
@@ -235,6 +235,19 @@ def inspect_output(output: Output, *, overwrite: bool) -> Output:
             "choose another place, or overwrite=True."
         )
     return dataclasses.replace(output, complete=OutputCounts.from_json(found["rows"]))
+
+
+def inspect_new_output(output: Output, *, overwrite: bool) -> Output:
+    """Return an output that is not kept from an earlier run.
+
+    Raises
+    ------
+    UsageError
+        If something is in its place, unless it is a file and `overwrite`.
+    """
+    if os.path.lexists(output.path) and not overwrite and not is_device(output.path):
+        raise UsageError(f"{str(output.path)!r} exists; choose another place, or overwrite=True.")
+    return inspect_output(output, overwrite=True)
 
 
 def other_outputs(target: Path, outputs: Sequence[Output]) -> tuple[Path, ...]:

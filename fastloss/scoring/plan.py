@@ -13,7 +13,14 @@ from fastloss.errors import UsageError
 from fastloss.plan import Plan, execution_options, plan_request, split_options
 from fastloss.scoring.hardest import expected_bytes
 from fastloss.scoring.names import check_target, refuse_target_in_log
-from fastloss.scoring.outputs import Output, inspect_output, other_outputs, plan_file_outputs, plan_stream_output
+from fastloss.scoring.outputs import (
+    Output,
+    inspect_new_output,
+    inspect_output,
+    other_outputs,
+    plan_file_outputs,
+    plan_stream_output,
+)
 from fastloss.scoring.request import ScoreRequest
 from fastloss.sources.file_lists import entries_of
 from fastloss.sources.stores.store import Stores
@@ -71,14 +78,15 @@ def make_score_plan(log: object, out: str | os.PathLike[str], *, overwrite: bool
     entries = entries_of(log, Stores(execution.storage_options or {}, execution.retry_seconds))
     if entries is not None:
         refuse_target_in_log(target, entries)
-    plan = plan_request(log, request.request, execution, keep=request.keep)
+    of_groups = bool(request.request.group)
+    plan = plan_request(log, request.request, execution, keep=request.keep, of_groups=of_groups)
     if plan.quantiles:
         raise UsageError(
             f"{next(iter(plan.quantiles))} needs a pass over the log before it is scored, which score does not make; "
             "evaluate it, and give score the edges that the result has: cut(score, 0.1, 0.5)."
         )
     top = request.top
-    if top is not None and expected_bytes(top, request.keep) > plan.execution.memory_bytes // 4:
+    if top is not None and not of_groups and expected_bytes(top, request.keep) > plan.execution.memory_bytes // 4:
         raise UsageError(f"top is {top:,}, too many rows to hold in the memory; ask for fewer, or raise memory.")
 
     # Half of what a task may take is for what is read, half for what is about to be written.
@@ -94,18 +102,20 @@ def make_score_plan(log: object, out: str | os.PathLike[str], *, overwrite: bool
             tasks,
             shaping,
             skipped=[file for file, _ in plan.summary.skipped],
-            as_one=top is not None,
+            as_one=of_groups or top is not None,
             stores=plan.read_options.stores,
         )
-    outputs = tuple(inspect_output(output, overwrite=overwrite) for output in planned)
+    inspect = inspect_new_output if of_groups else inspect_output
+    outputs = tuple(inspect(output, overwrite=overwrite) for output in planned)
     others = other_outputs(target, outputs) if overwrite else ()
     return ScorePlan(request, plan, shaping, outputs, flush_bytes, others)
 
 
 def _asked(request: ScoreRequest, plan: Plan) -> dict[str, Any]:
+    evaluations = [plan.evaluation, *(group.evaluation for group in plan.evaluation.groups)]
     return {
         **plan.asked(),
-        "custom": plan.evaluation.custom(),
+        "custom": [custom for evaluation in evaluations for custom in evaluation.custom()],
         "formulas": FORMULAS_VERSION,
         "keep": list(request.keep),
         "top": request.top,

@@ -11,6 +11,7 @@ import pyarrow as pa
 from fastloss.errors import ReadError
 from fastloss.executors import ThreadExecutor, raise_if_stopped
 from fastloss.scan import Progress, SkippedTask
+from fastloss.scoring.groups import score_groups
 from fastloss.scoring.hardest import MEMORY_SHARE, HardestRows
 from fastloss.scoring.outputs import Output, OutputCounts
 from fastloss.scoring.plan import ScorePlan
@@ -37,6 +38,8 @@ def run_score(score_plan: ScorePlan, report: Callable[[Progress], None] | None =
     OSError
         If an output cannot be written.
     """
+    if score_plan.request.request.group:
+        return score_groups(score_plan, report)
     run = _Run(score_plan, report)
     waiting = [output for output in score_plan.outputs if output.complete is None]
     top = score_plan.request.top

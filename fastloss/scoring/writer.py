@@ -41,11 +41,12 @@ def write_table(path: Path, table: pa.Table, compression: str, metadata: Mapping
             writer.add_key_value_metadata(metadata)
             writer.close()
         except BaseException:
-            _leave_open(writer)
+            leave_open(writer)
             raise
 
 
-def _leave_open(writer: pq.ParquetWriter) -> None:
+def leave_open(writer: pq.ParquetWriter) -> None:
+    """Let a writer that has failed write no footer."""
     # Its finalizer would close, and so write to, a file that may be full.
     writer.is_open = False
 
@@ -133,7 +134,7 @@ class RowWriter:
         with contextlib.suppress(Exception):
             self._end_background()
         if self._writer is not None:
-            _leave_open(self._writer)
+            leave_open(self._writer)
 
     def _open(self, types: Sequence[pa.DataType]) -> pa.Schema:
         """Return the schema of what is written: the first batch's types, to which those of later batches are cast."""

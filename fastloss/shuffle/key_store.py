@@ -98,6 +98,8 @@ class KeyStore:
         # What is not written of it takes no memory.
         self._seen = np.zeros(0 if self._is_integer else 1 << (n_seen.bit_length() - 1), dtype=np.uint64)
         self._lock, self._finishing = threading.Lock(), threading.Lock()
+        self._n_kept = 0
+        self._kept_bytes = 0
         self._waiting: list[_Kept] = []
         self._waiting_bytes = 0
         self._runs: list[_Run] = []
@@ -110,6 +112,18 @@ class KeyStore:
     def spilled_bytes(self) -> int:
         """Bytes that have been written to disk."""
         return self._end
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that values take."""
+        with self._lock:
+            return int(self._seen.nbytes + self._waiting_bytes + self._run_bytes)
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of the values of a key, on average; 0 where keys are integers."""
+        with self._lock:
+            return -(-self._kept_bytes // max(1, self._n_kept))
 
     def __enter__(self) -> KeyStore:
         return self
@@ -155,6 +169,8 @@ class KeyStore:
         values = batch.group_values(tuple(self._types), fresh if rows is None else rows[fresh], self._types)
         kept = _Kept(high[fresh], low[fresh], values)
         with self._lock:
+            self._n_kept += len(kept.high)
+            self._kept_bytes += kept.nbytes
             self._waiting.append(kept)
             self._waiting_bytes += kept.nbytes
             if self._waiting_bytes <= self._memory_bytes // _WAITING_PART:

@@ -254,6 +254,10 @@ class Partition:
         """
         return self._store.load(self._first, self._stop, self.n_rows, columns)
 
+    def sample(self, column: int) -> Column:
+        """Return some of a column, of rows from everywhere in a partition that is not joined of small ones."""
+        return self._store.sample(self._first, column)
+
 
 def log2_partitions_for(n_rows: int) -> int:
     """Return by how many bits a log of so many rows is gathered, so that most partitions stay in the cache."""
@@ -742,7 +746,7 @@ class RowStore:
 
     def _shared_hashes(self, partition: int, n_rows: int, most: int) -> Hashes | None:
         """Return the hashes to be taken apart in a partition; None if it is to stay whole."""
-        sampled = [self._sample(partition, column) for column in range(len(self._dtypes))]
+        sampled = [self.sample(partition, column) for column in range(len(self._dtypes))]
         hashes, skipped_bits = self._hashes_of(sampled)
         known, counts = np.unique(hashes, return_counts=True)
         if skipped_bits + 1 >= 64 or 2 * counts.max() >= len(hashes):
@@ -753,7 +757,8 @@ class RowStore:
         shared: Hashes = known[often][np.argsort(-counts[often], kind="stable")][:_MOST_APART]
         return shared
 
-    def _sample(self, partition: int, column: int) -> Column:
+    def sample(self, partition: int, column: int) -> Column:
+        """Return some of a column of one partition."""
         pieces = list(self._pieces_of(partition, partition + 1))
         table = self._readable()
         in_memory = table.span(partition, partition + 1).sample(_SAMPLED_ROWS)

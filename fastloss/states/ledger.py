@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,21 @@ class Parts(NamedTuple):
         return cls(tuple(names), np.cumsum([0, *n_rows[:-1]], dtype=np.int64), ranks)
 
 
+class GroupNames(NamedTuple):
+    """What the groups of a batch are called.
+
+    Attributes
+    ----------
+    keys : numpy.ndarray of int64 or uint64, shape (n_groups,)
+        Their keys.
+    describe : callable
+        Returns the name of the group that has a key, such as "user_id = 17".
+    """
+
+    keys: NDArray[Any]
+    describe: Callable[[int], str]
+
+
 class Place(NamedTuple):
     """Where the rows of a batch stand.
 
@@ -54,6 +69,8 @@ class Place(NamedTuple):
         Returns the position of each row from there on, int64 ``(n_rows,)``; None if no row was left out by a filter.
     parts : Parts, optional
         The row groups that rows count through, where several were joined; `origin` and `row_group` are the first.
+    names : GroupNames, optional
+        What each row is called, where rows are groups of one integer.
     """
 
     origin: str
@@ -61,6 +78,7 @@ class Place(NamedTuple):
     first_row: int
     kept: Callable[[], NDArray[np.int64]] | None = None
     parts: Parts | None = None
+    names: GroupNames | None = None
 
     def rows(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where rows of the batch stand."""
@@ -69,7 +87,11 @@ class Place(NamedTuple):
     def location(self, position: int, value: float | None = None) -> Location:
         """Return the file, the row group and the row of a row of the batch, with the number found there."""
         if self.first_row < 0:
-            return Location(self.origin, None, -1, value)
+            group = None
+            if self.names is not None:
+                key = int(self.names.keys[position])
+                group = key, self.names.describe(key)
+            return Location(self.origin, None, -1, value, group)
         row = self.first_row + (position if self.kept is None else int(self.kept()[position]))
         if self.parts is None:
             return Location(self.origin, self.row_group, row, value)
@@ -78,7 +100,13 @@ class Place(NamedTuple):
         return Location(*self.parts.names[part], row - int(self.parts.firsts[part]), value)
 
     def first(self, marked: NDArray[np.bool_]) -> int:
-        """Return the position of the marked row that is first by file, row group and row; at least one is marked."""
+        """Return the position of the marked row that is first by file, row group and row; at least one is marked.
+
+        Of groups with names, it is that of the least key.
+        """
+        if self.names is not None:
+            positions = np.flatnonzero(marked)
+            return int(positions[self.names.keys[positions].argmin()])
         if self.parts is None:
             return int(marked.argmax())
         positions = np.flatnonzero(marked)
@@ -87,23 +115,28 @@ class Place(NamedTuple):
 
 
 class Location(NamedTuple):
-    """Where a row stands, and the number found there. A group stands nowhere: its row is −1."""
+    """Where a row stands, and the number found there. A group stands nowhere: its row is −1.
+
+    `group` has the key and the name of a group, where that is known.
+    """
 
     origin: str
     row_group: int | None
     row: int
     value: float | None
+    group: tuple[int, str] | None = None
 
     @property
-    def order(self) -> tuple[str, int, int, bool, float]:
+    def order(self) -> tuple[str, int, int, int, bool, float]:
         """The key that locations are sorted by: two streams may have one name, and differ in the number alone."""
         number = 0.0 if self.value is None or self.value != self.value else self.value
-        return *_order(self.origin, self.row_group), self.row, self.value is None, number
+        key = 0 if self.group is None else self.group[0]
+        return *_order(self.origin, self.row_group), self.row, key, self.value is None, number
 
     def describe(self) -> str:
         """Say the place in words."""
         if self.row < 0:
-            return self.origin
+            return self.origin if self.group is None else self.group[1]
         part = "" if self.row_group is None else f", row group {self.row_group}"
         return f"{self.origin}{part}, row {self.row}"
 

@@ -13,6 +13,7 @@ from fastloss.engine.inputs import RowInputs
 from fastloss.engine.slices import UsedRows
 from fastloss.engine.updates.base import Update, add_once
 from fastloss.engine.updates.list_auc import auc_terms, weight_terms
+from fastloss.metrics.conventions import LossEvaluation
 from fastloss.metrics.quantities import (
     Candidates,
     Label,
@@ -44,8 +45,8 @@ def _predicted_mean(quantity: PredictedMean, device: Device) -> Fill:
     return lambda rows, terms: np.copyto(terms, rows.predicted_means())
 
 
-def _loss_value(quantity: LossValue, device: Device) -> Fill:
-    evaluation = quantity.evaluation
+def fill_losses(evaluation: LossEvaluation, device: Device) -> Fill:
+    """Return what computes the loss of each row, or the loss or metric of each list."""
 
     def fill(rows: UsedRows, terms: Floats) -> None:
         inputs = rows.transformed(evaluation.transform)
@@ -61,7 +62,7 @@ def _candidates(quantity: Candidates, device: Device) -> Fill:
 
 _FILLS: Mapping[type, Callable[[Any, Device], Fill]] = {
     PredictedMean: _predicted_mean,
-    LossValue: _loss_value,
+    LossValue: lambda quantity, device: fill_losses(quantity.evaluation, device),
     Candidates: _candidates,
 }
 
