@@ -11,6 +11,7 @@ from fastloss.calibration.result import Calibration
 from fastloss.features import FeatureGradient, make_gradient_plan, run_gradient
 from fastloss.many_slices import run_any_scan
 from fastloss.merging import MergePlan, plan_merge, run_merge
+from fastloss.metrics.choice import Choice
 from fastloss.plan import Plan, make_plan
 from fastloss.request import Prediction
 from fastloss.result import Result, result_of
@@ -297,15 +298,19 @@ def run_plan(
     plan: Plan,
     progress: Callable[[Progress], None] | None = None,
     state: str | os.PathLike[str] | None = None,
+    choice: Choice | None = None,
 ) -> Result:
-    """Carry out a plan that `make_plan` returned, and write the state behind the result if a path is given."""
+    """Carry out a plan that `make_plan` returned, and write the state behind the result if a path is given.
+
+    `choice` says which slices are wanted: of slices that are evaluated by parts, no others are kept.
+    """
     inputs = {}
     if state is not None:
         refuse_groups(plan.evaluation)
         # As they are planned: a file that changes while it is read is an error of the scan.
         inputs = inputs_of(plan.source.inputs(plan.columns))
         check_state_output(state, list(inputs))
-    scanned = run_any_scan(plan, progress, sharpens=state is None, keeps_state=state is not None)
+    scanned = run_any_scan(plan, progress, sharpens=state is None, keeps_state=state is not None, choice=choice)
     if state is not None:
         scanned.state.inputs = inputs
         write_state(state, plan.evaluation, scanned)

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 from fastloss.budget import Execution, format_bytes
 from fastloss.engine.engine import Engine, SlicesOutgrownError
 from fastloss.engine.slice_rows import SliceRows, WatchingEngine, sliced_by
 from fastloss.errors import UsageError
 from fastloss.executors import ThreadExecutor
-from fastloss.metrics.evaluate import GroupingValues
+from fastloss.metrics.choice import Choice
+from fastloss.metrics.evaluate import CountedSlices, GroupingValues
 from fastloss.metrics.field_calibration import FieldCalibrationError
 from fastloss.metrics.parts import GroupingParts, Part, pack
 from fastloss.plan import Plan
@@ -26,24 +30,44 @@ from fastloss.scan import Progress, ScanResult, TaskWork, read_passes, run_pass,
 from fastloss.shuffle.store import Partition
 from fastloss.sources.base import gives_rows_once
 from fastloss.states.base import bounded_bytes
-from fastloss.states.slices import SliceTable
+from fastloss.states.slices import SliceTable, order_of
 
 Report = Callable[[Progress], None] | None
+# So many slices take no memory to speak of.
+_FEW_SLICES = 1 << 16
 
 
-def run_any_scan(plan: Plan, report: Report = None, *, sharpens: bool = True, keeps_state: bool = False) -> ScanResult:
-    """Scan a log with slices of any number; the parameters and errors are those of `run_scan`.
+def run_any_scan(
+    plan: Plan,
+    report: Report = None,
+    *,
+    sharpens: bool = True,
+    keeps_state: bool = False,
+    choice: Choice | None = None,
+) -> ScanResult:
+    """Scan a log with slices of any number; the other parameters, and the errors, are those of `run_scan`.
 
-    `keeps_state` says that the state of all slices is wanted, and not their values alone.
+    Parameters
+    ----------
+    keeps_state : bool
+        Whether the state of all slices is wanted, and not their values alone.
+    choice : Choice, optional
+        The slices whose values are wanted; of slices that are evaluated by parts, others are not kept.
     """
-    return run_scan(plan, report, sharpens=sharpens, run_passes=read_passes if keeps_state else _read_by_parts)
+    if choice is None or choice.is_of_all:
+        choice = None
+
+    def read(plan: Plan, report: Report, sharpens: bool) -> ScanResult:
+        return _read_by_parts(plan, report, sharpens, choice)
+
+    return run_scan(plan, report, sharpens=sharpens, run_passes=read_passes if keeps_state else read)
 
 
-def _read_by_parts(plan: Plan, report: Report, sharpens: bool) -> ScanResult:
+def _read_by_parts(plan: Plan, report: Report, sharpens: bool, choice: Choice | None) -> ScanResult:
     gathered: list[tuple[str, ...]] = []
     while True:
         try:
-            return _gather(plan, report, gathered) if gathered else _read(plan, report, sharpens)
+            return _gather(plan, report, gathered, choice) if gathered else _read(plan, report, sharpens)
         except SlicesOutgrownError as error:
             more = [keys for keys in error.groupings if keys not in gathered and _may_gather(plan, keys)]
             if not more:
@@ -73,7 +97,7 @@ def _may_gather(plan: Plan, keys: tuple[str, ...]) -> bool:
     )
 
 
-def _gather(plan: Plan, report: Report, groupings: Sequence[tuple[str, ...]]) -> ScanResult:
+def _gather(plan: Plan, report: Report, groupings: Sequence[tuple[str, ...]], choice: Choice | None) -> ScanResult:
     """Read the log, and evaluate some groupings by parts."""
     # Rows are gathered in this process.
     execution = dataclasses.replace(plan.execution, executor="threads")
@@ -92,7 +116,7 @@ def _gather(plan: Plan, report: Report, groupings: Sequence[tuple[str, ...]]) ->
         result = run_pass(plan, report, TaskWork.by(engine, evaluation, execution))
         left = execution.room_bytes * 3 // 4
         for of_keys in rows:
-            found = _evaluate(of_keys, execution, left)
+            found = _evaluate(of_keys, execution, left, choice)
             result.gathered[of_keys.keys] = found.values
             left -= found.nbytes
             of_keys.close()
@@ -116,23 +140,25 @@ class _PartitionTask:
     partition: Partition
 
 
-def _evaluate(rows: SliceRows, execution: Execution, room: int) -> _Found:
-    """Evaluate the slices of one grouping, whose values may take so many bytes."""
+def _evaluate(rows: SliceRows, execution: Execution, room: int, choice: Choice | None) -> _Found:
+    """Evaluate the slices of one grouping, those of which that are kept may take so many bytes."""
     empty, total = rows.evaluate(None)
-    values = GroupingParts(empty)
+    kept = _Kept(empty, rows, choice)
 
-    def work(task: _PartitionTask) -> tuple[Part, SliceTable]:
+    def work(task: _PartitionTask) -> tuple[Part, CountedSlices, SliceTable]:
         found, together = rows.evaluate(task.partition)
-        return pack(found), together
+        return *kept.packed(found), together
 
-    def merge(task: _PartitionTask, found: tuple[Part, SliceTable]) -> None:
-        values.add(found[0])
-        total.merge(found[1])
-        if rows.nbytes + values.nbytes > room:
+    def merge(task: _PartitionTask, found: tuple[Part, CountedSlices, SliceTable]) -> None:
+        part, counted, together = found
+        kept.add(part, counted)
+        total.merge(together)
+        if rows.nbytes + kept.nbytes > room:
             raise UsageError(
-                f"by {' × '.join(rows.keys)} gives {values.n_slices:,} slices so far, whose values take "
-                f"{format_bytes(rows.nbytes + values.nbytes)}, and {format_bytes(execution.memory_bytes)} of memory "
-                f"leave {format_bytes(room)} for them. Slice by fewer values, or raise memory."
+                f"by {' × '.join(rows.keys)} gives {kept.n_slices:,} slices so far, whose values take "
+                f"{format_bytes(rows.nbytes + kept.nbytes)}, and {format_bytes(execution.memory_bytes)} of memory "
+                f"leave {format_bytes(room)} for them. Slice by fewer values, or raise memory. On the command line, "
+                "--top and --min-rows keep fewer of them."
             )
 
     def tasks() -> Iterator[_PartitionTask]:
@@ -140,5 +166,64 @@ def _evaluate(rows: SliceRows, execution: Execution, room: int) -> _Found:
             yield _PartitionTask(" × ".join(rows.keys), partition)
 
     ThreadExecutor(execution.threads).fold(tasks(), work, merge)
-    taken = rows.nbytes + values.nbytes
-    return _Found(values.joined(rows.restored), taken, total)
+    taken = rows.nbytes + kept.nbytes
+    return _Found(kept.joined(), taken, total)
+
+
+class _Kept:
+    """The values of those slices that are wanted, as parts come in."""
+
+    def __init__(self, empty: GroupingValues, rows: SliceRows, choice: Choice | None) -> None:
+        self._empty = empty
+        self._rows = rows
+        self._choice = choice
+        self._parts = GroupingParts(empty)
+        self._counted = CountedSlices(0, 0)
+        # Beyond so many, those are left out that will not be among the first.
+        self._most = math.inf if choice is None or choice.slices is None else 8 * choice.slices + _FEW_SLICES
+
+    @property
+    def n_slices(self) -> int:
+        """How many slices were found."""
+        return self._counted.n_slices
+
+    @property
+    def nbytes(self) -> int:
+        """What is kept takes."""
+        return self._parts.nbytes
+
+    def packed(self, values: GroupingValues) -> tuple[Part, CountedSlices]:
+        """Return what is to be kept of a part, and what is counted of it."""
+        if self._choice is None:
+            return pack(values), CountedSlices(values.n_slices, values.n_slices)
+        # Of slices that are equal in the order, the first by their keys come first, as they are in the log.
+        keys = self._rows.restored(values.key_columns)
+        used = np.zeros(len(values.columns[0].n), dtype=np.bool_)
+        used[values.order] = True
+        order = order_of(keys)
+        chosen, counted = _chosen(
+            dataclasses.replace(values, key_columns=keys, order=order[used[order]]), self._choice
+        )
+        return pack(chosen), counted
+
+    def add(self, part: Part, counted: CountedSlices) -> None:
+        """Add a part."""
+        mine = self._counted
+        self._counted = CountedSlices(mine.n_slices + counted.n_slices, mine.of_min_rows + counted.of_min_rows)
+        self._parts.add(part)
+        if self._parts.n_slices > self._most and self._choice is not None:
+            chosen, _ = _chosen(self._parts.joined(), self._choice)
+            self._parts = GroupingParts(self._empty)
+            self._parts.add(pack(chosen))
+
+    def joined(self) -> GroupingValues:
+        """Return all of them."""
+        if self._choice is None:
+            return self._parts.joined(self._rows.restored)
+        chosen, _ = _chosen(self._parts.joined(), self._choice)
+        return dataclasses.replace(chosen, counted=self._counted)
+
+
+def _chosen(values: GroupingValues, choice: Choice) -> tuple[GroupingValues, CountedSlices]:
+    chosen, n_large = choice.of(values)
+    return dataclasses.replace(values, order=chosen), CountedSlices(values.n_slices, n_large)

@@ -16,12 +16,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastloss._version import __version__
 from fastloss.curves.thinning import FEWEST_POINTS
 from fastloss.errors import UsageError, nearest_names
 from fastloss.groups import GroupsFound
+from fastloss.metrics.choice import Choice
 from fastloss.metrics.curves import check_one_binning
 from fastloss.metrics.evaluate import GroupingValues, GroupTable, ModelValues, evaluate_table, with_groups
 from fastloss.metrics.names import name_among, parse_metric
@@ -375,11 +375,11 @@ class Result:
         sort = sorting_metric(sort, self.metrics)
         groupings = []
         for grouping in self.groupings[1:]:
-            chosen, n_large = _chosen(grouping, slices, sort, min_rows)
+            chosen, n_large = Choice(slices, sort, min_rows).of(grouping)
             groupings.append(
                 {
                     "keys": list(grouping.keys),
-                    "n_slices": grouping.n_slices,
+                    "n_slices": grouping.n_slices if grouping.counted is None else grouping.counted.n_slices,
                     "n_of_min_rows": n_large,
                     "slices": [[value_at(grouping, p, c).to_dict() for c in grouping.columns] for p in chosen],
                 }
@@ -397,7 +397,7 @@ class Result:
         sort = sorting_metric(sort, self.metrics)
         chosen = copy.copy(self)
         chosen.groupings = [
-            replace(grouping, order=_chosen(grouping, slices, sort, min_rows)[0]) if grouping.keys else grouping
+            replace(grouping, order=Choice(slices, sort, min_rows).of(grouping)[0]) if grouping.keys else grouping
             for grouping in self.groupings
         ]
         chosen.values = Values(chosen.groupings)
@@ -627,27 +627,6 @@ def sorting_metric(given: str | None, computed: Sequence[str]) -> str | None:
         known = ", ".join(computed)
         raise UsageError(f"Slices cannot be sorted by {name}, which is not computed; computed are {known}, and n.")
     return name
-
-
-def _chosen(
-    grouping: GroupingValues, slices: int | None, sort: str | None, min_rows: int
-) -> tuple[NDArray[np.int64], int]:
-    """Return the slices to show, in order, and how many have rows enough."""
-    counts = [column.n for column in grouping.columns] if grouping.n_rows is None else [*grouping.n_rows.values()]
-    n = np.max(counts, axis=0)
-    order = grouping.order[n[grouping.order] >= min_rows]
-    if sort == "n":
-        by_rows: NDArray[np.int64] = order[np.argsort(-n[order], kind="stable")]
-        return by_rows[:slices], len(order)
-    if sort is not None:
-        values = next(column.values for column in grouping.columns if column.metric == sort)
-        rank = np.where(values.undefined | np.isnan(values.value), -np.inf, values.value)
-        by_value: NDArray[np.int64] = order[np.argsort(-rank[order], kind="stable")]
-        return by_value[:slices], len(order)
-    if slices is not None and len(order) > slices:
-        largest: NDArray[np.int64] = order[np.argsort(-n[order], kind="stable")]
-        return largest[:slices], len(order)
-    return order, len(order)
 
 
 def _jsonable(value: Any) -> Any:

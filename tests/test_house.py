@@ -142,6 +142,7 @@ LAYERS: dict[str, set[str]] = {
         "budget",
         "request",
         "sources",
+        "metrics",
         "plan",
         "scan",
         "many_slices",

@@ -402,7 +402,9 @@ def _evaluate(
     from fastloss.report.progress import progress_bar
 
     with progress_bar(options.progress) as report:
-        result = run_plan(plan, report, options.state)
+        # A gate may look at any slice.
+        choice = None if any(gate.slice for gate in gates) else target.choice(plan.evaluation)
+        result = run_plan(plan, report, options.state, choice)
     _head(target, heading)
     target.write(result)
     return _judge(result, gates, options)

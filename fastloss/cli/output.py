@@ -16,6 +16,8 @@ from fastloss.words import CurveName
 
 if TYPE_CHECKING:
     from fastloss.cli.options import ReadingOptions, ResultOptions
+    from fastloss.metrics.choice import Choice
+    from fastloss.metrics.resolve import Evaluation
     from fastloss.report.formats import Format
     from fastloss.report.view import View
     from fastloss.result import Result
@@ -139,6 +141,14 @@ class Target:
         """The files that are written, each with its option."""
         own = [] if self.output is None else [("--output", self.output)]
         return [*own, *(("--curve", curve.output) for curve in self.curves)]
+
+    def choice(self, evaluation: Evaluation) -> Choice:
+        """Return the slices that are written."""
+        from fastloss.metrics.choice import Choice
+        from fastloss.result import sorting_metric
+
+        view = self.view
+        return Choice(view.slices, sorting_metric(view.sort, evaluation.metric_names), view.min_rows)
 
     def write(self, result: Result) -> None:
         """Write a result, its curves first."""

@@ -31,7 +31,7 @@ from fastloss.shuffle.grouping import hash_integers
 from fastloss.shuffle.store import Partition, RowStore
 from fastloss.states.evaluation import EvaluationState
 from fastloss.states.ledger import Place
-from fastloss.states.slices import KeyColumn, SliceTable, take_keys
+from fastloss.states.slices import KeyColumn, SliceTable
 
 Integers = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
@@ -290,8 +290,7 @@ class SliceRows:
         restored = []
         for key, column in zip(self.keys, columns, strict=True):
             if key in self._numbered and isinstance(column.values, np.ndarray):
-                (known,) = self._numbered[key].key_columns()
-                column = take_keys(known, column.values.view(np.int64))
+                (column,) = self._numbered[key].keys_at(column.values.view(np.int64))
             restored.append(column)
         return restored
 

@@ -78,6 +78,13 @@ class ModelValues:
         return replace(self, values=values, n=spread(self.n, 0), weight=spread(self.weight, 0.0))
 
 
+class CountedSlices(NamedTuple):
+    """How many slices there are, and how many of them have rows enough, where not all of them are kept."""
+
+    n_slices: int
+    of_min_rows: int
+
+
 @dataclass
 class GroupingValues:
     """All metrics of all models over the slices of one grouping.
@@ -98,6 +105,8 @@ class GroupingValues:
         For each metric that keeps bins, what gives those of each model.
     n_rows : mapping of str to numpy.ndarray of int64, shape (n_slices,), or None
         The rows that each model uses, where some metrics count groups; else the most that a metric uses.
+    counted : CountedSlices or None
+        How many slices there were before those here were chosen; None where none is left out.
     """
 
     keys: tuple[str, ...]
@@ -107,6 +116,7 @@ class GroupingValues:
     histograms: Mapping[str, ScoreHistograms] = field(default_factory=dict)
     bins: Mapping[str, Mapping[str, Callable[[], CalibrationBins]]] = field(default_factory=dict)
     n_rows: Mapping[str, NDArray[np.int64]] | None = None
+    counted: CountedSlices | None = None
 
     @property
     def n_slices(self) -> int:

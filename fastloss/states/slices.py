@@ -729,6 +729,12 @@ class SliceTable:
         """Return the value of each slice in each key column, by position."""
         return [index.column(number) for index, number in zip(self._indexes, self._numbers(), strict=True)]
 
+    def keys_at(self, positions: Integers) -> list[KeyColumn]:
+        """Return the value of some slices in each key column."""
+        if len(self.keys) == 1:
+            return [self._indexes[0].column(positions)]
+        return [index.column(number[positions]) for index, number in zip(self._indexes, self._numbers(), strict=True)]
+
     def sorted_positions(self) -> Integers:
         """Return the positions in the order of their keys, the first key column first.
 
