@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from fastloss_kernels.double_double import divide_parts, product_parts, two_sum
-from fastloss_kernels.jit import float64_from_bits, formula
+from fastloss_kernels.jit import float64_bits, float64_from_bits, formula
 from fastloss_kernels.listwise.discounts import discount, sum_of_discounts
 from fastloss_kernels.listwise.ndcg import exp2_gain
 from fastloss_kernels.listwise.ranked import end_of_ties, positives_among
 
 # 2^y − 1 is exact for whole labels up to here.
 _MOST_EXACT = 52.0
+# So many different labels are counted, each in a pass over the list.
+MOST_GRADES = 8
 # Labels that are all below the first are multiplied by the second, so that no gain loses digits below 1e-308.
 TINY_LABEL = 2.0**-400
 TINY_SCALE = 2.0**600
@@ -73,36 +75,45 @@ def discounted_gain(tables, score, label, last_rank: int, exp2: bool, scale: flo
 
 @formula
 def ideal_gain(
-    tables,
-    label,
-    highest: float,
-    lowest: float,
-    n_positive: int,
-    last_rank: int,
-    exp2: bool,
-    scale: float,
-    heap,
+    tables, label, highest: int, n_positive: int, last_rank: int, exp2: bool, scale: float, heap
 ) -> tuple[float, float]:
-    """Compute the same of the order of the labels, whose positive ones lie from `lowest` to `highest`.
+    """Compute the same of the order of the labels, the highest of which has these bits.
 
-    `heap` is scratch as long as the list.
+    Equal labels are counted, as long as few are different: grades, or 0 and 1. Others are taken from `heap`, scratch
+    as long as the list.
     """
     n_ranks = min(n_positive, last_rank)
     total = 0.0
     total_lo = 0.0
-    if highest == lowest:
-        gain, gain_lo = gain_of(highest, exp2, scale)
-        weight, weight_lo = sum_of_discounts(tables, 1, n_ranks)
-        total, total_lo = product_parts(gain, gain_lo, weight, weight_lo)
-    else:
+    ranked = 0
+    n_different = 0
+    grade = highest
+    while (ranked < n_ranks) & (n_different < MOST_GRADES):
+        # The order of positive numbers is that of their bits.
+        n_equal = 0
+        lower = 0
+        for j in range(label.shape[0]):
+            bits = float64_bits(float(label[j]))
+            n_equal += 1 if bits == grade else 0
+            lower = max(lower, bits if bits < grade else 0)
+        gain, gain_lo = gain_of(float64_from_bits(grade), exp2, scale)
+        weight, weight_lo = sum_of_discounts(tables, ranked + 1, min(ranked + n_equal, n_ranks))
+        term, term_lo = product_parts(gain, gain_lo, weight, weight_lo)
+        total, lost = two_sum(total, term)
+        total_lo += lost + term_lo
+        ranked += n_equal
+        grade = lower
+        n_different += 1
+    if ranked < n_ranks:
         n = 0
         for j in range(label.shape[0]):
-            if label[j] > 0.0:
+            bits = float64_bits(float(label[j]))
+            if (bits > 0) & (bits <= grade):
                 heap[n] = label[j]
                 n += 1
         for root in range(n // 2 - 1, -1, -1):
             sink(heap, root, n)
-        for rank in range(1, n_ranks + 1):
+        for rank in range(ranked + 1, n_ranks + 1):
             gain, gain_lo = gain_of(float(heap[0]), exp2, scale)
             weight, weight_lo = discount(tables, rank)
             term, term_lo = product_parts(gain, gain_lo, weight, weight_lo)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from fastloss_kernels.domain import SATURATION_EPSILON, SPACES, Interval, ListRow
 from fastloss_kernels.double_double import divide_parts
-from fastloss_kernels.jit import formula
+from fastloss_kernels.jit import float64_bits, float64_from_bits, formula
 from fastloss_kernels.listwise.cumulative_gain import TINY_LABEL, TINY_SCALE, discounted_gain, ideal_gain
 from fastloss_kernels.listwise.discounts import tabulated
 from fastloss_kernels.listwise.ndcg import LOG2, label_range_of
@@ -26,19 +26,17 @@ def make_gain_ranking() -> RankingFormula:
     def gain_ranking(score, label, n_positive, parameters, scratch) -> float:
         known = tables
         last_rank = whole_rank(float(parameters[1]), score.shape[0])
-        highest = 0.0
-        lowest = float("inf")
+        # A maximum of integers is a vector instruction; labels are at least 0.
+        highest = 0
         for j in range(label.shape[0]):
-            y = float(label[j])
-            highest = max(highest, y)
-            lowest = min(lowest, y if y > 0.0 else lowest)
-        tiny = highest < TINY_LABEL
+            highest = max(highest, float64_bits(float(label[j])))
+        tiny = float64_from_bits(highest) < TINY_LABEL
         # 2^y − 1 is y·log 2 of tiny labels, to every digit.
         exp2 = (parameters[2] > 0.0) & (not tiny)
         scale = TINY_SCALE if tiny else 1.0
         gain, gain_lo = discounted_gain(known, score, label, last_rank, exp2, scale)
         if parameters[3] > 0.0:
-            best, best_lo = ideal_gain(known, label, highest, lowest, n_positive, last_rank, exp2, scale, scratch[0])
+            best, best_lo = ideal_gain(known, label, highest, n_positive, last_rank, exp2, scale, scratch[0])
             gain, gain_lo = divide_parts(gain, gain_lo, best, best_lo)
             scale = 1.0
         elif tiny & (parameters[2] > 0.0):
