@@ -174,7 +174,13 @@ def test_curves(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "heading",
-    ["Is the ranking right", "By user and request", "Are the probabilities right", "What the model has not used"],
+    [
+        "Is the ranking right",
+        "By user and request",
+        "Slices of any number",
+        "Are the probabilities right",
+        "What the model has not used",
+    ],
 )
 def test_commands_print_what_is_shown(
     logs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], heading: str
