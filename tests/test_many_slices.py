@@ -228,6 +228,40 @@ def test_odd_logs_are_gathered(gathers: list[tuple[str, ...]], monkeypatch: pyte
     assert_same(gathered, evaluate(log, ["number", "text", ("text", "number")]))
 
 
+@pytest.mark.parametrize("memory", [1 << 20, 1])
+def test_a_slice_of_most_rows_is_read_in_parts(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = np.where(np.arange(200_000) % 8 == 0, np.arange(200_000), 7)
+    values = np.arange(200_000.0)
+    with slice_rows.RowStore([np.int64, np.float64], memory_bytes=memory, log2_partitions=1) as store:
+        for first in range(0, 200_000, 20_000):
+            part = slice(first, first + 20_000)
+            store.add(slice_rows.hash_integers(keys[part]), [keys[part], values[part]])
+        found = list(store.partitions(50_000))
+        large = max(found, key=lambda partition: partition.n_rows)
+        assert large.n_rows >= 175_000
+        parts = list(large.parts(30_000))
+        assert len(parts) > 4
+        assert max(len(part[0]) for part in parts) <= 200_000 // 2
+        for column, whole in enumerate(large.load()):
+            assert np.array_equal(np.concatenate([part[column] for part in parts]), whole)
+
+
+def test_a_slice_of_most_rows_has_the_bits_of_a_kept_one(
+    gathers: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LOGS["one key"]()
+    parts: list[int] = []
+    read = slice_rows.Partition.parts
+    monkeypatch.setattr(
+        slice_rows.Partition, "parts", lambda partition, n: parts.append(partition.n_rows) or read(partition, n)
+    )
+    monkeypatch.setattr(Execution, "room_bytes", 4_000)
+    gathered = evaluate(log, ["number"], batch_rows=50)
+    assert parts == [400]
+    monkeypatch.undo()
+    assert_same(gathered, evaluate(log, ["number"]))
+
+
 def test_a_part_of_the_log_that_cannot_be_read_has_no_rows_among_those_gathered(
     gathers: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -169,6 +169,7 @@ class SliceRows:
         self._row_sets = sorted({spec.rows for spec in evaluation.specs})
         # Models that read one column share it.
         self._models = {model.column: model.index for model in evaluation.models}
+        self._most_rows = 0
         self._may_saturate = [False] * len(evaluation.models)
         weight = evaluation.request.weight
         numbers = [*self._models, *(() if weight is None else (weight,))]
@@ -263,10 +264,17 @@ class SliceRows:
     def partitions(self, most_bytes: int) -> Iterator[Partition]:
         """End adding, and return the partitions, each of which takes so many bytes at most when it is evaluated.
 
-        One that a single slice has most rows of may take more.
+        One that a single slice has most rows of is not loaded at once.
         """
         row_bytes = sum(dtype.itemsize for dtype in self._dtypes) + _slice_bytes(self.evaluation)
-        return self._store.partitions(max(_FEW_SLICES, most_bytes // row_bytes))
+        self._most_rows = max(_FEW_SLICES, most_bytes // row_bytes)
+        return self._store.partitions(self._most_rows)
+
+    def _parts(self, partition: Partition) -> Iterator[list[NumberArray]]:
+        """Return the rows of a partition, at once unless one slice has most of them."""
+        if partition.n_rows > self._most_rows:
+            return partition.parts(self._batch_rows)
+        return iter((partition.load(),))
 
     def evaluate(self, partition: Partition | None) -> tuple[GroupingValues, SliceTable]:
         """Return the values of the slices of a partition, or of no slice, and what they are together.
@@ -274,9 +282,8 @@ class SliceRows:
         Keys are integers yet, and in no order.
         """
         state = self._engine.identity()
-        if partition is not None:
-            columns = partition.load()
-            for first in range(0, partition.n_rows, self._batch_rows):
+        for columns in () if partition is None else self._parts(partition):
+            for first in range(0, len(columns[0]), self._batch_rows):
                 some = [column[first : first + self._batch_rows] for column in columns]
                 keys, checked = self._checked(some)
                 rows = _CheckedRows(len(some[0]), keys)

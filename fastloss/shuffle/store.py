@@ -254,6 +254,10 @@ class Partition:
         """
         return self._store.load(self._first, self._stop, self.n_rows, columns)
 
+    def parts(self, n_rows: int) -> Iterator[list[Column]]:
+        """Yield the columns of about so many rows at a time, for a partition that is too large to load."""
+        return self._store.load_parts(self._first, self._stop, n_rows)
+
     def sample(self, column: int) -> Column:
         """Return some of a column, of rows from everywhere in a partition that is not joined of small ones."""
         return self._store.sample(self._first, column)
@@ -734,6 +738,26 @@ class RowStore:
         finally:
             self._give_back(scratch)
         return loaded
+
+    def load_parts(self, first: int, stop: int, n_rows: int) -> Iterator[list[Column]]:
+        """Yield all columns of some rows of the partitions from `first` to `stop` at a time."""
+        table = self._readable()
+        span = table.span(first, stop)
+        numbers = range(self._n_shown)
+        for begin in range(0, span.n_rows, n_rows):
+            some = span.part(begin, min(begin + n_rows, span.n_rows))
+            loaded = [np.empty(some.n_rows, dtype=self._dtypes[column]) for column in numbers]
+            for column, out in zip(numbers, loaded, strict=True):
+                table.pieces(column, some).unpack(out)
+            yield loaded
+        for written, i in self._pieces_of(first, stop):
+            loaded = [np.empty(written.pieces[i].n_rows, dtype=self._dtypes[column]) for column in numbers]
+            scratch = self._borrowed()
+            try:
+                self._unpack(written, i, self._read(written, i, scratch), zip(numbers, loaded, strict=True))
+            finally:
+                self._give_back(scratch)
+            yield loaded
 
     # -----------------------------------------------------------------------------------------------------------
     # Splitting
