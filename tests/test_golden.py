@@ -25,7 +25,8 @@ OF_LABELS = "a mean over the areas of several label columns"
 TRAPEZOIDS = "the area below straight lines between points of precision and recall, which scikit-learn has left"
 NO_PROBABILITIES = "labels and predictions up to 6, where overlaps are of probabilities: bad rows"
 NO_CORRELATION = "a correlation is no loss"
-MULTILABEL_RANKING = "a ranking metric of several labels, which is not in the catalogue"
+COVERAGE = "how many labels cover the right ones, which is not in the catalogue"
+TIE_AGAINST = "a tie counts against its labels as a whole, which no order of them does"
 
 NOT_APPLIED: Mapping[str, str] = {
     **dict.fromkeys([f"keras_losses-{n:03}" for n in (14, 30, 38, 52, 64, 70)], NULL_WITHOUT_WEIGHT),
@@ -37,7 +38,8 @@ NOT_APPLIED: Mapping[str, str] = {
     "sklearn-016": ONE_CLASS,
     "sklearn-020": OF_LABELS,
     "sklearn-022": TRAPEZOIDS,
-    **dict.fromkeys([f"sklearn-{n:03}" for n in range(24, 62, 2)], MULTILABEL_RANKING),
+    **dict.fromkeys([f"sklearn-{n:03}" for n in range(42, 50, 2)], COVERAGE),
+    **dict.fromkeys(["sklearn-040", "sklearn-058"], TIE_AGAINST),
     "sklearn-070": "a Tweedie power of 3; the power of this loss lies between 1 and 2",
     **dict.fromkeys([f"xgboost_metrics-{n:03}" for n in (4, 10, 22, 28)], NEGATIVE_WEIGHT),
     "xgboost_metrics-032": "a zero-one loss at another threshold than the class border",
@@ -292,12 +294,24 @@ def sklearn_area(case: Any) -> Request:
     return Request("roc_auc", "score", numbers(case["y_true"]).reshape(-1), numbers(case["y_pred"]).reshape(-1))
 
 
+def sklearn_lists(metric: str, **changes: Any) -> Callable[[Any], Request]:
+    def request(case: Any) -> Request:
+        return Request(metric, "score", numbers(case["y_true"]), numbers(case["y_pred"]), **changes)
+
+    return request
+
+
+# The share of pairs in the wrong order; a list without a pair has none.
+ranking_loss = sklearn_lists("list_auc(empty=one)", read=lambda found: 1.0 - found)
+
 SKLEARN: Mapping[str, Callable[[Any], Request]] = {
     "sklearn-000": sklearn_texts,
     "sklearn-002": sklearn_sum,
     "sklearn-006": sklearn_hinge,
     "sklearn-008": lambda case: Request("brier_score", "prob", numbers(case["y_true"]), numbers(case["y_pred"])),
     **{f"sklearn-{n:03}": sklearn_area for n in (10, 12, 14, 16, 18)},
+    **{f"sklearn-{n:03}": sklearn_lists("map", options={"ties": "pessimistic"}) for n in range(24, 40, 2)},
+    **{f"sklearn-{n:03}": ranking_loss for n in (50, 52, 54, 56, 60)},
     "sklearn-062": sklearn_row("mean_absolute_error", "value"),
     "sklearn-064": sklearn_row("pinball(quantile=0.25)", "value"),
     "sklearn-066": sklearn_row("huber(delta=3)", "value"),

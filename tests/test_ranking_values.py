@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from fractions import Fraction
 from pathlib import Path
@@ -30,7 +31,6 @@ from fastloss_kernels.rankings import (
 from tests.oracles import ranking as oracle
 from tests.test_losses import ulp_error
 
-TREC = Path(__file__).parents[2] / "shared" / "data" / "trec_eval" / "test"
 KS = (None, 1, 2, 3, 7)
 
 # What is computed, and its definition as a function of labels, scores and k.
@@ -220,6 +220,34 @@ def ask(metric: str, label: Any, score: Any, **options: Any) -> Any:
         for name, rows in (("y", label), ("s", score))
     }
     return fl.evaluate(pa.table(columns), label="y", score="s", metrics=[metric], **options)[metric]
+
+
+def test_recommenders_computes_the_same(shared_data: Path) -> None:
+    table = json.loads((shared_data / "golden" / "recommenders.json").read_text())
+    rated, found = (table["meta"]["tables"][name] for name in ("rating_true", "rating_pred"))
+    liked = set(zip(rated["userID"], rated["itemID"], strict=True))
+    labels: dict[int, list[float]] = {}
+    ranked = sorted(zip(found["userID"], found["itemID"], found["prediction"], strict=True), key=lambda row: -row[2])
+    for user, item, _ in ranked:
+        labels.setdefault(user, []).append(float((user, item) in liked))
+    for user, own in labels.items():
+        n_missing = sum(one == user for one, _ in liked) - sum(own)
+        # What was not recommended stands behind the last rank that counts.
+        own += [0.0] * 10 + [1.0] * int(n_missing)
+    scores = [[-float(rank) for rank in range(len(own))] for own in labels.values()]
+    names = {"ndcg_at_k": "ndcg", "map_at_k": "map", "precision_at_k": "precision", "recall_at_k": "recall"}
+    n_checked = 0
+    for case in table["cases"]:
+        if case["metric"] in names:
+            value = ask(f"{names[case['metric']]}@{case['k']}", list(labels.values()), scores)
+            assert value == pytest.approx(case["expected"], rel=case["rel_tol"]), case
+            n_checked += 1
+        if case["metric"] == "ndcg raw gain log2":
+            given = case["pred_scores"] + [0.0] * (len(case["true"]) - len(case["pred_scores"]))
+            value = ask(f"ndcg@{case['k']}", [[float(y) for y in case["true"]]], [given])
+            assert value == pytest.approx(case["expected"], rel=1e-3), case
+            n_checked += 1
+    assert n_checked == 5
 
 
 def test_names() -> None:
