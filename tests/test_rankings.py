@@ -129,7 +129,19 @@ def test_a_list_without_a_relevant_candidate_is_what_it_is_said_to_be() -> None:
         ("reciprocal_rank@1(empty='one')", 0.5, 2),
     ]
     assert ReciprocalRank(empty="one")([[0.0, 0.0]], value=[[1.0, 2.0]])[0] == 1.0
-    with pytest.raises(fl.UsageError, match=r"empty is 'nothing'; allowed: 'skip' or 'zero' or 'one'"):
+    with pytest.raises(
+        fl.DataError, match=r"row 1: column 'y' has a list without a label above 0, which empty='error'"
+    ):
+        fl.evaluate(table, label="y", logit="s", metrics=["mrr(empty=error)", "mrr"])
+    dropped = fl.evaluate(table, label="y", logit="s", metrics=["mrr(empty=error)"], on_bad_row="drop")
+    assert [(value.value, value.n) for value in dropped.values] == [(0.5, 1)]
+    assert [d["cause"] for d in dropped.rows["dropped"]] == ["missing_positive"]
+    rows = pa.table({"g": [0, 0, 1], "y": [0.0, 1.0, 0.0], "s": [2.0, 1.0, 2.0]})
+    with pytest.raises(fl.DataError, match=r"g = 1: column 'y' has a list without a label above 0"):
+        fl.evaluate(rows, label="y", logit="s", metrics="mrr(empty=error)", group="g")
+    with pytest.raises(ValueError, match=r"List 1 has no label above 0, which empty='error' refuses"):
+        ReciprocalRank(empty="error")([[1.0, 0.0], [0.0, 0.0]], value=[[1.0, 2.0]] * 2)
+    with pytest.raises(fl.UsageError, match=r"empty is 'nothing'; allowed: 'skip' or 'zero' or 'one' or 'error'"):
         fl.evaluate(table, label="y", logit="s", metrics="mrr(empty=nothing)")
 
 

@@ -39,6 +39,9 @@ _CAUSES: Mapping[int, str] = {
     loops.NO_SUCH_INDEX: causes.OUTSIDE_DOMAIN,
 }
 
+# The same where a list that lacks it is an error.
+_REQUIRED = {loops.NO_POSITIVE: causes.MISSING_POSITIVE, loops.NO_PAIR: causes.MISSING_PAIR}
+
 
 def pieces(batch: Batch, most_candidates: int, longest_list: int) -> Iterator[Batch]:
     """Cut a batch so that no list column has more elements in a piece, unless a single list has.
@@ -221,6 +224,10 @@ class ListChecks:
         for number, name in _CAUSES.items():
             unwanted = np.zeros(n_rows, dtype=np.bool_)
             unwanted[rows[classes == number]] = True
+            if number in _REQUIRED and need in loops.REQUIRED_NEEDS:
+                cause = Cause(_REQUIRED[number], evaluation.request.label_column, "label")
+                selection.drop(unwanted, cause, None, counted.setdefault(cause, np.zeros_like(unwanted)))
+                continue
             if number in (loops.NO_POSITIVE, loops.NO_PAIR) and unwanted.any():
                 # Of one need, only one of the two is found.
                 lacking = unwanted

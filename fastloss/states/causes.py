@@ -25,6 +25,8 @@ EMPTY_LIST = "empty_list"
 ALL_MASKED = "all_masked"
 NO_POSITIVE = "no_positive"
 NO_PAIR = "no_pair"
+MISSING_POSITIVE = "missing_positive"
+MISSING_PAIR = "missing_pair"
 IGNORED_CLASS = "ignored_class"
 DIFFERENT_LENGTHS = "different_lengths"
 TWO_INFINITE_PREDICTIONS = "two_infinite_predictions"
@@ -35,6 +37,8 @@ SMALL_GROUP = "small_group"
 LIST_FAULTS = {
     DIFFERENT_LENGTHS: "has a list of another length than the label's; allowed: a label for each candidate",
     TWO_INFINITE_PREDICTIONS: "has two candidates at infinity; allowed: one, whose probability then is 1",
+    MISSING_POSITIVE: "has a list without a label above 0, which empty='error' refuses; allowed: skip, zero, one",
+    MISSING_PAIR: "has a list without two labels to compare, which empty='error' refuses; allowed: skip, zero, one",
     LIST_TOO_LONG: "has a list of more candidates than max_pairs allows; raise max_pairs or shorten the lists",
 }
 

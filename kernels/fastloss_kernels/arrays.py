@@ -213,6 +213,14 @@ def evaluate_lists(
             f"label of list {k} is {float(labels.values[k])!r}; allowed: the index of one of its "
             f"{n_candidates} candidates, from 0."
         )
+    if needs in list_loops.REQUIRED_NEEDS:
+        lacking = (classes == list_loops.NO_POSITIVE) | (classes == list_loops.NO_PAIR)
+        if lacking.any():
+            what = "label above 0" if list_loops.NO_POSITIVE in classes else "two labels to compare"
+            raise ValueError(
+                f"List {int(lists[lacking.argmax()])} has no {what}, which empty='error' refuses; allowed: 'skip', "
+                "'zero' or 'one'."
+            )
     lists = lists[classes == list_loops.USABLE]
     if ranked:
         arrays = _ranked(arrays, lowest_score)

@@ -139,6 +139,9 @@ USABLE, EMPTY, MASKED, NO_POSITIVE, NO_PAIR, TWO_INFINITIES, NO_SUCH_INDEX = ran
 NEEDS = {"candidate": 0, "positive": 1, "pair": 2, "unmasked positive": 3}
 # The same of metrics that rank −∞ as the lowest score in every space.
 RANKED_NEEDS = {"ranked candidate": 0, "ranked pair": 2, "ranked positive": 3, "ranked classes": 4}
+# The same where a list that lacks it is an error.
+REQUIRED_NEEDS = {"required pair": 2, "required positive": 3, "required classes": 4}
+RANKED_NEEDS |= REQUIRED_NEEDS
 NEEDS |= RANKED_NEEDS
 
 

@@ -18,7 +18,9 @@ from fastloss_kernels.losses.base import ListwiseLoss
 RankingFormula = Callable[..., float]
 
 # The value of a list without a positive label, by the word of `empty`.
-_EMPTY_VALUES = {"skip": math.nan, "zero": 0.0, "one": 1.0}
+_EMPTY_VALUES = {"skip": math.nan, "zero": 0.0, "one": 1.0, "error": math.nan}
+# What a list must hold, by the same words: this before the name of what it is.
+_EMPTY_NEEDS = {"skip": "ranked", "error": "required"}
 
 
 @functools.cache
@@ -61,8 +63,8 @@ class Ranking(ListwiseLoss):
 
     Parameters
     ----------
-    empty : {"skip", "zero", "one"}
-        What a list is without a positive label: left out and counted, or a 0, or a 1.
+    empty : {"skip", "zero", "one", "error"}
+        What a list is without a positive label: left out and counted, or a 0, or a 1, or an error.
 
     Attributes
     ----------
@@ -89,7 +91,11 @@ class Ranking(ListwiseLoss):
     @property
     def needs(self) -> str:
         """A positive label of an unmasked candidate, unless lists without one have a value."""
-        return "ranked positive" if self.empty == "skip" else "ranked candidate"
+        return self._needs("positive")
+
+    def _needs(self, what: str) -> str:
+        """Return the word for a list that must hold this, unless one without it has a value."""
+        return f"{_EMPTY_NEEDS[self.empty]} {what}" if self.empty in _EMPTY_NEEDS else "ranked candidate"
 
     def lowest_score(self, space: str) -> float:
         """Return −∞, which is a score as others are: the lowest."""
@@ -153,8 +159,8 @@ class PairRanking(Ranking):
 
     Parameters
     ----------
-    empty : {"skip", "zero", "one"}
-        What a list is without a pair: left out and counted, or a 0, or a 1.
+    empty : {"skip", "zero", "one", "error"}
+        What a list is without a pair: left out and counted, or a 0, or a 1, or an error.
     """
 
     at_ranks: ClassVar[bool] = False

@@ -38,4 +38,4 @@ class ListAuc(PairRanking):
     @property
     def needs(self) -> str:
         """A positive and a negative, unless lists of one class have a value."""
-        return "ranked classes" if self.empty == "skip" else "ranked candidate"
+        return self._needs("classes")

@@ -87,4 +87,4 @@ class Xauc(PairRanking):
     @property
     def needs(self) -> str:
         """Two different labels, unless lists without them have a value."""
-        return "ranked pair" if self.empty == "skip" else "ranked candidate"
+        return self._needs("pair")
