@@ -206,7 +206,11 @@ def _too_little_memory(plan: Plan) -> UsageError:
     kept += ["rows of groups"] if execution.n_groups else []
     part = f" and {format_bytes(bounded)} of {' and '.join(kept)}" if bounded else ""
     # A quarter of what is left for reading goes to batches.
-    room = (plan.memory_bound - execution.memory_bound(0) + execution.buffer_bytes + bounded) * 4 // 3
+    tasks = plan.memory_bound - execution.memory_bound(0)
+    room = (tasks + execution.buffer_bytes + bounded) * 4 // 3
+    if execution.n_groups:
+        # Half of what is left goes to rows of groups, and so another quarter to tasks.
+        room = 4 * tasks + 2 * (bounded - execution.n_groups * execution.group_bytes)
     ways = [f"Raise memory to {format_bytes(memory_for_room(room, execution.sliced))}"]
     ways += ["lower threads"] if execution.threads > 1 else []
     fewer = "name fewer features" if has_features else "leave out some of the metrics that need histograms"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 import fastloss as fl
 from fastloss.engine.gathering import mean_of_groups
+from fastloss.plan import make_plan
 
 METRICS = ["reciprocal_rank", "categorical_crossentropy"]
 
@@ -301,3 +303,15 @@ def test_a_key_may_be_an_expression() -> None:
     log = log_of(500, 40)
     derived = log.append_column("few", pa.compute.utf8_slice_codeunits(log["name"], 0, 6))
     assert numbers(evaluated(log, group="left(name, 6)")) == numbers(evaluated(derived, group="few"))
+
+
+def test_the_memory_that_an_error_asks_for_is_enough(tmp_path: Path) -> None:
+    log = log_of(60_000, 500)
+    log = log.set_column(1, "name", pa.array(["x" * 300 + str(user) for user in log["user"].to_pylist()]))
+    pq.write_table(log, tmp_path / "log.parquet", use_dictionary=False)
+    options: dict[str, Any] = {"label": "click", "logit": "score", "metrics": ["reciprocal_rank"], "group": "name"}
+    with pytest.raises(fl.UsageError, match=r"too little for the largest row group .* Raise memory to") as raised:
+        make_plan(tmp_path, **options, threads=2, memory="176MiB")
+    asked = re.search(r"Raise memory to (\d+ MiB)", str(raised.value))
+    assert asked is not None
+    make_plan(tmp_path, **options, threads=2, memory=asked[1])

@@ -59,7 +59,9 @@ def test_groups_have_the_losses_of_rows_and_of_list_columns(out: Path) -> None:
     table, _ = scored(log, out, loss="log_loss")
     for row in table.to_pylist():
         alone = log.filter(pa.compute.equal(log["user"], row["user"]))
-        assert row["log_loss"] == fl.evaluate(alone, label="click", logit="score", metrics="log_loss")["log_loss"]
+        found = fl.evaluate(alone, label="click", logit="score", metrics="log_loss")["log_loss"]
+        # The sum of a list is rounded before it is divided.
+        assert row["log_loss"] == pytest.approx(found, rel=2**-51)
     for loss in ("log_loss", "categorical_crossentropy"):
         table, _ = scored(log, out, loss=loss, preset="torch", list_reduction="row")
         by_list = as_lists(log)
@@ -337,7 +339,7 @@ def test_hashed_keys_beyond_the_memory(tmp_path: Path, out: Path) -> None:
     long = np.char.add(user.astype(str), " " + "x" * 180)
     log = pa.table({"user": user, "name": long, "score": rng.normal(size=n), "click": np.arange(n) % 2})
     pq.write_table(log, tmp_path / "log.parquet", row_group_size=50_000)
-    options: dict[str, Any] = {"memory": "200MiB", "threads": 2, "loss": "ndcg@10"}
+    options: dict[str, Any] = {"memory": "400MiB", "threads": 2, "loss": "ndcg@10"}
     by_name, result = scored(tmp_path / "log.parquet", out, group="name", **options)
     assert result.groups["order"] is None
     numbers = pa.compute.cast(pa.compute.utf8_slice_codeunits(by_name["name"], 0, 6), pa.string())
@@ -346,4 +348,5 @@ def test_hashed_keys_beyond_the_memory(tmp_path: Path, out: Path) -> None:
     by_user, _ = scored(tmp_path / "log.parquet", out, **options)
     assert by_name.equals(by_user.sort_by("user"))
     worst, _ = scored(tmp_path / "log.parquet", out, group="name", top=10, **options)
-    assert worst["ndcg@10"].to_pylist() == sorted(filter(None.__ne__, by_user["ndcg@10"].to_pylist()))[:10]
+    values = [value for value in by_user["ndcg@10"].to_pylist() if value is not None]
+    assert worst["ndcg@10"].to_pylist() == sorted(values)[:10]
