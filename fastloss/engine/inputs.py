@@ -165,6 +165,8 @@ class ListInputs:
     ties: Floats | None = None
     # What is computed of all lists of a batch, whichever rows are taken.
     _of_batch: dict[RankOrder, ListInputs] = field(default_factory=dict, repr=False, compare=False)
+    # The unmasked candidates of each list, once they have been counted.
+    _lengths: list[Integers] = field(default_factory=list, repr=False, compare=False)
 
     lists = True
 
@@ -211,7 +213,7 @@ class ListInputs:
             label = np.clip(label, *clip) if lists is not None and lists.clips_labels else label
         if lists is not None and lists.normalize == "last":
             score = self._normalized(score, device)
-        return replace(self, score=read_only(score), label=read_only(label), _of_batch={})
+        return replace(self, score=read_only(score), label=read_only(label), _of_batch={}, _lengths=[])
 
     def ranked(self, order: RankOrder, device: Device) -> ListInputs:
         """Return the lists as metrics of rankings read them: unmasked candidates, the highest score first.
@@ -250,11 +252,14 @@ class ListInputs:
 
     def candidates(self) -> Integers:
         """Return the number of unmasked candidates of each list."""
-        masked = np.isnan(self.score)
-        if not masked.any():
-            return self.score_offsets[self.rows + 1] - self.score_offsets[self.rows]
-        running = np.append(0, np.cumsum(~masked))
-        return np.asarray(np.diff(running[self.score_offsets])[self.rows], dtype=np.int64)
+        if not self._lengths:
+            masked = np.isnan(self.score)
+            running = self.score_offsets
+            if masked.any():
+                running = np.append(0, np.cumsum(~masked))[self.score_offsets]
+            self._lengths.append(np.diff(running))
+        (lengths,) = self._lengths
+        return lengths[self.rows]
 
     def writable(self, keep: Mask | None, workspace: Workspace) -> ListInputs:
         """Return the lists that are used."""
