@@ -363,8 +363,7 @@ XGBOOST: Mapping[str, Callable[[Any], Request]] = {
     # Tied candidates stand as they come there.
     "xgboost_metrics-066": lambda case: xgboost_lists("ndcg@2")(case)._replace(options={"ties": "input"}),
     "xgboost_metrics-068": xgboost_lists("ndcg"),
-    # A list without a relevant candidate counts as 1 there.
-    "xgboost_metrics-070": xgboost_lists("map(empty=one)"),
+    "xgboost_metrics-070": xgboost_lists("map"),
     "xgboost_metrics-072": xgboost_lists("precision@4"),
     "xgboost_metrics-036": xgboost_request("pinball(quantile=0.2)", "value"),
     "xgboost_metrics-038": xgboost_request("pinball(quantile=0.4)", "value"),

@@ -569,3 +569,17 @@ def test_what_a_preset_cannot_reproduce_is_refused() -> None:
     log = pa.table({"y": [3.0], "p": [2.0]})
     with pytest.raises(fl.UsageError, match="Stirling"):
         fl.evaluate(log, label="y", value="p", metrics=["poisson(full=True)"], preset="torch")
+
+
+def test_lists_without_a_relevant_candidate_count_as_each_system_counts_them() -> None:
+    table = pa.table({"y": [[1.0, 0.0], [0.0, 0.0]], "s": [[1.0, 2.0], [1.0, 2.0]]})
+    request: dict[str, Any] = {"label": "y", "score": "s", "metrics": ["mrr", "mrr@1(empty=one)"]}
+    means = {"keras": (0.5, 1), "torchrec": (0.5, 1), "torch": (0.25, 2), "sklearn": (0.25, 2)}
+    means |= {"xgboost": (0.75, 2), "lightgbm": (0.75, 2)}
+    assert set(means) == set(PRESETS)
+    for preset, expected in means.items():
+        result = fl.evaluate(table, **request, preset=preset)
+        assert [(value.value, value.n) for value in result.values] == [expected, (0.5, 2)]
+        said = [text for text in result.conventions if "without a label above 0" in text]
+        count = {"torch": 0, "sklearn": 0, "xgboost": 1, "lightgbm": 1}.get(preset)
+        assert said == ([] if count is None else [f"reciprocal_rank is {count} of a list without a label above 0"])

@@ -25,6 +25,7 @@ from fastloss.errors import UsageError
 from fastloss.words import ListReduction, Reduction
 from fastloss_kernels.losses import LOSSES, Dice, ListwiseLoss, Loss, Poisson, Tversky
 from fastloss_kernels.over_lists import OverLists
+from fastloss_kernels.rankings import Ranking
 from fastloss_kernels.variants import (
     DenominatorSmoothedDice,
     DenominatorSmoothedTversky,
@@ -102,6 +103,8 @@ class Preset:
         An index label that leaves its row out.
     one_class_auc : float or None
         The AUC of a list of one class; None if it has none.
+    empty : {"zero", "one"} or None
+        What a list without a positive label is to metrics at ranks; None if it is left out.
     """
 
     name: str
@@ -117,12 +120,15 @@ class Preset:
     list_inputs: Mapping[str, ListInputs] = field(default_factory=dict)
     ignored_class: int | None = None
     one_class_auc: float | None = None
+    empty: Literal["zero", "one"] | None = None
 
     def needs(self, loss: ListwiseLoss) -> str:
         """Return the least that a list must contain.
 
         Presets count a list without a positive label wherever the loss is defined there, as those systems do.
         """
+        if isinstance(loss, Ranking):
+            return self._ranking_of(loss).needs
         return "candidate" if loss.needs == "positive" and loss.counts_no_positive else loss.needs
 
     def reduction_of(self, loss: Loss) -> Reduction:
@@ -136,7 +142,9 @@ class Preset:
         said = [self.says] if clips and any(space in loss.saturated for loss in plain for space in probable) else []
         for loss in plain:
             variant, inputs = self.variant_of(loss), self.list_inputs.get(loss.name)
-            if variant is not loss:
+            if isinstance(variant, Ranking) and variant is not loss:
+                said.append(f"{loss.full_name} is {_EMPTY[variant.empty]} of a list without a label above 0")
+            elif variant is not loss:
                 said.append(f"{loss.name} is {variant.definition}")
             if inputs is not None and "prob" in spaces:
                 said += [f"{loss.name} divides the probabilities of a list by their sum"] * bool(inputs.normalize)
@@ -147,7 +155,15 @@ class Preset:
         """Return the loss that stands in for a loss; mostly itself."""
         if isinstance(loss, OverLists):
             return dataclasses.replace(loss, loss=self.variant_of(loss.loss))
+        if isinstance(loss, Ranking):
+            return self._ranking_of(loss)
         return self.variants[loss.name](loss) if loss.name in self.variants else loss
+
+    def _ranking_of(self, ranking: Ranking) -> Ranking:
+        """Return a ranking with what the system counts for a list without a positive label, unless it says itself."""
+        if self.empty is None or ranking.empty != "skip" or not ranking.at_ranks:
+            return ranking
+        return dataclasses.replace(ranking, empty=self.empty)
 
 
 def _poisson(constant: float, form: str) -> Callable[[Loss], Loss]:
@@ -181,6 +197,7 @@ def _percentage(floor: float) -> Callable[[Loss], Loss]:
     return lambda _: FlooredPercentageError(floor)
 
 
+_EMPTY = {"zero": 0, "one": 1}
 _KERAS_EPSILON = 1e-7
 
 PRESETS: Mapping[str, Preset] = {
@@ -225,6 +242,7 @@ PRESETS: Mapping[str, Preset] = {
                 "cosine_similarity": lambda _: FlooredCosineSimilarity(1e-8),
             },
             ignored_class=-100,
+            empty="zero",
         ),
         Preset(
             name="sklearn",
@@ -232,6 +250,7 @@ PRESETS: Mapping[str, Preset] = {
             epsilon=None,
             clips_both_sides=True,
             variants={"mean_absolute_percentage_error": _percentage(2.0**-52)},
+            empty="zero",
         ),
         Preset(
             name="xgboost",
@@ -239,6 +258,7 @@ PRESETS: Mapping[str, Preset] = {
             epsilon=1e-16,
             clips_both_sides=False,
             variants={"poisson": _poisson(1e-16, "floored_full")},
+            empty="one",
         ),
         Preset(
             name="lightgbm",
@@ -250,6 +270,7 @@ PRESETS: Mapping[str, Preset] = {
                 "poisson": _poisson(1e-10, "floored"),
             },
             one_class_auc=1.0,
+            empty="one",
         ),
         Preset(
             name="torchrec",
