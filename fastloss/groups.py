@@ -84,6 +84,13 @@ class Room:
         self._left = n_bytes
         self._changed = threading.Condition()
 
+    def grow(self, n_bytes: int) -> None:
+        """Add so much."""
+        with self._changed:
+            self.n_bytes += n_bytes
+            self._left += n_bytes
+            self._changed.notify_all()
+
     @contextlib.contextmanager
     def take(self, n_bytes: int) -> Iterator[None]:
         """Take so many bytes for the duration of a block; of more than there are, all."""
@@ -119,8 +126,11 @@ def partition_tasks(
     UsageError
         If one group has more rows than there is memory for.
     """
-    for partition in gathered.partitions(most_bytes or room.n_bytes // (2 * execution.threads)):
-        if partition.n_rows * gathered.row_bytes > room.n_bytes:
+    held_bytes = gathered.nbytes
+    partitions = gathered.partitions(most_bytes or room.n_bytes // (2 * execution.threads))
+    room.grow(held_bytes - gathered.nbytes)
+    for partition in partitions:
+        if gathered.bytes_of(partition) > room.n_bytes:
             raise _too_large(gathered, partition, execution, room)
         yield PartitionTask(gathered.group.name, partition)
 
@@ -159,7 +169,7 @@ def _evaluate_key(gathered: GatheredRows, merged: EvaluationState, execution: Ex
 
     def work(task: PartitionTask) -> EvaluationState:
         state = engine.identity()
-        with room.take(task.partition.n_rows * gathered.row_bytes):
+        with room.take(gathered.bytes_of(task.partition)):
             engine.update_groups(state, gathered.batch_of(task.partition))
         return state
 
@@ -173,7 +183,7 @@ def _evaluate_key(gathered: GatheredRows, merged: EvaluationState, execution: Ex
 
 
 def _too_large(gathered: GatheredRows, partition: Partition, execution: Execution, room: Room) -> UsageError:
-    needed = execution.memory_bytes + partition.n_rows * gathered.row_bytes - room.n_bytes
+    needed = execution.memory_bytes + gathered.bytes_of(partition) - room.n_bytes
     return UsageError(
         f"{gathered.name_of_most(partition)} has {partition.n_rows:,} rows, and "
         f"{format_bytes(execution.memory_bytes)} of memory have no room to sort them. Leave it out by where=, or "

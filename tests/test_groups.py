@@ -315,3 +315,27 @@ def test_the_memory_that_an_error_asks_for_is_enough(tmp_path: Path) -> None:
     asked = re.search(r"Raise memory to (\d+ MiB)", str(raised.value))
     assert asked is not None
     make_plan(tmp_path, **options, threads=2, memory=asked[1])
+
+
+@pytest.mark.slow
+def test_a_group_of_many_rows_has_the_memory_that_it_needs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    n_rows = 9_000_000
+    log = pa.table(
+        {
+            "user": np.where(rng.random(n_rows) < 0.7, 7, rng.integers(0, 100_000, n_rows)),
+            "score": rng.normal(size=n_rows).astype(np.float32),
+            "click": (rng.random(n_rows) < 0.3).astype(np.int8),
+        }
+    )
+    pq.write_table(log, tmp_path / "log.parquet", row_group_size=1 << 20)
+    one = evaluated(log.filter(pa.compute.equal(log["user"], 7)), memory="4GiB", metrics=["gauc", "ndcg@10"])
+    found = evaluated(
+        tmp_path, by="user", memory="1GiB", where='"user" = 7 or "user" < 100', metrics=["gauc", "ndcg@10"]
+    )
+    assert found["gauc", {"user": 7}] == one["gauc"]
+    assert found["ndcg@10", {"user": 7}] == one["ndcg@10"]
+    with pytest.raises(
+        fl.UsageError, match=r"the group user = 7 has 6,\d\d\d,\d\d\d rows, and 288 MiB of memory have no"
+    ):
+        evaluated(tmp_path, memory="288MiB", metrics="gauc")

@@ -37,7 +37,7 @@ Order = NDArray[np.int32]
 _COPIES = 3
 _THREAD_BYTES = 12 << 20
 # From so many rows on, a group may fill the memory.
-_LARGE_GROUP = 1 << 18
+_LARGE_GROUP = 1 << 21
 _ROW_BYTES = 32
 
 
@@ -200,6 +200,13 @@ class GatheredRows:
         ordered = self.evaluation.request.ties in ("input", "id_desc")
         return _ROW_BYTES + 8 * _COPIES * (len(self._numbers) + ordered)
 
+    def bytes_of(self, partition: Partition) -> int:
+        """Return what the rows of a partition take while their groups are evaluated."""
+        if partition.n_rows <= _LARGE_GROUP:
+            return partition.n_rows * self.row_bytes
+        # A column after the other.
+        return partition.n_rows * (self.row_bytes - _ROW_BYTES // 2 - 8 * (_COPIES - 2) * len(self._numbers))
+
     def rows_of(self, batch: Batch, checked: CheckedBatch, first_number: int, edges: Mask | None = None) -> StagedRows:
         """Return what is kept of the rows of a batch.
 
@@ -337,17 +344,22 @@ class GatheredRows:
         return self._store.nbytes + (0 if self.values is None else self.values.nbytes)
 
     def partitions(self, most_bytes: int) -> Iterator[Partition]:
-        """Yield parts of the rows, the largest first; a group is whole in one of them."""
-        yield from self._store.partitions(most_rows=max(1, most_bytes // self.row_bytes))
+        """Return parts of the rows, the largest first; a group is whole in one of them.
+
+        Where one takes more, all rows go to disk first, so that it has the memory.
+        """
+        return self._store.partitions(most_rows=max(1, most_bytes // self.row_bytes))
 
     def batch_of(self, partition: Partition) -> GroupedBatch:
         """Return the groups of a partition."""
+        order: Order | None
         if partition.n_rows > _LARGE_GROUP:
+            # A column after the other, since one group may fill the memory.
             words = partition.load(range(self._key_columns))
-            if (starts := _one_group(words)) is not None:
-                del words
-                # A column after the other.
-                return self._grouped(partition.load, None, starts)
+            starts = _one_group(words)
+            order, starts = group_rows(words) if starts is None else (None, starts)
+            del words
+            return self._grouped(partition.load, order, starts)
         loaded = partition.load()
         order, starts = group_rows(loaded[: self._key_columns])
         return self._grouped(lambda numbers: [loaded[n] for n in numbers], order, starts)

@@ -75,7 +75,7 @@ def score_groups(score_plan: ScorePlan, report: Callable[[Progress], None] | Non
             def score(task: PartitionTask) -> tuple[ScoredGroups | pa.Table, GroupCounts]:
                 raise_if_stopped()
                 found = GroupCounts()
-                with room.take(task.partition.n_rows * gathered.row_bytes):
+                with room.take(gathered.bytes_of(task.partition)):
                     scored = scorer.score(gathered.batch_of(task.partition), found)
                 with room.take(len(scored.sizes) * (tables.group_bytes + tables.key_bytes)):
                     return groups.prepare(scored), found

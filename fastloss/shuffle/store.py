@@ -623,8 +623,8 @@ class RowStore:
         large = [partition for partition, n_rows in enumerate(rows) if n_rows > most]
         shared = {partition: self._shared_hashes(partition, rows[partition], most) for partition in large}
         split = {partition: apart for partition, apart in shared.items() if apart is not None}
-        if split:
-            # The memory is that of the stores which the partitions are split in.
+        if large:
+            # The memory is that of the stores which partitions are split in, or of the rows of one group.
             self._spill_all()
         whole = [partition for partition in large if partition not in split]
         return self._each(rows, whole, split, most, min(joined_rows, most))
