@@ -223,21 +223,21 @@ def softmax_log(keys: pa.Array) -> pa.Table:
 
 
 @pytest.mark.parametrize(
-    ("keys", "named"),
+    ("keys", "named", "evaluated"),
     [
-        (pa.array([17, 17, 2, 300, 300]), "user = 17"),
-        (pa.array([2**63 + 1, 2**63 + 1, 0, 2**63 + 2, 2**63 + 2], pa.uint64()), f"user = {2**63 + 1}"),
-        (pa.array([1, 1, 0, 2, 2], pa.date32()), "user = 1970-01-02"),
-        (pa.array(["b", "b", "a", "c", "c"]), "the groups of user"),
+        (pa.array([17, 17, 2, 300, 300]), "user = 17", "user = 17"),
+        (pa.array([2**63 + 1, 2**63 + 1, 0, 2**63 + 2, 2**63 + 2], pa.uint64()), *[f"user = {2**63 + 1}"] * 2),
+        (pa.array([1, 1, 0, 2, 2], pa.date32()), "user = 1970-01-02", "user = 1970-01-02"),
+        (pa.array(["b", "b", "a", "c", "c"]), "user = '[bc]'", "the groups of user"),
     ],
 )
-def test_a_bad_group_is_named(keys: pa.Array, named: str, out: Path) -> None:
-    message = f"^{named}: column 'score' has two candidates at infinity"
+def test_a_bad_group_is_named(keys: pa.Array, named: str, evaluated: str, out: Path) -> None:
+    message = "column 'score' has two candidates at infinity"
     log = softmax_log(keys)
-    with pytest.raises(fl.DataError, match=message):
+    with pytest.raises(fl.DataError, match=f"^{named}: {message}"):
         scored(log, out, loss="categorical_crossentropy")
     assert list(out.parent.iterdir()) == []
-    with pytest.raises(fl.DataError, match=message):
+    with pytest.raises(fl.DataError, match=f"^{evaluated}: {message}"):
         fl.evaluate(log, label="click", logit="score", metrics="categorical_crossentropy", group="user")
     table, _ = scored(log, out, loss="categorical_crossentropy", on_bad_row="drop")
     assert table["categorical_crossentropy"].null_count == 2
@@ -350,3 +350,18 @@ def test_hashed_keys_beyond_the_memory(tmp_path: Path, out: Path) -> None:
     worst, _ = scored(tmp_path / "log.parquet", out, group="name", top=10, **options)
     values = [value for value in by_user["ndcg@10"].to_pylist() if value is not None]
     assert worst["ndcg@10"].to_pylist() == sorted(values)[:10]
+
+
+def test_files_that_cannot_be_read_and_rows_that_a_filter_leaves_out(tmp_path: Path, out: Path) -> None:
+    (tmp_path / "log").mkdir()
+    log = log_of(200, 20)
+    pq.write_table(log, tmp_path / "log/a.parquet")
+    (tmp_path / "log/b.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(fl.ReadError, match=r"log/b\.parquet"):
+        scored(tmp_path / "log", out)
+    table, result = scored(tmp_path / "log", out, on_bad_file="skip", where="country = 'DE'")
+    expected, _ = scored(log.filter(pa.compute.equal(log["country"], "DE")), out)
+    assert table.equals(expected)
+    assert result.rows["filtered"] + result.rows["scored"] == result.rows["read"] == 200
+    assert [Path(entry["file"]).name for entry in result.files["skipped"]] == ["b.parquet"]
+    assert "left out by where" in str(result)

@@ -190,9 +190,8 @@ def in_order_of_type(keys: IntegerArray, kind: pa.DataType) -> NDArray[Any]:
 
 
 def key_text(key: int, kind: pa.DataType) -> str:
-    """Return a group key that is an integer, in either order, as the log's type writes it."""
-    bits = np.array([key], dtype=np.uint64 if key >= 1 << 63 else np.int64).view(np.int64)
-    return str(key_values(restore_keys(bits, kind))[0])
+    """Return a group key that is an integer as the log's type writes it."""
+    return str(key_values(restore_keys(np.array([key]), kind))[0])
 
 
 def _stored_type(kind: pa.DataType) -> pa.DataType:

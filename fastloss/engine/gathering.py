@@ -450,7 +450,8 @@ def group_names(batch: Batch) -> GroupNames | None:
     if not isinstance(batch, GroupedBatch) or len(batch.words) != 1:
         return None
     ((name, kind),) = batch.key_types.items()
-    return GroupNames(in_order_of_type(batch.words[0], kind), lambda key: f"{name} = {key_text(key, kind)}")
+    (keys,) = batch.words
+    return GroupNames(in_order_of_type(keys, kind), lambda group: f"{name} = {key_text(int(keys[group]), kind)}")
 
 
 def _one_group(words: Sequence[IntegerArray]) -> IntegerArray | None:

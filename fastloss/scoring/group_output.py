@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from fastloss.budget import format_bytes
 from fastloss.columns.base import IntegerArray
+from fastloss.columns.group_keys import is_integer_key
 from fastloss.engine.gathering import GatheredRows
 from fastloss.errors import UsageError
 from fastloss.scoring.group_values import ScoredGroups
@@ -41,6 +42,7 @@ class KeyedTables:
         self._values = gathered.values
         self.keys = list(gathered.key_types)
         self.metrics = list(metrics)
+        self._n_words = 1 if is_integer_key(list(gathered.key_types.values())) else 2
 
     @property
     def schema(self) -> pa.Schema:
@@ -50,7 +52,7 @@ class KeyedTables:
     @property
     def group_bytes(self) -> int:
         """What a group takes beside the values of its key."""
-        return 8 * (2 + 1 + len(self.metrics))
+        return 8 * (self._n_words + 1 + len(self.metrics))
 
     @property
     def key_bytes(self) -> int:
@@ -65,7 +67,7 @@ class KeyedTables:
 
     def nothing(self) -> ScoredGroups:
         """Return no groups."""
-        words = tuple(np.empty(0, dtype=np.int64) for _ in range(2))
+        words = tuple(np.empty(0, dtype=np.int64) for _ in range(self._n_words))
         return ScoredGroups(words, words[0], np.empty((len(self.metrics), 0)))
 
     def of(self, scored: ScoredGroups) -> pa.Table:

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastloss.budget import Execution
+from fastloss.columns.arrays import key_values
 from fastloss.columns.base import Batch, IntegerArray
 from fastloss.columns.grouped import GroupedBatch
 from fastloss.engine.batches import make_checks
 from fastloss.engine.checks import refuse_bad_rows, saturation_error
 from fastloss.engine.device import DEVICES
-from fastloss.engine.gathering import group_names
+from fastloss.engine.gathering import GatheredRows, group_names
 from fastloss.engine.list_checks import pieces
 from fastloss.engine.selection import Mask
 from fastloss.engine.slices import Arrangement, UsedRows
@@ -24,10 +25,9 @@ from fastloss.engine.workspace import Workspace
 from fastloss.metrics.conventions import LossEvaluation
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.presets import Unit
-from fastloss.metrics.resolve import Evaluation
 from fastloss.states.base import RowSet
 from fastloss.states.causes import SMALL_GROUP, Cause
-from fastloss.states.ledger import Ledger, Location, Place
+from fastloss.states.ledger import GroupNames, Ledger, Location, Place
 
 Floats = NDArray[np.float64]
 
@@ -100,7 +100,9 @@ class _Metric(NamedTuple):
 class GroupScorer:
     """Evaluates the metrics of one model for each group. It may be called from several threads at once."""
 
-    def __init__(self, evaluation: Evaluation, execution: Execution) -> None:
+    def __init__(self, gathered: GatheredRows, execution: Execution) -> None:
+        evaluation = gathered.group.evaluation
+        self._gathered = gathered
         self._evaluation = evaluation
         self._execution = execution
         self._device = DEVICES[execution.device]
@@ -131,7 +133,7 @@ class GroupScorer:
         # A group was gathered, so that there is room for it.
         for piece in pieces(batch, self._execution.batch_rows, longest_list=int(batch.starts[-1])):
             stop = first + piece.n_rows
-            place = Place(batch.origin, None, -1, names=group_names(piece))
+            place = Place(batch.origin, None, -1, names=self._names(piece))
             self._score(piece, counts, place, values[:, first:stop])
             first = stop
         refuse_bad_rows(self._evaluation, counts.ledger)
@@ -140,6 +142,20 @@ class GroupScorer:
             lacking = int(np.count_nonzero(np.isnan(own)))
             counts.without_value[metric.name] = counts.without_value.get(metric.name, 0) + lacking
         return ScoredGroups(batch.words, np.diff(batch.starts), values)
+
+    def _names(self, batch: Batch) -> GroupNames | None:
+        values = self._gathered.values
+        if not isinstance(batch, GroupedBatch) or len(batch.words) == 1 or values is None:
+            return group_names(batch)
+        words = batch.words
+
+        def describe(group: int) -> str:
+            # All keys are known by now, and it is looked up only if the place is told.
+            found = values.lookup([word[group : group + 1] for word in words])
+            of_columns = zip(self._gathered.key_types, found, strict=True)
+            return ", ".join(f"{name} = {key_values(column)[0]!r}" for name, column in of_columns)
+
+        return GroupNames(words[0].view(np.uint64), describe)
 
     def _score(self, batch: Batch, counts: GroupCounts, place: Place, values: Floats) -> None:
         counts.ledger.n_read += batch.n_rows

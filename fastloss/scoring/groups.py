@@ -69,7 +69,7 @@ def score_groups(score_plan: ScorePlan, report: Callable[[Progress], None] | Non
                 smallest = smallest_is_worst(group.evaluation)
                 groups = WorstGroups(tables, writer, held_bytes, top, smallest=smallest)
             room = Room(room_bytes - held_bytes)
-            scorer = GroupScorer(group.evaluation, plan.execution)
+            scorer = GroupScorer(gathered, plan.execution)
             counts = GroupCounts()
 
             def score(task: PartitionTask) -> tuple[ScoredGroups | pa.Table, GroupCounts]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,9 +45,9 @@ class GroupNames(NamedTuple):
     Attributes
     ----------
     keys : numpy.ndarray of int64 or uint64, shape (n_groups,)
-        Their keys.
+        Numbers that are the same for a group in every batch, by which the first of several is found: their keys.
     describe : callable
-        Returns the name of the group that has a key, such as "user_id = 17".
+        Returns the name of the group at a position, such as "user_id = 17".
     """
 
     keys: NDArray[Any]
@@ -70,7 +71,7 @@ class Place(NamedTuple):
     parts : Parts, optional
         The row groups that rows count through, where several were joined; `origin` and `row_group` are the first.
     names : GroupNames, optional
-        What each row is called, where rows are groups of one integer.
+        What each row is called, where rows are groups whose keys are known.
     """
 
     origin: str
@@ -89,8 +90,7 @@ class Place(NamedTuple):
         if self.first_row < 0:
             group = None
             if self.names is not None:
-                key = int(self.names.keys[position])
-                group = key, self.names.describe(key)
+                group = int(self.names.keys[position]), partial(self.names.describe, position)
             return Location(self.origin, None, -1, value, group)
         row = self.first_row + (position if self.kept is None else int(self.kept()[position]))
         if self.parts is None:
@@ -117,14 +117,14 @@ class Place(NamedTuple):
 class Location(NamedTuple):
     """Where a row stands, and the number found there. A group stands nowhere: its row is −1.
 
-    `group` has the key and the name of a group, where that is known.
+    `group` has a number by which a group is known, and what returns its name, where that is known.
     """
 
     origin: str
     row_group: int | None
     row: int
     value: float | None
-    group: tuple[int, str] | None = None
+    group: tuple[int, Callable[[], str]] | None = None
 
     @property
     def order(self) -> tuple[str, int, int, int, bool, float]:
@@ -136,7 +136,7 @@ class Location(NamedTuple):
     def describe(self) -> str:
         """Say the place in words."""
         if self.row < 0:
-            return self.origin if self.group is None else self.group[1]
+            return self.origin if self.group is None else self.group[1]()
         part = "" if self.row_group is None else f", row group {self.row_group}"
         return f"{self.origin}{part}, row {self.row}"
 
