@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastloss._version import __version__
 
 if TYPE_CHECKING:
-    from fastloss import losses
+    from fastloss import losses, rankings
     from fastloss.api import calibrate, evaluate, feature_gradient, merge, score
     from fastloss.calibration.result import Calibration
     from fastloss.cli.runs import run
@@ -72,6 +72,7 @@ __all__ = [
     "objective",
     "prob",
     "ranking_score",
+    "rankings",
     "run",
     "score",
     "value",
@@ -79,8 +80,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "losses":
-        return importlib.import_module("fastloss.losses")
+    if name in ("losses", "rankings"):
+        return importlib.import_module(f"fastloss.{name}")
     if name in _HOME_OF:
         found = getattr(importlib.import_module(_HOME_OF[name]), name)
         globals()[name] = found

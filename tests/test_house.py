@@ -92,6 +92,7 @@ LAYERS: dict[str, set[str]] = {
     "report": {"words", "_version", "errors", "columns", "states", "metrics", "curves", "plan", "scan"},
     "result": {"_version", "words", "errors", "states", "metrics", "curves", "groups", "scan", "report"},
     "losses": {"columns"},
+    "rankings": {"losses"},
     "objectives": {"errors", "metrics"},
     "scoring": {
         "words",
@@ -191,6 +192,7 @@ LAYERS: dict[str, set[str]] = {
         "maps",
         "features",
         "losses",
+        "rankings",
         "objectives",
         "cli",
     },

@@ -150,6 +150,14 @@ def test_relevant_candidates_at_minus_infinity_are_ranked_where_it_is_a_score() 
     assert ReciprocalRank()([[0.0, 1.0, 0.0]], score=[[1.0, -math.inf, -math.inf]])[0] == 5 / 12
 
 
+def test_rankings_are_objects_that_read_columns_of_lists() -> None:
+    label, score = pa.array([[0.0, 1.0], None, [1.0, 0.0]]), pa.array([[1.0, 2.0], [1.0, 2.0], [None, 1.0]])
+    found = fl.rankings.ReciprocalRank()(label, score=score)
+    assert found[0] == 1.0
+    assert np.isnan(found[1:]).all()
+    assert {kind.__name__ for kind in fl.rankings.RANKINGS} < set(dir(fl.rankings))
+
+
 def test_graded_labels_masks_and_zeros() -> None:
     loss = ReciprocalRank()
     # A label above 0 is relevant, however high; a label of 0 or below is not.
