@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastloss.budget import Execution, format_bytes
+from fastloss.columns.types import check_group_keys
 from fastloss.engine.engine import Engine, SlicesOutgrownError
 from fastloss.engine.slice_rows import SliceRows, WatchingEngine, sliced_by
 from fastloss.errors import UsageError
@@ -106,7 +107,7 @@ def _gather(plan: Plan, report: Report, groupings: Sequence[tuple[str, ...]], ch
     evaluation = sliced_by(plan.evaluation, others)
     gathered_bytes = execution.slices_bytes // 2 if others else execution.slices_bytes * 15 // 16
     with contextlib.ExitStack() as stack:
-        rows = [SliceRows(keys, plan.evaluation, execution, gathered_bytes // len(groupings)) for keys in groupings]
+        rows = [_rows_of(plan, keys, gathered_bytes // len(groupings)) for keys in groupings]
         for of_keys in rows:
             stack.enter_context(contextlib.closing(of_keys))
         # Where nothing else is summed, the total is that of the slices. A saturated row is told with its place.
@@ -124,6 +125,11 @@ def _gather(plan: Plan, report: Report, groupings: Sequence[tuple[str, ...]], ch
                 result.state.tables = (found.total,)
     result.state.normalize()
     return result
+
+
+def _rows_of(plan: Plan, keys: tuple[str, ...], memory_bytes: int) -> SliceRows:
+    types = check_group_keys(plan.source.schema, keys)
+    return SliceRows(keys, plan.evaluation, plan.execution, memory_bytes, types)
 
 
 class _Found(NamedTuple):
@@ -166,6 +172,7 @@ def _evaluate(rows: SliceRows, execution: Execution, room: int, choice: Choice |
             yield _PartitionTask(" × ".join(rows.keys), partition)
 
     ThreadExecutor(execution.threads).fold(tasks(), work, merge)
+    rows.close_rows()
     taken = rows.nbytes + kept.nbytes
     return _Found(kept.joined(), taken, total)
 
@@ -174,6 +181,8 @@ class _Kept:
     """The values of those slices that are wanted, as parts come in."""
 
     def __init__(self, empty: GroupingValues, rows: SliceRows, choice: Choice | None) -> None:
+        if choice is not None:
+            empty = dataclasses.replace(empty, key_columns=rows.restored(empty.key_columns), keys=rows.keys)
         self._empty = empty
         self._rows = rows
         self._choice = choice
@@ -189,8 +198,8 @@ class _Kept:
 
     @property
     def nbytes(self) -> int:
-        """What is kept takes."""
-        return self._parts.nbytes
+        """What is kept takes, with the texts of keys."""
+        return self._parts.nbytes + self._parts.n_slices * self._rows.text_bytes
 
     def packed(self, values: GroupingValues) -> tuple[Part, CountedSlices]:
         """Return what is to be kept of a part, and what is counted of it."""
@@ -202,7 +211,7 @@ class _Kept:
         used[values.order] = True
         order = order_of(keys)
         chosen, counted = _chosen(
-            dataclasses.replace(values, key_columns=keys, order=order[used[order]]), self._choice
+            dataclasses.replace(values, keys=self._rows.keys, key_columns=keys, order=order[used[order]]), self._choice
         )
         return pack(chosen), counted
 
@@ -219,7 +228,7 @@ class _Kept:
     def joined(self) -> GroupingValues:
         """Return all of them."""
         if self._choice is None:
-            return self._parts.joined(self._rows.restored)
+            return dataclasses.replace(self._parts.joined(self._rows.restored), keys=self._rows.keys)
         chosen, _ = _chosen(self._parts.joined(), self._choice)
         return dataclasses.replace(chosen, counted=self._counted)
 

@@ -79,6 +79,7 @@ LAYERS: dict[str, set[str]] = {
         "errors",
         "budget",
         "executors",
+        "columns",
         "sources",
         "shuffle",
         "states",

@@ -133,6 +133,19 @@ def _values_of(column: pa.Array, name: str, rows: IntegerArray, log_type: pa.Dat
     return pa.array(integers)
 
 
+def is_text_key(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type holds texts, perhaps in a dictionary."""
+    return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+
+def texts_of(
+    texts: pa.Array, chosen: IntegerArray | None = None, null: BoolArray | None = None
+) -> tuple[NDArray[np.uint8], IntegerArray]:
+    """Return texts, or those at the chosen positions, as bytes and where each begins; what is null is empty."""
+    texts = texts.cast(pa.large_string())
+    return bytes_of(texts if chosen is None else texts.take(pa.array(chosen, mask=null)))
+
+
 def restore_values(values: pa.Array, kind: pa.DataType) -> pa.Array:
     """Return what `group_values_of` gave of one column as a column of its type in the log, without dictionary.
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fastloss.budget import Execution
 from fastloss.columns.base import Batch, Keys, NumberArray
+from fastloss.columns.group_keys import KeyTypes, is_text_key, texts_of
 from fastloss.columns.grouped import GroupedBatch
 from fastloss.engine.checks import CheckedBatch, ModelRows
 from fastloss.engine.engine import Engine, SlicesOutgrownError
@@ -28,10 +29,11 @@ from fastloss.engine.workspace import read_only
 from fastloss.metrics.evaluate import GroupingValues, evaluate_table
 from fastloss.metrics.resolve import Evaluation
 from fastloss.shuffle.grouping import hash_integers
+from fastloss.shuffle.key_store import KeyStore
 from fastloss.shuffle.store import Partition, RowStore
 from fastloss.states.evaluation import EvaluationState
 from fastloss.states.ledger import Place
-from fastloss.states.slices import KeyColumn, SliceTable
+from fastloss.states.slices import KeyColumn, SliceTable, Texts
 
 Integers = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
@@ -39,6 +41,8 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _ORIGIN = "<rows of slices>"
 # What a slice takes beside its statistics: its key, and its place in a hash table.
 _KEY_BYTES = 32
+# Copies of the texts of keys that are there at a time.
+_TEXT_COPIES = 4
 # Of fewer slices among the first rows it cannot be told how many there will be.
 _FEW_SLICES = 1 << 12
 # From so many slices on, their statistics are far from the processor: rows are faster gathered first.
@@ -149,20 +153,40 @@ class SliceRows:
     execution : Execution
         How the log is read.
     memory_bytes : int
-        The memory that rows may take before they are written to disk.
+        The memory that rows, and the texts of keys, may take before they are written to disk.
+    key_types : mapping of str to pyarrow.DataType
+        The types of the key columns in the log.
     """
 
     waits_for_task = False
 
-    def __init__(self, keys: tuple[str, ...], evaluation: Evaluation, execution: Execution, memory_bytes: int) -> None:
+    def __init__(
+        self,
+        keys: tuple[str, ...],
+        evaluation: Evaluation,
+        execution: Execution,
+        memory_bytes: int,
+        key_types: KeyTypes,
+    ) -> None:
         self.keys = keys
-        self.evaluation = sliced_by(evaluation, (keys,))
+        # Integers are keys as they stand. Of texts there are hashes of two words, and a store of the texts. Other keys
+        # have numbers in the order in which they were first seen.
+        self._key_types = key_types
+        hashed = [key for key in keys if is_text_key(key_types[key])]
+        text_bytes = memory_bytes // (4 * len(hashed)) if hashed else 0
+        self._texts = {key: KeyStore({key: key_types[key]}, memory_bytes=text_bytes) for key in hashed}
+        memory_bytes -= text_bytes * len(hashed)
+        self._words = {key: (key, f"{key}\0") if key in self._texts else (key,) for key in keys}
+        words = tuple(word for of_key in self._words.values() for word in of_key)
+        self._n_words = len(words)
+        self.evaluation = sliced_by(evaluation, (words,))
         self._engine = _PartitionEngine(self.evaluation, execution)
         self._batch_rows = execution.batch_rows
         types = evaluation.types
-        # Integers are keys as they stand; other keys have numbers in the order in which they were first seen.
         self._numbered = {
-            key: SliceTable((key,), ()) for key in keys if not re.fullmatch(r"u?int\d+", types[key].name)
+            key: SliceTable((key,), ())
+            for key in keys
+            if key not in self._texts and not re.fullmatch(r"u?int\d+", types[key].name)
         }
         self._unsigned = {key for key in keys if types[key].name == "uint64"}
         self._lock = threading.Lock()
@@ -180,12 +204,12 @@ class SliceRows:
         flags = next(
             kind for kind in ("uint8", "uint16", "uint32", "uint64") if n_flags <= 8 * np.dtype(kind).itemsize
         )
-        dtypes = ["int64"] * len(keys) + [flags, label]
+        dtypes = ["int64"] * self._n_words + [flags, label]
         dtypes += ["float32" if types[name].is_single else "float64" for name in numbers]
         self._flag = np.dtype(flags).type
         self._dtypes = list(map(np.dtype, dtypes))
         self._store = RowStore(
-            self._dtypes, memory_bytes=memory_bytes, rehash=lambda columns: _hash_of(columns[: len(keys)])
+            self._dtypes, memory_bytes=memory_bytes, rehash=lambda columns: _hash_of(columns[: self._n_words])
         )
 
     @property
@@ -193,18 +217,24 @@ class SliceRows:
         """The memory that keys other than integers take."""
         return sum(table.nbytes for table in self._numbered.values())
 
+    @property
+    def text_bytes(self) -> int:
+        """What the texts of a slice's key take, on average, while they are found, sorted and written."""
+        return sum(_TEXT_COPIES * (8 + texts.value_bytes) for texts in self._texts.values())
+
     # -----------------------------------------------------------------------------------------------------------
     # Gathering
 
     def rows_of(self, batch: Batch, checked: CheckedBatch, first_number: int, edges: Mask | None = None) -> StagedRows:
         """Return what is kept of the rows of a batch that some model uses; their numbers are not kept."""
         flags, rows = self._flags(checked, batch.n_rows)
-        keys = []
+        keys: list[Integers] = []
         for position, key in enumerate(self.keys):
-            values, null = (
-                self._numbers_of(batch, key, rows) if key in self._numbered else _integers_of(batch, key, rows)
-            )
-            keys.append(values)
+            if key in self._numbered:
+                keys.append(self._numbers_of(batch, key, rows))
+                continue
+            words, null = self._words_of(batch, key, rows)
+            keys += words
             if null is not None:
                 flags |= null * self._flag(1 << len(self._row_sets) + position)
         columns = [*keys, flags]
@@ -235,11 +265,24 @@ class SliceRows:
         rows = np.flatnonzero(flags)
         return flags[rows], rows
 
-    def _numbers_of(self, batch: Batch, key: str, rows: Integers | None) -> tuple[Integers, None]:
+    def _numbers_of(self, batch: Batch, key: str, rows: Integers | None) -> Integers:
         """Return the number of each row's key; null has one, too."""
         found = batch.keys(key)
         with self._lock:
-            return self._numbered[key].positions([found.codes if rows is None else found.codes[rows]], [found]), None
+            return self._numbered[key].positions([found.codes if rows is None else found.codes[rows]], [found])
+
+    def _words_of(self, batch: Batch, key: str, rows: Integers | None) -> tuple[list[Integers], Mask | None]:
+        """Return the key of each row, as one integer or two, and which rows have none; None if all have one."""
+        found = batch.group_keys((key,), self._key_types)
+        if key in self._texts:
+            self._texts[key].add(batch, found)
+        words, null = list(found.columns), None
+        if found.valid is not None:
+            # What stands in a row without a key means nothing.
+            words, null = [np.where(found.valid, word, 0) for word in words], ~found.valid
+        if rows is None:
+            return words, null
+        return [word[rows] for word in words], None if null is None else null[rows]
 
     def _values(self, checked: CheckedBatch) -> Iterator[NumberArray]:
         first = checked.models[0].inputs
@@ -294,21 +337,44 @@ class SliceRows:
 
     def restored(self, columns: Sequence[KeyColumn]) -> list[KeyColumn]:
         """Return keys as they are in the log."""
-        restored = []
-        for key, column in zip(self.keys, columns, strict=True):
-            if key in self._numbered and isinstance(column.values, np.ndarray):
+        restored, words = [], iter(columns)
+        for key in self.keys:
+            column = next(words)
+            if key in self._texts:
+                column = self._restored_texts(key, column, next(words))
+            elif key in self._numbered and isinstance(column.values, np.ndarray):
                 (column,) = self._numbered[key].keys_at(column.values.view(np.int64))
             restored.append(column)
         return restored
 
+    def _restored_texts(self, key: str, high: KeyColumn, low: KeyColumn) -> KeyColumn:
+        null = high.null
+        if not isinstance(high.values, np.ndarray) or (null is not None and null.all()):
+            return KeyColumn([None] * len(high.values), null)
+        has_text = np.ones(len(high.values), dtype=np.bool_) if null is None else ~null
+        words = [np.asarray(word.values).view(np.int64)[has_text] for word in (high, low)]
+        number_of = np.arange(len(words[0]))
+        if len(self.keys) > 1:
+            # One of several keys may be that of many slices.
+            pairs, number_of = np.unique(np.stack(words, axis=1), axis=0, return_inverse=True)
+            words = [pairs[:, 0].copy(), pairs[:, 1].copy()]
+        (texts,) = self._texts[key].lookup(words)
+        numbers: Integers | None = None
+        if null is not None or len(self.keys) > 1:
+            numbers = np.zeros(len(has_text), dtype=np.int64)
+            numbers[has_text] = number_of
+        return KeyColumn(Texts(*texts_of(texts, numbers, null)), null)
+
     def _checked(self, columns: Sequence[NumberArray]) -> tuple[dict[str, Keys], CheckedBatch]:
-        n_keys = len(self.keys)
-        flags = columns[n_keys]
-        label, *numbers = map(read_only, columns[n_keys + 1 :])
-        keys = {
-            key: self._keys_of(key, column, _bit(flags, len(self._row_sets) + position))
-            for position, (key, column) in enumerate(zip(self.keys, columns, strict=False))
-        }
+        words = iter(columns[: self._n_words])
+        flags = columns[self._n_words]
+        label, *numbers = map(read_only, columns[self._n_words + 1 :])
+        keys = {}
+        for position, key in enumerate(self.keys):
+            null = _bit(flags, len(self._row_sets) + position)
+            for word in self._words[key]:
+                # Of two words, the first tells of null.
+                keys[word] = self._keys_of(key, next(words), null if word == key else None)
         masks = {row_set: _bit(flags, bit) for bit, row_set in enumerate(self._row_sets)}
         scores = dict(zip(self._models, numbers, strict=False))
         models = [
@@ -321,28 +387,23 @@ class SliceRows:
         ]
         return keys, CheckedBatch(numbers[len(self._models)] if len(numbers) > len(self._models) else None, models)
 
-    def _keys_of(self, key: str, values: NumberArray, null: Mask) -> Keys:
+    def _keys_of(self, key: str, values: NumberArray, null: Mask | None) -> Keys:
         codes = np.arange(len(values), dtype=np.int32)
         integers = values.view(np.uint64) if key in self._unsigned else values
-        if not null.any():
+        if null is None or not null.any():
             return Keys(codes, integers, None)
         first = int(null.argmax())
         return Keys(np.where(null, np.int32(first), codes), integers, first)
 
-    def close(self) -> None:
+    def close_rows(self) -> None:
         """Give back the memory and the disk that the rows take."""
         self._store.close()
 
-
-def _integers_of(batch: Batch, key: str, rows: Integers | None) -> tuple[Integers, Mask | None]:
-    """Return the key of each row, an integer, and which rows have none; None if all have one."""
-    found = batch.group_keys((key,))
-    (values,) = found.columns
-    if found.valid is None:
-        return values if rows is None else values[rows], None
-    # What stands in a row without a key means nothing.
-    values, null = np.where(found.valid, values, 0), ~found.valid
-    return (values, null) if rows is None else (values[rows], null[rows])
+    def close(self) -> None:
+        """Give back the memory and the disk that the rows, and the texts of keys, take."""
+        self._store.close()
+        for texts in self._texts.values():
+            texts.close()
 
 
 def _hash_of(keys: Sequence[NumberArray]) -> Hashes:
