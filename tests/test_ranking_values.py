@@ -13,6 +13,8 @@ import mpmath
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mpmath import mpf
 from sklearn.metrics import dcg_score, label_ranking_average_precision_score, ndcg_score
 
@@ -93,6 +95,23 @@ def test_values_are_means_over_every_order_of_ties(make: Any, define: Any) -> No
             with mpmath.workdps(50):
                 wanted = exact(define(label.tolist(), abs(score).tolist(), math.inf if k is None else k))
                 assert ulp_error(value, wanted) <= 1.0
+
+
+# Grades, and labels as random as weights are.
+LABELS = st.one_of(st.sampled_from([0.0, 0.0, 1.0, 1.0, 2.0, 3.0]), st.integers(0, 2**53).map(lambda k: k * 2.0**-53))
+RANKED_LISTS = st.lists(st.tuples(LABELS, st.sampled_from([-1.0, -0.0, 0.0, 0.5, 1.0])), min_size=1, max_size=6)
+
+
+@given(RANKED_LISTS.filter(lambda rows: any(y > 0.0 for y, _ in rows)), st.integers(1, 7), st.randoms())
+def test_any_list_has_the_values_of_the_definitions(rows: list[Any], k: int, random: Any) -> None:
+    shuffled = random.sample(rows, len(rows))
+    for make, define in DEFINED:
+        (found,) = make(k)([[y for y, _ in rows]], value=[[s for _, s in rows]])
+        (moved,) = make(k)([[y for y, _ in shuffled]], value=[[s for _, s in shuffled]])
+        assert found == moved
+        with mpmath.workdps(50):
+            wanted = exact(define([y for y, _ in rows], [s + 0.0 for _, s in rows], k))
+            assert ulp_error(found, wanted) <= 1.0
 
 
 def test_long_ties_are_means_over_every_order_too() -> None:
