@@ -12,6 +12,7 @@ from typing import Any
 import mpmath
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -292,3 +293,36 @@ def test_names() -> None:
         ask("precision@0.5", label, score)
     with pytest.raises(fl.UsageError, match=r"ndcg is given k twice"):
         ask("ndcg@5(k=3)", label, score)
+
+
+def test_pieces_threads_order_and_weights_of_lists_change_no_bit(tmp_path: Path) -> None:
+    random = np.random.default_rng(21)
+    rows: dict[str, list[Any]] = {"y": [], "s": [], "w": [], "k": []}
+    for _ in range(400):
+        n = int(random.integers(0, 40))
+        rows["y"].append((random.integers(0, 4, n) * (random.random(n) < random.random())).tolist())
+        rows["s"].append(np.where(random.random(n) < 0.5, random.integers(0, 5, n), random.random(n)).tolist())
+        rows["w"].append(int(random.integers(0, 3)))
+        rows["k"].append(int(random.integers(0, 5)))
+    table = pa.table({**rows, "s": pa.array(rows["s"], pa.list_(pa.float64()))})
+    names = ["ndcg@5", "ndcg_exp2", "dcg@3", "map", "mrr@10", "hit_rate@2", "precision@3", "recall@7"]
+
+    def values(log: Any, **options: Any) -> Any:
+        found = fl.evaluate(log, label="y", score="s", metrics=names, by="k", **options)
+        return {(v.metric, tuple(v.slice.items())): v.value for v in found.values}
+
+    expected = values(table, weight="w")
+    assert len(expected) == 6 * len(names)
+    assert None not in expected.values()
+    pq.write_table(table, tmp_path / "log.parquet", row_group_size=37)
+    orders = [random.permutation(len(label)) for label in rows["y"]]
+    shuffled = {
+        name: pa.array([[row[i] for i in order] for row, order in zip(rows[name], orders, strict=True)])
+        for name in ("y", "s")
+    }
+    shuffled["s"] = shuffled["s"].cast(pa.list_(pa.float64()))
+    repeated = table.take(np.repeat(np.arange(400), rows["w"]))
+    assert values(tmp_path / "log.parquet", weight="w", threads=3) == expected
+    assert values(table.take(random.permutation(400)), weight="w", batch_rows=50) == expected
+    assert values(pa.table({**shuffled, "w": rows["w"], "k": rows["k"]}), weight="w") == expected
+    assert values(repeated) == expected
