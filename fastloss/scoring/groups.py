@@ -85,10 +85,10 @@ def score_groups(score_plan: ScorePlan, report: Callable[[Progress], None] | Non
                 groups.add(of_groups)
                 counts.merge(of_counts)
 
-            # Beside the rows of a part there is the table of its groups: one for each row, at worst.
+            # After the rows of a part comes the table of its groups: one for each row, at worst.
             most_bytes = min(room.n_bytes // (2 * plan.execution.threads), MOST_PARTITION_BYTES)
             row_bytes = gathered.row_bytes
-            most_bytes = most_bytes * row_bytes // (row_bytes + tables.group_bytes + tables.key_bytes)
+            most_bytes = most_bytes * row_bytes // max(row_bytes, tables.group_bytes + tables.key_bytes)
             tasks = partition_tasks(gathered, plan.execution, room, max(1, most_bytes))
             ThreadExecutor(plan.execution.threads).fold(tasks, score, merge)
             groups.finish()
