@@ -201,9 +201,8 @@ class SliceRows:
         if evaluation.label_domain == "pm1":
             label = "float64"
         n_flags = len(self._row_sets) + len(keys)
-        flags = next(
-            kind for kind in ("uint8", "uint16", "uint32", "uint64") if n_flags <= 8 * np.dtype(kind).itemsize
-        )
+        # A store spends nothing on what is the same in all rows, if it has two bytes or more.
+        flags = next(kind for kind in ("uint16", "uint32", "uint64") if n_flags <= 8 * np.dtype(kind).itemsize)
         dtypes = ["int64"] * self._n_words + [flags, label]
         dtypes += ["float32" if types[name].is_single else "float64" for name in numbers]
         self._flag = np.dtype(flags).type

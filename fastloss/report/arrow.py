@@ -9,6 +9,7 @@ import dataclasses
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 import numpy as np
@@ -102,7 +103,16 @@ def tables_of(result: Reported, view: View) -> tuple[pa.Schema, Iterator[pa.Tabl
         if n_rows:
             yield _to_arrow(groupings, part, result.key_types, view.wide).cast(schema)
 
-    return schema, parts()
+    return schema, _ahead(parts())
+
+
+def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield tables, each made while the one before it is written."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, tables, None)
+        while (table := following.result()) is not None:
+            following = pool.submit(next, tables, None)
+            yield table
 
 
 def written(result: Reported, view: View, write_parts: WriteParts, *, as_file: bool) -> bytes:
