@@ -129,7 +129,7 @@ def _gather(plan: Plan, report: Report, groupings: Sequence[tuple[str, ...]], ch
 
 def _rows_of(plan: Plan, keys: tuple[str, ...], memory_bytes: int) -> SliceRows:
     types = check_group_keys(plan.source.schema, keys)
-    return SliceRows(keys, plan.evaluation, plan.execution, memory_bytes, types)
+    return SliceRows(keys, plan.evaluation, plan.execution, memory_bytes, types, plan.summary.rows)
 
 
 class _Found(NamedTuple):

@@ -30,7 +30,7 @@ from fastloss.metrics.evaluate import GroupingValues, evaluate_table
 from fastloss.metrics.resolve import Evaluation
 from fastloss.shuffle.grouping import hash_integers
 from fastloss.shuffle.key_store import KeyStore
-from fastloss.shuffle.store import Partition, RowStore
+from fastloss.shuffle.store import Partition, RowStore, log2_partitions_for
 from fastloss.states.evaluation import EvaluationState
 from fastloss.states.ledger import Place
 from fastloss.states.slices import KeyColumn, SliceTable, Texts
@@ -156,6 +156,8 @@ class SliceRows:
         The memory that rows, and the texts of keys, may take before they are written to disk.
     key_types : mapping of str to pyarrow.DataType
         The types of the key columns in the log.
+    n_rows : int, optional
+        The rows of the log, where that is known: then partitions are seldom split.
     """
 
     waits_for_task = False
@@ -167,6 +169,7 @@ class SliceRows:
         execution: Execution,
         memory_bytes: int,
         key_types: KeyTypes,
+        n_rows: int | None = None,
     ) -> None:
         self.keys = keys
         # Integers are keys as they stand. Of texts there are hashes of two words, and a store of the texts. Other keys
@@ -208,7 +211,10 @@ class SliceRows:
         self._flag = np.dtype(flags).type
         self._dtypes = list(map(np.dtype, dtypes))
         self._store = RowStore(
-            self._dtypes, memory_bytes=memory_bytes, rehash=lambda columns: _hash_of(columns[: self._n_words])
+            self._dtypes,
+            memory_bytes=memory_bytes,
+            log2_partitions=8 if n_rows is None else log2_partitions_for(n_rows),
+            rehash=lambda columns: _hash_of(columns[: self._n_words]),
         )
 
     @property
