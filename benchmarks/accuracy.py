@@ -31,6 +31,9 @@ zero, so that its error is that of what is subtracted; "cancels" stands where th
 digits left to count. The tests hold values to 2 ULP for hard labels and 4 for soft ones, derivatives to 4, starred
 figures to 6.
 
+Metrics of rankings (`ndcg`, `map` and their kin) are held to 1 ULP of the exact mean over every order of tied
+candidates, on random lists and on those that a search for counterexamples makes.
+
 | loss | predictions | value, hard | value, soft | gradient, hard | hessian, hard |
 |---|---|---:|---:|---:|---:|
 """
