@@ -269,6 +269,7 @@ def test_a_group_that_is_too_large_is_named(out: Path) -> None:
         ({"loss": []}, r"loss names nothing; name one loss"),
         ({"group": None, "loss": ["log_loss", "brier_score"]}, r"loss names 2 losses, and of rows one is written"),
         ({"group": ["user", "name"]}, r"group names 2 keys, and each has groups of its own"),
+        ({"group": None, "loss": "ndcg@10"}, r"ndcg@10 has no gradient; .* Of each group it is written by group="),
         ({"keep": "country"}, r"with group= the output has groups; leave out keep"),
         ({"group": "nobody"}, r"The log has no column 'nobody'"),
         ({"group": "other"}, r"floating point"),
@@ -286,6 +287,15 @@ def test_what_cannot_be_written_is_refused(options: dict[str, Any], message: str
     with pytest.raises(fl.FastlossError, match=message):
         scored(log_of(10, 2), out, **options)
     assert list(out.parent.iterdir()) == []
+
+
+def test_units_of_a_preset(out: Path) -> None:
+    log = log_of(300, 15)
+    nats, _ = scored(log, out, loss=["log_loss", "ndcg@10"])
+    bits, result = scored(log, out, loss=["log_loss", "ndcg@10"], preset="torchrec")
+    np.testing.assert_array_equal(bits["log_loss"], nats["log_loss"].to_numpy() / math.log(2))
+    assert bits["ndcg@10"].equals(nats["ndcg@10"])
+    assert "unit of log_loss: bits" in str(result)
 
 
 def test_scores_have_rankings(out: Path) -> None:

@@ -112,8 +112,12 @@ def _loss_of_rows(given: object) -> Loss:
     metric = given if isinstance(given, MeanLoss) else parse_metric(given)
     chosen = loss_of(metric)
     if chosen is None:
-        lacking = "gradient" if isinstance(metric, MeanLoss) else "value of a single row"
-        raise UsageError(f"{metric.name} has no {lacking}; name a loss: 'fastloss losses' lists them.")
+        if isinstance(metric, MeanLoss):
+            raise UsageError(
+                f"{metric.name} has no gradient; name a loss: 'fastloss losses' lists them. Of each group it is "
+                "written by group='request_id'."
+            )
+        raise UsageError(f"{metric.name} has no value of a single row; name a loss: 'fastloss losses' lists them.")
     return chosen
 
 

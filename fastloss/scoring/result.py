@@ -24,7 +24,8 @@ class ScoreResult:
     ----------
     rows : dict
         ``read``, ``scored``, ``saturated`` (their loss was clipped or is infinite), and ``dropped``: causes, with
-        the number of rows that have no loss and the place of the first. Files of an earlier run are counted in.
+        the number of rows that have no loss and the place of the first. Files of an earlier run are counted in. Of
+        groups, ``scored`` are the rows in those that were evaluated, and `groups` says what is saturated.
     files : dict
         ``written``, ``complete`` (left as an earlier run had written them), ``skipped``, and with ``overwrite``
         ``others``: outputs of other runs in the same folder, which no file of this log has replaced.
