@@ -573,13 +573,59 @@ def test_what_a_preset_cannot_reproduce_is_refused() -> None:
 
 def test_lists_without_a_relevant_candidate_count_as_each_system_counts_them() -> None:
     table = pa.table({"y": [[1.0, 0.0], [0.0, 0.0]], "s": [[1.0, 2.0], [1.0, 2.0]]})
-    request: dict[str, Any] = {"label": "y", "score": "s", "metrics": ["mrr", "mrr@1(empty=one)"]}
-    means = {"keras": (0.5, 1), "torchrec": (0.5, 1), "torch": (0.25, 2), "sklearn": (0.25, 2)}
-    means |= {"xgboost": (0.75, 2), "lightgbm": (0.75, 2)}
+    request: dict[str, Any] = {"label": "y", "score": "s", "metrics": ["map", "map(empty=zero)"]}
+    means = {"keras": (0.5, 1), "torchrec": (0.5, 1), "torch": (0.25, 2)}
+    means |= dict.fromkeys(("sklearn", "xgboost", "lightgbm"), (0.75, 2))
     assert set(means) == set(PRESETS)
     for preset, expected in means.items():
         result = fl.evaluate(table, **request, preset=preset)
-        assert [(value.value, value.n) for value in result.values] == [expected, (0.5, 2)]
-        said = [text for text in result.conventions if "without a label above 0" in text]
-        count = {"torch": 0, "sklearn": 0, "xgboost": 1, "lightgbm": 1}.get(preset)
-        assert said == ([] if count is None else [f"reciprocal_rank is {count} of a list without a label above 0"])
+        # What is asked for stays.
+        assert [(value.value, value.n) for value in result.values] == [expected, (0.25, 2)]
+        assert ("map is map(empty=" in "; ".join(result.conventions)) == (expected[1] == 2)
+
+
+def ranked_lists() -> tuple[Any, Any, Any]:
+    """Graded labels and scores without ties of lists of up to 14 candidates, some without a positive."""
+    random = np.random.default_rng(3)
+    sizes = random.integers(1, 15, 80)
+    n = int(sizes.sum())
+    label = random.integers(0, 5, n) * (random.random(n) < 0.5)
+    return sizes, label.astype(np.float64), (random.permutation(n) / n).astype(np.float32)
+
+
+def ranked_by(preset: str, label: Any, metrics: list[str]) -> list[float | None]:
+    sizes, _, score = ranked_lists()
+    offsets = np.append(0, np.cumsum(sizes)).astype(np.int32)
+    table = pa.table(
+        {name: pa.ListArray.from_arrays(offsets, column) for name, column in (("y", label), ("s", score))}
+    )
+    return [v.value for v in fl.evaluate(table, label="y", score="s", metrics=metrics, preset=preset).values]
+
+
+def test_rankings_of_xgboost() -> None:
+    xgboost = pytest.importorskip("xgboost")
+    sizes, label, score = ranked_lists()
+
+    def theirs(label: Any, metrics: list[str]) -> list[float]:
+        data = xgboost.DMatrix(np.zeros((len(label), 1)), label=label, base_margin=score)
+        data.set_group(sizes)
+        options = {"objective": "rank:ndcg", "eval_metric": metrics, "base_score": 0.0}
+        text = xgboost.train(options, data, num_boost_round=0).eval(data)
+        return [float(part.rpartition(":")[2]) for part in text.split("\t")[1:]]
+
+    graded, binary = theirs(label, ["ndcg@5", "ndcg@10"]), theirs(label > 0, ["map@5", "map", "pre@3"])
+    assert ranked_by("xgboost", label, ["ndcg_exp2@5", "ndcg_exp2@10"]) == pytest.approx(graded, rel=1e-12)
+    found = ranked_by("xgboost", (label > 0) * 1.0, ["map@5", "map", "precision@3"])
+    assert found == pytest.approx(binary, rel=1e-12)
+
+
+def test_rankings_of_lightgbm() -> None:
+    lightgbm = pytest.importorskip("lightgbm")
+    sizes, label, score = ranked_lists()
+    data = lightgbm.Dataset(np.zeros((len(label), 1)), label=label, group=sizes, init_score=score.astype(np.float64))
+    found: dict[str, Any] = {}
+    options = {"objective": "lambdarank", "metric": ["ndcg", "map"], "eval_at": [5, 10], "verbose": -1}
+    lightgbm.train(options, data, 1, valid_sets=[data], callbacks=[lightgbm.record_evaluation(found)])
+    theirs = [values[0] for values in found["training"].values()]
+    ours = ranked_by("lightgbm", label, ["ndcg_exp2@5", "ndcg_exp2@10", "map@5", "map@10"])
+    assert ours == pytest.approx(theirs, rel=1e-12)

@@ -19,7 +19,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from fastloss.errors import UsageError
 from fastloss.words import ListReduction, Reduction
@@ -103,8 +103,8 @@ class Preset:
         An index label that leaves its row out.
     one_class_auc : float or None
         The AUC of a list of one class; None if it has none.
-    empty : {"zero", "one"} or None
-        What a list without a positive label is to metrics at ranks; None if it is left out.
+    rankings : mapping of str to mapping of str to str
+        Parameters of metrics of rankings, by their names: what a list without a positive label is, and divisors.
     """
 
     name: str
@@ -120,7 +120,7 @@ class Preset:
     list_inputs: Mapping[str, ListInputs] = field(default_factory=dict)
     ignored_class: int | None = None
     one_class_auc: float | None = None
-    empty: Literal["zero", "one"] | None = None
+    rankings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def needs(self, loss: ListwiseLoss) -> str:
         """Return the least that a list must contain.
@@ -143,7 +143,7 @@ class Preset:
         for loss in plain:
             variant, inputs = self.variant_of(loss), self.list_inputs.get(loss.name)
             if isinstance(variant, Ranking) and variant is not loss:
-                said.append(f"{loss.full_name} is {_EMPTY[variant.empty]} of a list without a label above 0")
+                said.append(f"{loss.full_name} is {variant.full_name}")
             elif variant is not loss:
                 said.append(f"{loss.name} is {variant.definition}")
             if inputs is not None and "prob" in spaces:
@@ -160,10 +160,13 @@ class Preset:
         return self.variants[loss.name](loss) if loss.name in self.variants else loss
 
     def _ranking_of(self, ranking: Ranking) -> Ranking:
-        """Return a ranking with what the system counts for a list without a positive label, unless it says itself."""
-        if self.empty is None or ranking.empty != "skip" or not ranking.at_ranks:
-            return ranking
-        return dataclasses.replace(ranking, empty=self.empty)
+        """Return a ranking with the system's parameters, where it has none of its own."""
+        defaults = {each.name: each.default for each in dataclasses.fields(ranking)}
+        of_system = self.rankings.get(ranking.name, {})
+        changed: dict[str, Any] = {
+            name: word for name, word in of_system.items() if getattr(ranking, name) == defaults[name]
+        }
+        return dataclasses.replace(ranking, **changed) if changed else ranking
 
 
 def _poisson(constant: float, form: str) -> Callable[[Loss], Loss]:
@@ -197,7 +200,9 @@ def _percentage(floor: float) -> Callable[[Loss], Loss]:
     return lambda _: FlooredPercentageError(floor)
 
 
-_EMPTY = {"zero": 0, "one": 1}
+_ZERO, _ONE = {"empty": "zero"}, {"empty": "one"}
+# Boosters divide by the relevant candidates that k ranks can hold.
+_MAP_OF_BOOSTERS = {"empty": "one", "denominator": "reachable"}
 _KERAS_EPSILON = 1e-7
 
 PRESETS: Mapping[str, Preset] = {
@@ -242,7 +247,9 @@ PRESETS: Mapping[str, Preset] = {
                 "cosine_similarity": lambda _: FlooredCosineSimilarity(1e-8),
             },
             ignored_class=-100,
-            empty="zero",
+            rankings=dict.fromkeys(
+                ("ndcg", "map", "reciprocal_rank", "hit_rate", "precision_at_k", "recall_at_k"), _ZERO
+            ),
         ),
         Preset(
             name="sklearn",
@@ -250,7 +257,8 @@ PRESETS: Mapping[str, Preset] = {
             epsilon=None,
             clips_both_sides=True,
             variants={"mean_absolute_percentage_error": _percentage(2.0**-52)},
-            empty="zero",
+            # Its average precision of lists is that of labels in ranks.
+            rankings={"ndcg": _ZERO, "dcg": _ZERO, "map": _ONE},
         ),
         Preset(
             name="xgboost",
@@ -258,7 +266,12 @@ PRESETS: Mapping[str, Preset] = {
             epsilon=1e-16,
             clips_both_sides=False,
             variants={"poisson": _poisson(1e-16, "floored_full")},
-            empty="one",
+            rankings={
+                "ndcg": _ONE,
+                "ndcg_exp2": _ONE,
+                "map": _MAP_OF_BOOSTERS,
+                "precision_at_k": {"empty": "zero", "denominator": "length"},
+            },
         ),
         Preset(
             name="lightgbm",
@@ -270,7 +283,7 @@ PRESETS: Mapping[str, Preset] = {
                 "poisson": _poisson(1e-10, "floored"),
             },
             one_class_auc=1.0,
-            empty="one",
+            rankings={"ndcg": _ONE, "ndcg_exp2": _ONE, "map": _MAP_OF_BOOSTERS},
         ),
         Preset(
             name="torchrec",
