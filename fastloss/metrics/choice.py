@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +42,11 @@ class Choice:
         if values.counted is not None:
             # It has been made.
             return values.order, values.counted.of_min_rows
+        if self.is_of_all and self.sort is None:
+            return values.order, len(values.order)
         counts = [column.n for column in values.columns] if values.n_rows is None else [*values.n_rows.values()]
-        n = np.max(counts, axis=0)
+        # One after the other: of millions of slices, all counts at once are too many.
+        n = functools.reduce(np.maximum, {id(count): count for count in counts}.values())
         order = values.order[n[values.order] >= self.min_rows]
         chosen: Integers = order
         if self.sort == "n":

@@ -20,7 +20,7 @@ from fastloss.metrics.resolve import Evaluation, GroupEvaluation
 from fastloss.states.base import StateColumn, StateSpec
 from fastloss.states.counts import Count
 from fastloss.states.histogram import ScoreHistograms
-from fastloss.states.slices import KeyColumn, SliceTable
+from fastloss.states.slices import KeyColumn, SliceTable, take_keys
 
 
 @dataclass
@@ -122,6 +122,33 @@ class GroupingValues:
     def n_slices(self) -> int:
         """How many slices have rows."""
         return len(self.order)
+
+    def take(self, positions: NDArray[np.int64]) -> GroupingValues:
+        """Return the values of some slices alone, in this order."""
+
+        def taken(column: ModelValues) -> ModelValues:
+            values = column.values
+            return replace(
+                column,
+                values=replace(
+                    values,
+                    value=values.value[positions],
+                    undefined=values.undefined[positions],
+                    reason=values.reason[positions],
+                    evidence={k: v if isinstance(v, str) else v[positions] for k, v in values.evidence.items()},
+                    absent={name: gaps[positions] for name, gaps in values.absent.items()},
+                ),
+                n=column.n[positions],
+                weight=column.weight[positions],
+            )
+
+        return replace(
+            self,
+            key_columns=[take_keys(column, positions) for column in self.key_columns],
+            order=np.arange(len(positions)),
+            columns=list(map(taken, self.columns)),
+            n_rows=None if self.n_rows is None else {model: n[positions] for model, n in self.n_rows.items()},
+        )
 
     @cached_property
     def _texts(self) -> list[list[Any] | None]:

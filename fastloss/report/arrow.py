@@ -94,7 +94,7 @@ def tables_of(result: Reported, view: View) -> tuple[pa.Schema, Iterator[pa.Tabl
             first = 0
             while first < grouping.n_slices:
                 stop = first + max(1, (ROWS_AT_ONCE - n_rows) // n_columns)
-                part[number] = dataclasses.replace(grouping, order=grouping.order[first:stop])
+                part[number] = grouping.take(grouping.order[first:stop])
                 n_rows += part[number].n_slices * n_columns
                 first = stop
                 if n_rows >= ROWS_AT_ONCE - n_columns:
