@@ -109,7 +109,8 @@ def evaluate(
         Names such as ``"log_loss"`` or ``"log_loss(label_smoothing=0.1)"``, or losses of `fastloss.losses`. Left out,
         the usual ones for the predictions' spaces.
     by : sequence of str or of sequences of str
-        Slices: a column, or several columns for their cross. A null key is a slice of its own.
+        Slices: a column, or several columns for their cross. A null key is a slice of its own. Slices that outgrow the
+        memory, such as those of millions of users, are evaluated some at a time; see Notes.
     group : str, sequence of str or of sequences of str
         The column whose value makes a list of rows, such as a request or a user: their rows may stand anywhere in the
         log. Metrics that read lists are then of these groups (``"gauc"``, ``"ndcg@10"``, list losses), the others of
@@ -241,6 +242,10 @@ def evaluate(
 
     Every sum is exact and rounded once, so that the result is the same to the last bit for any number of threads,
     batch size, order of files and layout of row groups.
+
+    Where slices outgrow the memory, the log is read again, its rows are gathered by their key, and the values of all
+    slices are kept, some 50 bytes each for two metrics. A temporary file takes the rows that the memory does not hold.
+    This needs a log that can be read again, metrics without a histogram, and no `state`; else it is a UsageError.
 
     A process that was forked while another thread evaluated cannot evaluate, and one that was forked after Polars was
     used cannot use `reader` "polars": start processes by the method "spawn".

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import io
 import json
 from collections.abc import Sequence
@@ -226,6 +228,27 @@ def test_odd_logs_are_gathered(gathers: list[tuple[str, ...]], monkeypatch: pyte
     gathered = evaluate(log, ["number", "text", ("text", "number")], batch_rows=50)
     monkeypatch.undo()
     assert_same(gathered, evaluate(log, ["number", "text", ("text", "number")]))
+
+
+def test_keys_of_every_kind_of_column_are_gathered(
+    gathers: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = make_log()
+    day = pa.array([datetime.date(2026, 3, 1 + i % 9) if i % 7 else None for i in range(400)])
+    price = pa.array([decimal.Decimal(i % 5) / 4 for i in range(400)], pa.decimal128(9, 2))
+    log = log.append_column("day", day).append_column("price", price)
+    log = log.append_column("word", log["text"].combine_chunks().dictionary_encode())
+    for number, part in enumerate((log.slice(0, 150), log.slice(150, 250))):
+        (tmp_path / f"half={number}").mkdir()
+        kind = pa.int32() if number else pa.int64()
+        small = part.append_column("size", pa.array([i % 11 for i in range(len(part))], kind))
+        pq.write_table(small, tmp_path / f"half={number}" / "log.parquet", row_group_size=60)
+    by = ["day", "price", "word", "half", "size", "size % 4", ("qcut(a, 3)", "word"), "flag"]
+    options = {"where": "size > 1", "on_bad_row": "drop"}
+    gathered = evaluate(str(tmp_path), by, batch_rows=64, **options)
+    assert {keys for keys in gathers if len(keys) == 1} >= {("day",), ("word",), ("size",), ("size % 4",)}
+    monkeypatch.undo()
+    assert_same(gathered, evaluate(str(tmp_path), by, **options))
 
 
 @pytest.mark.parametrize("memory", [1 << 20, 1])
