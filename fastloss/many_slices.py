@@ -105,21 +105,21 @@ def _gather(plan: Plan, report: Report, groupings: Sequence[tuple[str, ...]], ch
     plan = dataclasses.replace(plan, execution=execution)
     others = tuple(keys for keys in plan.request.by if keys not in groupings)
     evaluation = sliced_by(plan.evaluation, others)
-    gathered_bytes = execution.slices_bytes // 2 if others else execution.slices_bytes * 15 // 16
+    shares = _shares_of(execution, bool(others))
     with contextlib.ExitStack() as stack:
-        rows = [_rows_of(plan, keys, gathered_bytes // len(groupings)) for keys in groupings]
+        rows = [_rows_of(plan, keys, shares.rows // len(groupings)) for keys in groupings]
         for of_keys in rows:
             stack.enter_context(contextlib.closing(of_keys))
         # Where nothing else is summed, the total is that of the slices. A saturated row is told with its place.
         of_slices = not others and plan.request.saturation != "error"
         engine = Engine(evaluation, execution, specs=() if of_slices else None, gathered=rows)
-        engine.gathered_bytes = gathered_bytes
+        engine.gathered_bytes = shares.rows
         result = run_pass(plan, report, TaskWork.by(engine, evaluation, execution))
-        left = execution.room_bytes * 3 // 4
+        taken = 0
         for of_keys in rows:
-            found = _evaluate(of_keys, execution, left, choice)
+            found = _evaluate(of_keys, execution, bool(others), taken, choice)
             result.gathered[of_keys.keys] = found.values
-            left -= found.nbytes
+            taken += found.nbytes
             of_keys.close()
             if of_slices and of_keys is rows[0]:
                 result.state.tables = (found.total,)
@@ -130,6 +130,31 @@ def _gather(plan: Plan, report: Report, groupings: Sequence[tuple[str, ...]], ch
 def _rows_of(plan: Plan, keys: tuple[str, ...], memory_bytes: int) -> SliceRows:
     types = check_group_keys(plan.source.schema, keys)
     return SliceRows(keys, plan.evaluation, plan.execution, memory_bytes, types, plan.summary.rows)
+
+
+class _Shares(NamedTuple):
+    """Shares of the memory: for rows that are gathered, for values, and for the partitions in work."""
+
+    rows: int
+    values: int
+    partitions: int
+
+
+def _shares_of(execution: Execution, has_others: bool) -> _Shares:
+    """Divide the memory, of which slices that are not gathered have a part."""
+    slices = execution.slices_bytes
+    whole = execution.room_bytes + slices
+    rows = min(slices // 2 if has_others else slices * 15 // 16, whole // 2)
+    left = whole - rows - (slices // 2 if has_others else 0)
+    return _Shares(rows, left * 3 // 4, left // 4)
+
+
+def _memory_for(execution: Execution, has_others: bool, values_bytes: int) -> int:
+    """Return a memory of which values have so much."""
+    memory = execution.memory_bytes
+    while _shares_of(dataclasses.replace(execution, memory_bytes=memory), has_others).values < values_bytes:
+        memory = memory * 5 // 4
+    return memory
 
 
 class _Found(NamedTuple):
@@ -146,35 +171,42 @@ class _PartitionTask:
     partition: Partition
 
 
-def _evaluate(rows: SliceRows, execution: Execution, room: int, choice: Choice | None) -> _Found:
-    """Evaluate the slices of one grouping, those of which that are kept may take so many bytes."""
+def _evaluate(rows: SliceRows, execution: Execution, has_others: bool, taken: int, choice: Choice | None) -> _Found:
+    """Evaluate the slices of one grouping, where the values of others take so many bytes."""
     empty, total = rows.evaluate(None)
     kept = _Kept(empty, rows, choice)
+    shares = _shares_of(execution, has_others)
+    n_rows = 0
 
     def work(task: _PartitionTask) -> tuple[Part, CountedSlices, SliceTable]:
         found, together = rows.evaluate(task.partition)
         return *kept.packed(found), together
 
     def merge(task: _PartitionTask, found: tuple[Part, CountedSlices, SliceTable]) -> None:
+        nonlocal n_rows
         part, counted, together = found
         kept.add(part, counted)
         total.merge(together)
-        if rows.nbytes + kept.nbytes > room:
+        n_rows += task.partition.n_rows
+        needed = taken + rows.nbytes + kept.nbytes
+        if needed > shares.values:
+            # As if the other rows had as many slices.
+            enough = _memory_for(execution, has_others, needed * rows.n_rows // n_rows)
             raise UsageError(
                 f"by {' × '.join(rows.keys)} gives {kept.n_slices:,} slices so far, whose values take "
-                f"{format_bytes(rows.nbytes + kept.nbytes)}, and {format_bytes(execution.memory_bytes)} of memory "
-                f"leave {format_bytes(room)} for them. Slice by fewer values, or raise memory. On the command line, "
-                "--top and --min-rows keep fewer of them."
+                f"{format_bytes(needed)}, and {format_bytes(execution.memory_bytes)} of memory leave "
+                f"{format_bytes(shares.values)} for them. Slice by fewer values, or raise memory, to "
+                f"{format_bytes(enough)} or more. On the command line, --top and --min-rows keep fewer of them."
             )
 
     def tasks() -> Iterator[_PartitionTask]:
-        for partition in rows.partitions(execution.room_bytes // (4 * execution.threads)):
+        for partition in rows.partitions(shares.partitions // execution.threads):
             yield _PartitionTask(" × ".join(rows.keys), partition)
 
     ThreadExecutor(execution.threads).fold(tasks(), work, merge)
     rows.close_rows()
-    taken = rows.nbytes + kept.nbytes
-    return _Found(kept.joined(), taken, total)
+    nbytes = rows.nbytes + kept.nbytes
+    return _Found(kept.joined(), nbytes, total)
 
 
 class _Kept:

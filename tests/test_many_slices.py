@@ -278,7 +278,7 @@ def test_a_slice_of_most_rows_has_the_bits_of_a_kept_one(
     monkeypatch.setattr(
         slice_rows.Partition, "parts", lambda partition, n: parts.append(partition.n_rows) or read(partition, n)
     )
-    monkeypatch.setattr(Execution, "room_bytes", 4_000)
+    monkeypatch.setattr(many_slices, "_shares_of", lambda *_: many_slices._Shares(1 << 20, 4_000, 1_000))
     gathered = evaluate(log, ["number"], batch_rows=50)
     assert parts == [400]
     monkeypatch.undo()
@@ -326,8 +326,13 @@ def test_a_state_has_all_slices(gathers: list[tuple[str, ...]], tmp_path: Path) 
 def test_values_that_outgrow_the_memory_are_an_error(
     gathers: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Execution, "room_bytes", 10)
-    with pytest.raises(fl.UsageError, match=r"by number gives \d slices so far, whose values take .* raise memory"):
+    small, large = many_slices._Shares(1 << 20, 10, 10), many_slices._Shares(1 << 20, 2_000, 10)
+    monkeypatch.setattr(
+        many_slices, "_shares_of", lambda execution, _: large if execution.memory_bytes > 600 << 20 else small
+    )
+    with pytest.raises(
+        fl.UsageError, match=r"by number gives \d slices so far, whose values take .* memory, to 640 MiB"
+    ):
         evaluate(make_log(), ["number"])
 
 

@@ -197,6 +197,7 @@ class SliceRows:
         # Models that read one column share it.
         self._models = {model.column: model.index for model in evaluation.models}
         self._most_rows = 0
+        self.n_rows = 0
         self._may_saturate = [False] * len(evaluation.models)
         weight = evaluation.request.weight
         numbers = [*self._models, *(() if weight is None else (weight,))]
@@ -304,6 +305,8 @@ class SliceRows:
         """Gather the rows of a task; there are no groups to yield."""
         for rows in staged:
             self._store.add(rows.hashes, rows.columns)
+            with self._lock:
+                self.n_rows += len(rows.hashes)
         return iter(())
 
     # -----------------------------------------------------------------------------------------------------------
