@@ -339,3 +339,46 @@ def test_a_group_of_many_rows_has_the_memory_that_it_needs(tmp_path: Path) -> No
         fl.UsageError, match=r"the group user = 7 has 6,\d\d\d,\d\d\d rows, and 288 MiB of memory have no"
     ):
         evaluated(tmp_path, memory="288MiB", metrics="gauc")
+
+
+def test_a_model_has_the_same_groups_alone_and_beside_another() -> None:
+    log = pa.table(
+        {
+            "user": [1, 1, 1, 2, 2],
+            "country": ["DE", "FR", "FR", "DE", "DE"],
+            "click": [1, 0, 0, 1, 0],
+            "score": [None, 0.5, 0.9, 0.1, 0.5],
+            "other": [0.1, 0.2, 0.3, 0.4, 0.5],
+            "weight": [1.0, 1.0, 10.0, 1.0, 1.0],
+        }
+    )
+    metrics = ["ndcg", "mrr(empty=zero)", "gauc", "categorical_crossentropy"]
+    for options in ({}, {"weight": "weight"}, {"min_group_size": 3}, {"by": "country"}):
+        alone = evaluated(log, metrics=metrics, logit={"a": "score"}, **options)
+        beside = evaluated(log, metrics=metrics, logit={"a": "score", "b": "other"}, **options)
+        assert numbers(alone) == [found for found in numbers(beside) if found[1] == "a"]
+
+
+def test_ranking_metrics_are_means_whatever_is_done_with_losses() -> None:
+    log = log_of(200, 20)
+    expected = evaluated(log, weight="weight", metrics=["ndcg@5", "mrr"])
+    for options in ({"preset": "keras"}, {"preset": "torch"}, {"reduction": "sum"}):
+        found = evaluated(log, weight="weight", metrics=["mrr"], **options)
+        assert found["mrr"] == expected["mrr"] or options.get("preset") == "torch"
+        assert found["mrr"] <= 1.0
+    loss = evaluated(log, metrics=["categorical_crossentropy", "mrr"], reduction="sum")
+    assert (
+        loss["categorical_crossentropy"]
+        > evaluated(log, metrics="categorical_crossentropy")["categorical_crossentropy"]
+    )
+
+
+def test_equal_ids_are_no_favour() -> None:
+    log = pa.table({"user": [1, 1, 1], "score": [1.0, 1.0, 1.0], "id": [7, 7, 7], "click": [0, 1, 0]})
+    assert evaluated(log, metrics="mrr", ties="id_desc", id="id")["mrr"] == pytest.approx(1 / 3)
+
+
+def test_common_rows_hold_for_gauc() -> None:
+    log = pa.table({"user": [1, 1, 2, 2, 3, 3], "click": [1, 0, 1, 1, 0, 0], "score": [0.1, 0.2, 0.3, 0.2, 0.4, 0.4]})
+    values = evaluated(log, metrics=["ndcg", "gauc"], common_rows=True).values
+    assert [value.n for value in values] == [1, 1]

@@ -725,7 +725,8 @@ def test_arrays_and_columns_share_one_compiled_kernel() -> None:
     log = pa.table({"y": label.tolist(), "s": score.tolist()})
     result = fl.evaluate(log, label="y", logit="s", metrics=[loss])
     assert [float(value[0]) for value in found] == [result["fresh"]] * 3
-    assert len(cpu_lists.make_list_value(loss.formulas["logit"]).signatures) == 1
+    signatures = cpu_lists.make_list_value(loss.formulas["logit"]).signatures
+    assert len(signatures) == 1, signatures
 
 
 @pytest.mark.parametrize(("loss", "space"), first_of_each_loss(CASES))

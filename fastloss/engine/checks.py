@@ -59,11 +59,14 @@ class CheckedBatch:
         What each model reads.
     features : mapping of str to Feature or FeatureSet
         The features, where a metric reads them.
+    usable : numpy.ndarray of bool, or None
+        The rows that could be used, whatever their predictions are; None for all.
     """
 
     weight: NumberArray | None
     models: list[ModelRows]
     features: Mapping[str, Feature | FeatureSet] = field(default_factory=dict)
+    usable: Mask | None = None
 
 
 class Checks(Protocol):
@@ -140,7 +143,7 @@ class RowChecks:
             if zero_weight is not None:
                 rows[model.zero_weight_rows] = zero_weight
             models.append(ModelRows(RowInputs(score, label), rows, n_outside > 0))
-        return CheckedBatch(weight, models, features)
+        return CheckedBatch(weight, models, features, usable.keep)
 
     def _labels(self, usable: Selection, batch: Batch) -> NumberArray:
         name = self._evaluation.request.label_column
@@ -194,9 +197,10 @@ def refuse_bad_rows(evaluation: Evaluation, ledger: Ledger) -> None:
         return
     first = min(bad, key=lambda cause: ledger.first[cause].order)
     count = sum(bad.values())
-    rows = f"{count:,} bad row{'s' if count > 1 else ''} in this part"
+    kind = "group" if ledger.first[first].row < 0 else "row"
+    rows = f"{count:,} bad {kind}{'s' if count > 1 else ''} in this part"
     text = _describe(evaluation, first, ledger.first[first])
-    raise DataError(f"{text} {rows}; on_bad_row='drop' leaves such rows out and counts them.")
+    raise DataError(f"{text} {rows}; on_bad_row='drop' leaves such {kind}s out and counts them.")
 
 
 def _describe(evaluation: Evaluation, cause: Cause, place: Location) -> str:

@@ -221,7 +221,8 @@ class GatheredRows:
         edges : numpy.ndarray of bool, shape (n_rows,), optional
             Which of them are of groups that may have rows in other tasks.
         """
-        keep = _kept_by_any(checked, self.evaluation)
+        # Whatever the predictions: a model has the same groups, of the same weights, alone and beside another.
+        keep = checked.usable
         keys = batch.group_keys(self.group.keys, self.key_types)
         n_null = 0
         if keys.valid is not None:
@@ -258,10 +259,10 @@ class GatheredRows:
             assert isinstance(model.inputs, RowInputs)
             score = model.inputs.score.astype(next(dtypes), copy=False)
             keep = model.keep.get(facts.rows())
-            if keep is None:
+            if keep is None or keep is checked.usable:
                 yield score
             else:
-                self._masks = self._masks or len(self._models) > 1
+                self._masks = True
                 yield np.where(keep, score, np.array(np.nan, dtype=score.dtype))
         if checked.weight is not None:
             yield checked.weight.astype(next(dtypes), copy=False)
@@ -459,17 +460,6 @@ def _one_group(words: Sequence[IntegerArray]) -> IntegerArray | None:
     if not all(word[0] == word[-1] and (word == word[0]).all() for word in words):
         return None
     return np.array([0, len(words[0])])
-
-
-def _kept_by_any(checked: CheckedBatch, evaluation: Evaluation) -> Mask | None:
-    """Return the rows that a model uses; None for all of them."""
-    keep: Mask | None = None
-    for model, facts in zip(checked.models, evaluation.models, strict=True):
-        own = model.keep.get(facts.rows())
-        if own is None:
-            return None
-        keep = own if keep is None else keep | own
-    return keep
 
 
 def _ranks_of_ids(known: CodedKeys, positions: NDArray[Any]) -> NDArray[np.float64]:

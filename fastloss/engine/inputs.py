@@ -231,7 +231,8 @@ class ListInputs:
             given = np.empty(0) if extra is None else extra
             sorted_extra = np.empty(len(given))
             rank = device.ranking.make_rank(0 if extra is None else 1 if by_key else 2)
-            sign = -1.0 if order.ties == "pessimistic" else 1.0
+            # Of equal ids, which are an oversight, nothing is made that looks better than it is.
+            sign = -1.0 if order.ties in ("pessimistic", "id_desc") else 1.0
             outputs = (offsets, score, label, sorted_extra)
             rank(*self.arrays, read_only(given), -np.inf, sign, not on_average, *outputs)
             score, label = read_only(score[: offsets[-1]]), read_only(label[: offsets[-1]])

@@ -15,6 +15,7 @@ from fastloss.metrics.base import (
     PlainMetric,
     SliceStates,
 )
+from fastloss.metrics.conventions import RequestConventions
 from fastloss.metrics.quantities import (
     AucChoice,
     Candidates,
@@ -153,6 +154,13 @@ class GroupedAuc(PlainMetric):
         values.explain_infinite()
         return values
 
+    def needs(self, conventions: RequestConventions) -> tuple[str, ...]:
+        """Return what a list must hold to be used: both classes, unless one alone counts as something."""
+        return () if self._one_class(conventions) is not None else ("ranked classes",)
+
+    def _one_class(self, conventions: RequestConventions) -> float | None:
+        given = conventions.one_class_auc if self.one_class is None else self.one_class
+        return given if isinstance(given, float) else None
+
     def _choice(self, model: ModelFacts) -> AucChoice:
-        given = model.conventions.one_class_auc if self.one_class is None else self.one_class
-        return AucChoice(self.weighting, self.drop_constant, given if isinstance(given, float) else None)
+        return AucChoice(self.weighting, self.drop_constant, self._one_class(model.conventions))

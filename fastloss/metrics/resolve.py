@@ -16,6 +16,7 @@ from fastloss.metrics.conventions import RequestConventions, column_types
 from fastloss.metrics.curves import metrics_of_curves
 from fastloss.metrics.feature_scores import FeatureScores
 from fastloss.metrics.field_calibration import FieldCalibrationError
+from fastloss.metrics.gauc import GroupedAuc
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.names import DEFAULT_OF_GROUPS, base_name, default_metrics, parse_metric, with_group
 from fastloss.metrics.presets import preset_of, reduction_of
@@ -359,7 +360,9 @@ def _reduction_asked(request: Request) -> str | None:
 
 def _common_needs(metrics: Sequence[Metric], conventions: RequestConventions) -> tuple[str, ...]:
     losses = (metric.loss for metric in metrics if isinstance(metric, MeanLoss))
-    return tuple(sorted({need for loss in losses for need in conventions.needs(loss)}))
+    needs = {need for loss in losses for need in conventions.needs(loss)}
+    needs |= {need for metric in metrics if isinstance(metric, GroupedAuc) for need in metric.needs(conventions)}
+    return tuple(sorted(needs))
 
 
 def _label_domain(request: Request, metrics: Iterable[Metric]) -> Literal["01", "pm1"]:
@@ -509,4 +512,6 @@ def _reduced(metric: Metric, reduction: str | None, conventions: RequestConventi
     """Return a metric with the reduction and the conventions that were asked for, where it is a loss."""
     if not isinstance(metric, MeanLoss):
         return metric
-    return MeanLoss(metric.loss, conventions.reduction(metric.loss, reduction), conventions)
+    # A ranking metric is a mean over lists, whatever is done with losses.
+    asked = "mean" if isinstance(metric.loss, Ranking) else conventions.reduction(metric.loss, reduction)
+    return MeanLoss(metric.loss, asked, conventions)
