@@ -128,8 +128,8 @@ def evaluate(
         order, the order in the list or the log, the worst and the best one for the metric, or the largest id first,
         as trec_eval has it. Areas below curves count a tie as one half with any of them.
     id : str, optional
-        The column of ids: a list of integers or texts for each list, or one of them a row beside `group`. Integers are
-        compared as numbers, texts as bytes.
+        The column of ids: a list of them for each list, or one a row beside `group`. Integers are compared as numbers,
+        texts as bytes; bools, dates, timestamps and decimals are allowed too, and compared as their texts.
     curves : sequence of {"roc", "precision_recall", "gain", "reliability"}, or one of them
         Keep what these are drawn from, where no metric does, for `Result.curve`.
     where : str, polars.Expr, or list of them, optional

@@ -413,8 +413,15 @@ def test_a_precision_that_no_threshold_has_is_null() -> None:
         ),
         ("recall(fpr=0.1,false_positive_rate=0.2)", "recall is given false_positive_rate twice, as fpr too."),
         ("lift@0.1(top=0.2)", "lift is given top twice, behind @ and in parentheses."),
-        ("log_loss@1", "log_loss has no parameter that is written behind @; write log_loss(parameter=value)."),
-        ("ks@1", "ks has no parameter that is written behind @; write ks(parameter=value)."),
+        (
+            "log_loss@1",
+            "log_loss has no parameter that is written behind @; its parameters are in parentheses: label_domain, "
+            "label_smoothing, pos_weight.",
+        ),
+        (
+            "ks@1",
+            "ks has no parameter that is written behind @; its parameters are in parentheses: exact, most_scores.",
+        ),
         ("partial_roc_auc(max_fpr=1.5)", "max_fpr is 1.5; allowed: a number above 0 and at most 1."),
         ("precision(threshold=0.5, recall=0.5)", "precision takes one of threshold, recall."),
         ("recall(precision=true)", "precision is True; allowed: a number above 0 and at most 1."),

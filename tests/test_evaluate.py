@@ -386,7 +386,7 @@ TABLE = pa.table({"click": [1, 0], "score": [0.1, 0.2], "name": ["a", "b"], "p.q
         ({"label": "click", "logit": "score", "by": 5}, UsageError, "by is 5"),
         ({"label": "click", "logit": "score", "by": [5]}, UsageError, "by holds 5"),
         ({"label": "click", "logit": "score", "metrics": 5}, UsageError, "A metric is 5"),
-        ({"label": "click", "logit": "score", "metrics": "log_loss,gauc"}, UsageError, "no metric 'gauc'"),
+        ({"label": "click", "logit": "score", "metrics": "log_loss,uauc"}, UsageError, "no metric 'uauc'"),
         ({"label": "click", "logit": "score", "metrics": "log_loss(rows=1)"}, UsageError, "no parameter 'rows'"),
         ({"label": "click", "predictions": ["score"]}, UsageError, "predictions is ['score']"),
     ],

@@ -201,6 +201,7 @@ def test_a_log_without_rows_has_no_value() -> None:
     ("options", "message"),
     [
         ({"metrics": "log_loss"}, r"no metric here reads lists; add one that does"),
+        ({"metrics": "precision,recall"}, r"add one that does, such as 'precision@5' or 'recall@20', or leave out"),
         ({"group": "nobody"}, r"The log has no column 'nobody'"),
         ({"group": "score"}, r"floating point"),
         ({"group": None, "metrics": "reciprocal_rank"}, r"such as group='request_id'"),

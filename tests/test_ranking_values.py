@@ -289,7 +289,7 @@ def test_names() -> None:
     for metric, advice in (("hit_rate", "hit_rate@10"), ("recall_at_k", "recall@10"), (HitRate(), "hit_rate@10")):
         with pytest.raises(fl.UsageError, match=f"needs the last rank that counts; write it behind @, as in {advice}"):
             ask(metric, label, score)  # type: ignore[arg-type]
-    with pytest.raises(fl.UsageError, match=r"k is 0\.5; allowed: a whole number"):
+    with pytest.raises(fl.UsageError, match=r"precision@0\.5: k, behind @, is a whole number"):
         ask("precision@0.5", label, score)
     with pytest.raises(fl.UsageError, match=r"ndcg is given k twice"):
         ask("ndcg@5(k=3)", label, score)

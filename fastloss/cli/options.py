@@ -186,7 +186,8 @@ class RequestOptions(LossOptions):
         every order, "input" the order in the list or the log, "optimistic" and "pessimistic" the best and the worst
         one, "id_desc" the largest id first, as trec_eval has it.
     id
-        The column of ids: a list of integers or texts beside lists, one a row beside --group.
+        The column of ids: a list of them beside lists, one a row beside --group. Integers are compared as numbers,
+        texts as bytes; bools, dates, timestamps and decimals are allowed too, and compared as their texts.
     reduction
         How losses are summed up: the weighted mean (left out: this), the weighted sum, or that sum by the number of
         rows, of all or of those whose weight is not 0. The value of each row is what "fastloss score" writes.
@@ -456,7 +457,7 @@ class ResultOptions:
         goes to stdout, else all.
     sort
         Order slices by this metric of the first model, the largest first, or by their rows: n. Left out: by their
-        keys.
+        keys, or by their rows where --slices (--top) shows only some.
     min_rows
         Leave out slices of fewer rows.
     wide

@@ -46,8 +46,8 @@ def check_group_key_type(name: str, data_type: pa.DataType) -> None:
         )
     if not (_is_integer_key(kind) or is_bytes(kind) or pa.types.is_decimal(kind)):
         raise SchemaError(
-            f"column {name!r} has type {data_type}; a group key must be string, binary, integer, bool, date, time or "
-            "decimal. Name another column, or an expression such as cast(x as text)."
+            f"column {name!r} has type {data_type}; a group key must be string, binary, integer, bool, date, time, "
+            "timestamp, duration or decimal. Name another column, or an expression such as cast(x as text)."
         )
 
 

@@ -42,7 +42,7 @@ def check_columns(schema: pa.Schema, request: Request, keep: Sequence[str] = ())
     for key in request.group_columns:
         _check(check_group_key_type, schema.field(key))
     if request.id is not None:
-        check_category(schema.field(request.id))
+        _check(_check_id_type, schema.field(request.id))
     return {column: _column_type(schema.field(column).type) for column in request.columns}
 
 
@@ -100,6 +100,17 @@ def check_category(field: pa.Field) -> None:
     _check(
         check_key_type, pa.field(field.name, kind.value_type if is_list_type(kind) else kind, metadata=field.metadata)
     )
+
+
+def _check_id_type(name: str, data_type: pa.DataType) -> None:
+    kind = data_type.value_type if is_list_type(data_type) else data_type
+    try:
+        check_key_type(name, kind)
+    except SchemaError:
+        raise SchemaError(
+            f"the id column {name!r} has type {data_type}; an id must be integer or string, or bool, date, timestamp "
+            "or decimal, which are compared as text. Name another column, or cast this one to an integer or a string."
+        ) from None
 
 
 def check_feature(field: pa.Field) -> None:

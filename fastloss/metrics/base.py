@@ -251,9 +251,12 @@ class PlainMetric:
     ----------
     parameters : tuple of str
         The fields that a user may set, as in ``name(field=value)``.
+    allowed : mapping of str to str
+        What some of them may be, as the listing says it.
     """
 
     parameters: ClassVar[tuple[str, ...]] = ()
+    allowed: ClassVar[Mapping[str, str]] = {}
     rounds_weights = True
 
     def label_range(self, space: str) -> Interval:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -77,6 +78,11 @@ class GroupedAuc(PlainMetric):
 
     family: ClassVar[str] = "gauc"
     parameters: ClassVar[tuple[str, ...]] = ("weighting", "drop_constant", "one_class")
+    allowed: ClassVar[Mapping[str, str]] = {
+        "weighting": "or " + " or ".join(map(repr, WEIGHTINGS[1:])),
+        "drop_constant": "or True",
+        "one_class": "or 'skip' or 0 <= one_class <= 1",
+    }
     spaces = tuple(SPACES)
     definition = "Σ weight·AUC / Σ weight over lists of both classes; weight: candidates, 1, Σw·y, Σw or pairs"
 

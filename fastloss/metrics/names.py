@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal, cast
 
@@ -120,6 +120,15 @@ _NEAR: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("r2", "r2_score"), ("mean_squared_error", "root_mean_squared_error")),
     (("bias", "mean_label", "base_rate"), ("ctr", "mean_prediction", "calibration")),
 )
+# What a metric of the first k candidates is called besides its names, without underscores.
+_AT_RANK = {
+    "p": "precision",
+    "r": "recall",
+    "ap": "map",
+    "averageprecision": "map",
+    "hit": "hit_rate",
+    "success": "hit_rate",
+}
 _EVIDENCE = {"n": "n", "count": "n", "rows": "n", "weight": "weight", "positives": "n_positive, beside ctr"}
 
 
@@ -128,11 +137,33 @@ def unknown_metric(name: str) -> str:
     if name in _EVIDENCE:
         return f"{name!r} is no metric: every value comes with it, as {_EVIDENCE[name]}."
     known = known_names()
-    wanted = name.lower().replace("-", "_")
+    wanted = re.split(r"[@(]", name, maxsplit=1)[0].strip().lower().replace("-", "_")
     for names, near in _NEAR:
         if wanted in names and (there := [_quoted(each) for each in near if each.partition("(")[0] in known]):
             return f"There is no metric {name!r} (yet). What comes near: {', '.join(there)}."
-    return f"No metric or loss is called {name!r}. {nearest_names(name, known)}"
+    meant = _at_rank(name) or _in_other_letters(wanted, known)
+    hint = f"Did you mean {meant!r}?" if meant else nearest_names(wanted, known)
+    return f"No metric or loss is called {name!r}. {hint}"
+
+
+def _in_other_letters(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is this one but for upper case and underscores."""
+    same = [each for each in known if _letters(each) == _letters(name)]
+    return min(same, key=lambda each: each != each.lower(), default=None)
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _at_rank(name: str) -> str | None:
+    """Return the metric of the first k candidates that ``ndcg10``, ``map_at_10`` or ``HitRate@10`` means."""
+    found = re.fullmatch(r"\s*([a-z][\w-]*?)(?:@|[-_]at[-_]?|[-_])?([0-9]+)\s*", name, re.IGNORECASE)
+    if found is None:
+        return None
+    names = [*AT_K, *(known for known, loss in _LOSSES.items() if getattr(loss, "main", None) == "k")]
+    stem = _AT_RANK.get(_letters(found[1])) or _in_other_letters(found[1], names)
+    return None if stem is None else f"{stem}@{found[2]}"
 
 
 def _quoted(name: str) -> str:
@@ -165,13 +196,13 @@ def parse_metric(given: object) -> Metric:
         return _with_parameters(_METRICS[name], name, parameters, main)
     loss = AT_K.get(name) or _LOSSES.get(name) or DEFINED.get(name)
     if loss is None:
-        raise UsageError(unknown_metric(name))
+        raise UsageError(unknown_metric(name if main is None else f"{name}@{main}"))
     if main is not None:
         parameters = _with_main(loss, name, parameters, main)
     known = [field.name for field in fields(loss)]
     unknown = [parameter for parameter in parameters if parameter not in known]
     if unknown:
-        raise UsageError(f"{name} has no parameter {unknown[0]!r}; its parameters: {', '.join(known) or 'none'}.")
+        raise UsageError(_no_parameter(name, unknown[0], parameters, known))
     try:
         return MeanLoss(_checked(loss(**parameters)))
     except (ValueError, TypeError, OverflowError) as error:
@@ -213,17 +244,42 @@ def loss_of(metric: Metric) -> Loss | None:
     return metric.loss if isinstance(metric, MeanLoss) and not isinstance(metric.loss, Ranking) else None
 
 
-def _no_main(name: str) -> str:
-    return f"{name} has no parameter that is written behind @; write {name}(parameter=value)."
+def _no_parameter(name: str, unknown: str, parameters: Mapping[str, object], known: Sequence[str]) -> str:
+    """Say that a metric has no parameter of a name, and which it has."""
+    if unknown == "group":
+        key = parameters["group"]
+        return (
+            f"{name} has no parameter 'group': where there are several group keys, a result calls its metrics so. "
+            f"Name the metric {name!r}, and the key by group={key!r}, on the command line --group {key}."
+        )
+    return f"{name} has no parameter {unknown!r}; its parameters: {', '.join(known) or 'none'}."
+
+
+def _no_main(metric: object, name: str) -> str:
+    """Say that nothing of a metric is written behind @, and what is written."""
+    if short := _AT_RANK.get(_letters(base_name(cast("Metric", metric)))):
+        return f"{name} has no k behind @: it is of rows. Of the first k of each list it is {short + '@k'!r}."
+    known = getattr(metric, "parameters", None) if isinstance(metric, PlainMetric) else _fields_of(metric)
+    if not known:
+        return f"{name} takes no parameters, and none behind @; write {name!r}."
+    return f"{name} has no parameter that is written behind @; its parameters are in parentheses: {', '.join(known)}."
+
+
+def _fields_of(loss: Any) -> list[str]:
+    return [field.name for field in fields(loss)]
 
 
 def _with_main(metric: object, name: str, parameters: dict[str, object], main: object) -> dict[str, object]:
     """Return the parameters with what stands behind an @."""
     written = getattr(metric, "main", None)
     if written is None:
-        raise UsageError(_no_main(name))
+        raise UsageError(_no_main(metric, name))
     if written in parameters:
         raise UsageError(f"{name} is given {written} twice, behind @ and in parentheses.")
+    if written == "k" and not isinstance(main, int):
+        k = int(main) if isinstance(main, float) and main.is_integer() else 10
+        near = f"; a threshold is written {name}(threshold={main})" if name in _METRICS else ""
+        raise UsageError(f"{name}@{main}: k, behind @, is a whole number, such as {name}@{k}{near}.")
     return {written: main, **parameters}
 
 
@@ -237,10 +293,10 @@ def _with_parameters(metric: Any, name: str, parameters: dict[str, object], main
     if main is not None:
         parameters = _with_main(metric, name, parameters, main)
     unknown = [parameter for parameter in parameters if parameter not in allowed]
-    if unknown and not allowed:
+    if unknown and not allowed and unknown[0] != "group":
         raise UsageError(f"{name} takes no parameters; got {', '.join(parameters)}.")
     if unknown:
-        raise UsageError(f"{name} has no parameter {unknown[0]!r}; its parameters: {', '.join(allowed)}.")
+        raise UsageError(_no_parameter(name, unknown[0], parameters, allowed))
     try:
         changed: Metric = replace(metric, **parameters)
     except (ValueError, TypeError) as error:

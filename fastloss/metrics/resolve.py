@@ -271,7 +271,7 @@ def resolve(
         named += [parse_metric(name) for name in DEFAULT_OF_GROUPS] if request.group else []
         _check_spaces(named, request.models)
     of_lists = [metric for metric in named if metric.over_lists() or of_groups] if request.group else []
-    groups, read_by_groups = _groups(request, types, of_lists, lists)
+    groups, read_by_groups = _groups(request, types, named, of_lists, lists)
     names = tuple(dict.fromkeys(metric.name for metric in named))
     named = [metric for metric in named if metric not in of_lists]
     conventions = RequestConventions(preset, request.saturation, column_types(types), ties=request.ties)
@@ -318,8 +318,16 @@ def resolve(
     )
 
 
+# What is to metrics of rows what they are to groups.
+_OF_GROUPS = {"roc_auc": "gauc", "average_precision": "map@10", "precision": "precision@5", "recall": "recall@20"}
+
+
 def _groups(
-    request: Request, types: Mapping[str, ColumnType], of_lists: Sequence[Metric], lists: bool
+    request: Request,
+    types: Mapping[str, ColumnType],
+    named: Sequence[Metric],
+    of_lists: Sequence[Metric],
+    lists: bool,
 ) -> tuple[tuple[GroupEvaluation, ...], tuple[Metric, ...]]:
     """Return what is computed of groups, and the metrics as they apply to them."""
     if not request.group:
@@ -331,9 +339,10 @@ def _groups(
             "group=."
         )
     if not of_lists:
+        near = [_OF_GROUPS[base_name(metric)] for metric in named if base_name(metric) in _OF_GROUPS]
         raise UsageError(
             f"group= makes a list of the rows of each {keys}, and no metric here reads lists; add one that does, such "
-            "as 'gauc' or 'ndcg@10', or leave out group=."
+            f"as {' or '.join(map(repr, near or ('gauc', 'ndcg@10')))}, or leave out group=."
         )
     held = (request.label_column, *(model.column for model in request.models), request.id)
     as_lists = {name: replace(kind, is_list=kind.is_list or name in held) for name, kind in types.items()}

@@ -121,7 +121,9 @@ def _metric_entry(metric: Metric) -> Entry:
         ("predictions", ("lists of " if metric.over_lists() else "") + ", ".join(metric.spaces)),
     ]
     if names := getattr(metric, "parameters", ()):
-        facts.append(("parameters", "; ".join(f"{name}={getattr(metric, name)!r}" for name in names)))
+        allowed = {name: f" ({words})" for name, words in getattr(metric, "allowed", {}).items()}
+        listed = (f"{name}={getattr(metric, name)!r}{allowed.get(name, '')}" for name in names)
+        facts.append(("parameters", "; ".join(listed)))
     if source := _references(type(metric)):
         facts.append(("source", source))
     aliases = tuple(alias for alias, name in ALIASES.items() if name == base_name(metric))

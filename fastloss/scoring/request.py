@@ -136,9 +136,11 @@ def _losses_of_groups(given: object) -> list[Loss]:
 
 def _check_groups(request: Request, losses: Sequence[Loss], keep: Sequence[str] | str) -> None:
     if len(request.group) > 1:
+        columns = request.group_columns
         raise UsageError(
             f"group names {len(request.group)} keys, and each has groups of its own; write those of one after the "
-            "other, or give the columns of one key as a tuple."
+            f"other. One key of these columns is group=[{columns!r}], on the command line --group "
+            f"{','.join(columns)}."
         )
     if keep:
         raise UsageError("keep writes columns of rows, and with group= the output has groups; leave out keep.")
