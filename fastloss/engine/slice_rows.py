@@ -215,7 +215,7 @@ class SliceRows:
             self._dtypes,
             memory_bytes=memory_bytes,
             log2_partitions=8 if n_rows is None else log2_partitions_for(n_rows),
-            rehash=lambda columns: _hash_of(columns[: self._n_words]),
+            rehash=lambda columns: self._hashes_of(columns[: self._n_words]),
         )
 
     @property
@@ -248,7 +248,13 @@ class SliceRows:
             (values if rows is None else values[rows]).astype(dtype, copy=False)
             for values, dtype in zip(self._values(checked), self._dtypes[len(columns) :], strict=True)
         ]
-        return StagedRows(_hash_of(keys), columns)
+        return StagedRows(self._hashes_of(keys), columns)
+
+    def _hashes_of(self, words: Sequence[NumberArray]) -> Hashes:
+        if len(self.keys) == 1 and self._texts:
+            # A hash already: the texts of a partition's slices are side by side in their store, too.
+            return words[0].view(np.uint64)
+        return _hash_of(words)
 
     def _flags(self, checked: CheckedBatch, n_rows: int) -> tuple[NumberArray, Integers | None]:
         """Return a bit for each set of rows that a row is in, and which rows of the batch are in one; None for all."""
