@@ -90,6 +90,15 @@ def first_of_each_loss(cases: list[Any]) -> list[Any]:
     return marked
 
 
+def third_of_losses(cases: list[Any]) -> list[Any]:
+    """The same cases, all but the first of every third loss marked slow."""
+    names = list(dict.fromkeys(case.values[0].name for case in cases))[::3]
+    return [
+        case if case.values[0].name in names else pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow])
+        for case in first_of_each_loss(cases)
+    ]
+
+
 class Case(NamedTuple):
     """One list, and what kind of labels it has."""
 
@@ -250,7 +259,7 @@ def evaluate_values(loss: ListwiseLoss, space: str, cases: Sequence[Case]) -> np
     return value
 
 
-@pytest.mark.parametrize("loss", INSTANCES, ids=lambda loss: loss.full_name)
+@pytest.mark.parametrize("loss", first_of_each_loss([pytest.param(x, id=x.full_name) for x in INSTANCES]))
 def test_traits_say_which_derivatives_are_zero(loss: ListwiseLoss) -> None:
     found = [evaluate(loss, space, short_lists(loss, space)) for space in loss.formulas]
     assert any(gradient.any() for one in found for gradient in one.gradient) == loss.differentiable
@@ -568,7 +577,7 @@ def test_finite_lists_never_give_nan_and_masked_candidates_have_no_slope(loss: L
         assert not found.hessian[i][masked].any(), case
 
 
-@pytest.mark.parametrize(("loss", "space"), CASES)
+@pytest.mark.parametrize(("loss", "space"), third_of_losses(CASES))
 def test_a_masked_candidate_is_as_good_as_absent(loss: ListwiseLoss, space: str) -> None:
     if loss.label_kind == "index":
         pytest.skip("an index counts masked candidates")
@@ -729,7 +738,7 @@ def test_arrays_and_columns_share_one_compiled_kernel() -> None:
     assert len(signatures) == 1, signatures
 
 
-@pytest.mark.parametrize(("loss", "space"), first_of_each_loss(CASES))
+@pytest.mark.parametrize(("loss", "space"), third_of_losses(CASES))
 def test_float32_columns_equal_float64_columns_of_the_same_numbers(loss: ListwiseLoss, space: str) -> None:
     random = np.random.default_rng(17)
     cases = usable(loss, space, with_labels(loss, [random_scores(space, 6, random) for _ in range(4)], random))

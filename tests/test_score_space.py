@@ -74,7 +74,8 @@ def test_the_command_line_has_it(path: Path, run: Run, fails: Any) -> None:
     assert [(v["model"], v["value"]) for v in values if v["metric"] == "roc_auc"] == [("s", 1.0), ("b", 0.125)]
     said = fails("eval", path, "--label", "y", "--score", "s", "-m", "log_loss")
     assert said.endswith("the prediction 's' was declared --score.\n")
-    assert "--score" in fails("score", path, "--label", "y", "--score", "s", "--loss", "log_loss", "--out", "o")
+    said = fails("score", path, path.parent / "o.parquet", "--label", "y", "--score", "s", "--loss", "log_loss")
+    assert "score='s' is an order alone, of which a row has no loss" in said
 
 
 def test_a_file_of_evaluations_has_it(path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
