@@ -66,11 +66,21 @@ def compiled_alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return compile_in_own_process(tmp_path_factory.mktemp("cuda"), ())
 
 
+def every_other(names: Sequence[Any]) -> list[Any]:
+    """The same cases, every other of those that are not slow marked so: each takes two seconds to compile."""
+    params = [name if isinstance(name, type(pytest.param())) else pytest.param(name) for name in names]
+    quick = [param for param in params if not param.marks]
+    return [
+        pytest.param(*param.values, marks=[pytest.mark.slow]) if param in quick[1::2] else param for param in params
+    ]
+
+
 # Metrics of rankings, which have values alone: in front the one that reads tables.
 RANKING_CASES: dict[str, Ranking] = {ranking().full_name: ranking() for ranking in (Ndcg, *RANKINGS)}
 SAMPLED_RANKINGS = [pytest.param(name, marks=[pytest.mark.slow] * (name != "ndcg")) for name in RANKING_CASES]
+POINTWISE, LISTS = every_other(SAMPLED), every_other(SAMPLED_LISTS)
 # The tests of one case stand together, so that no two workers compile it.
-any_case = pytest.mark.parametrize("name", [*SAMPLED, *SAMPLED_LISTS, *SAMPLED_RANKINGS], scope="module")
+any_case = pytest.mark.parametrize("name", [*POINTWISE, *LISTS, *SAMPLED_RANKINGS], scope="module")
 
 
 def reaches_fma(function: Callable[..., Any]) -> bool:
@@ -107,7 +117,7 @@ def test_machine_code_is_assembled_from_the_ptx_without_spills(name: str, compil
         assert int(re.search(r"Used (\d+) registers", kernel["resources"])[1]) <= most
 
 
-@pytest.mark.parametrize("name", SAMPLED, scope="module")
+@pytest.mark.parametrize("name", POINTWISE, scope="module")
 def test_interpreted_ptx_gives_the_bits_of_the_cpu(name: str, compiled: CasesByProcess) -> None:
     from fastloss_kernels.cpu import pointwise
 
@@ -126,7 +136,7 @@ def test_interpreted_ptx_gives_the_bits_of_the_cpu(name: str, compiled: CasesByP
         )
 
 
-@pytest.mark.parametrize("name", SAMPLED_LISTS, scope="module")
+@pytest.mark.parametrize("name", LISTS, scope="module")
 def test_interpreted_ptx_of_lists_gives_the_bits_of_the_cpu(name: str, compiled: CasesByProcess) -> None:
     def interpret(kernel: Any) -> Callable[..., None]:
         text = compiled[name][kernel]["ptx"]
