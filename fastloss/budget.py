@@ -139,13 +139,12 @@ class Execution:
         """The part of the memory for the rows that are gathered by one group key, before they are written to disk."""
         if not self.n_groups:
             return 0
-        others = _FIXED_BYTES + self.slices_bytes + self.bounded_bytes + self.threads * self.bounded_task_bytes
-        return max(_SMALLEST_TASK_BYTES, (self.memory_bytes - others) // (2 * self.n_groups))
+        others = self.bounded_bytes + self.threads * self.bounded_task_bytes
+        return max(_SMALLEST_TASK_BYTES, (self.room_bytes - others) // (2 * self.n_groups))
 
     def room_beside(self, held_bytes: int) -> int:
         """Return what is left for groups when the log has been read, beside the rows that are held."""
-        others = _FIXED_BYTES + self.slices_bytes + self.bounded_bytes + held_bytes
-        return max(_SMALLEST_TASK_BYTES, self.memory_bytes - others)
+        return max(_SMALLEST_TASK_BYTES, self.room_bytes - self.bounded_bytes - held_bytes)
 
     @property
     def buffer_bytes(self) -> int:
@@ -159,7 +158,7 @@ class Execution:
 
     @property
     def room_bytes(self) -> int:
-        """The part of the memory that is free when the log has been read, beside that for slices."""
+        """The memory beside what the process takes and the part for slices; free when the log has been read."""
         return self.memory_bytes - _FIXED_BYTES - self.slices_bytes
 
     @property
@@ -174,8 +173,7 @@ class Execution:
 
     @property
     def _thread_room(self) -> int:
-        room = self.memory_bytes - _FIXED_BYTES - self.slices_bytes
-        return (room - self.buffer_bytes - self.states_bytes) // self.threads
+        return (self.room_bytes - self.buffer_bytes - self.states_bytes) // self.threads
 
     def joined_rows(self, n_rows: int | None) -> int:
         """Return how many rows small tasks are joined to, in a log of so many; 0 where that is not known."""

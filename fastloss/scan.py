@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fastloss.budget import Execution
 from fastloss.columns.base import kept_rows
 from fastloss.engine.engine import Engine
-from fastloss.engine.gathering import ROW_BITS, GatheredRows
+from fastloss.engine.gathering import ROW_BITS
 from fastloss.errors import FastlossError, ReadError, UsageError
 from fastloss.executors import EXECUTORS
 from fastloss.groups import GroupsFound, RowsOfGroups, evaluate_groups, naming_groups, open_groups
@@ -145,18 +145,15 @@ class TaskWork:
         How the log is read.
     further : tuple of StateSpec
         The statistics to keep besides those of the request, in a second pass.
-    gathered : tuple of GatheredRows
-        Where the rows of groups go.
-    ranges : tuple of KeyRanges or None
-        For each group key, what is known of its values in row groups.
+    of_groups : tuple of RowsOfGroups
+        For each group key, where its rows go, and what is known of its values in row groups.
     """
 
     request: Request
     types: Mapping[str, ColumnType]
     execution: Execution
     further: tuple[StateSpec, ...] = ()
-    gathered: tuple[GatheredRows, ...] = ()
-    ranges: tuple[KeyRanges | None, ...] = ()
+    of_groups: tuple[RowsOfGroups, ...] = ()
     _made: dict[str, Engine] = field(default_factory=dict, compare=False, repr=False)
     _lock: Any = field(default_factory=threading.Lock, compare=False, repr=False)
 
@@ -169,9 +166,7 @@ class TaskWork:
         of_groups: Sequence[RowsOfGroups] = (),
     ) -> TaskWork:
         """Return the work of an evaluation."""
-        gathered = tuple(each.rows for each in of_groups)
-        ranges = tuple(each.ranges for each in of_groups)
-        work = cls(evaluation.request, evaluation.types, execution, tuple(further), gathered, ranges)
+        work = cls(evaluation.request, evaluation.types, execution, tuple(further), tuple(of_groups))
         work._made["engine"] = work._engine_of(evaluation)
         return work
 
@@ -183,7 +178,8 @@ class TaskWork:
         return work
 
     def _engine_of(self, evaluation: Evaluation) -> Engine:
-        return Engine(evaluation, self.execution, specs=(*evaluation.specs, *self.further), gathered=self.gathered)
+        specs, gathered = (*evaluation.specs, *self.further), [rows for rows, _ in self.of_groups]
+        return Engine(evaluation, self.execution, specs=specs, gathered=gathered)
 
     @property
     def engine(self) -> Engine:
@@ -197,10 +193,11 @@ class TaskWork:
     def __call__(self, task: Task) -> Evaluated:
         """Evaluate a task, and say what of it was left out, and why."""
         engine = self.engine
+        ranges = [known for _, known in self.of_groups]
         error_of_all: UsageError | None = None
         if task.parts:
             try:
-                return Evaluated(evaluate_task(engine, task, ranges=self.ranges))
+                return Evaluated(evaluate_task(engine, task, ranges=ranges))
             except UsageError as error:
                 error_of_all = error
             except FastlossError:
@@ -211,7 +208,7 @@ class TaskWork:
         for part in task.parts or (task,):
             try:
                 stops_at_errors = self.execution.on_bad_file == "raise"
-                found = evaluate_task(engine, part, stops_at_errors=stops_at_errors, ranges=self.ranges)
+                found = evaluate_task(engine, part, stops_at_errors=stops_at_errors, ranges=ranges)
             except ReadError as error:
                 if self.execution.on_bad_file == "raise":
                     raise

@@ -14,8 +14,7 @@ from fastloss.columns.grouped import GroupedBatch
 from fastloss.engine.batches import make_checks, split_batch
 from fastloss.engine.checks import CheckedBatch, refuse_bad_rows, saturation_error
 from fastloss.engine.device import DEVICES, Device
-from fastloss.engine.gathering import GatheredRows, Gathering, group_names
-from fastloss.engine.list_checks import pieces
+from fastloss.engine.gathering import GatheredRows, Gathering, group_names, pieces_of_groups
 from fastloss.engine.selection import Mask
 from fastloss.engine.slices import Arrangement, UsedRows
 from fastloss.engine.updates.base import Update
@@ -27,10 +26,9 @@ from fastloss.metrics.conventions import LossEvaluation
 from fastloss.metrics.quantities import SaturatedRows
 from fastloss.metrics.resolve import Evaluation
 from fastloss.states.base import RowSet, StateSpec, bounded_bytes
-from fastloss.states.causes import SMALL_GROUP, Cause
 from fastloss.states.counts import Count
 from fastloss.states.evaluation import EvaluationState
-from fastloss.states.ledger import Location, Place
+from fastloss.states.ledger import Place
 
 
 class SlicesOutgrownError(UsageError):
@@ -110,6 +108,7 @@ class Engine:
         """Return the state of no rows."""
         state = EvaluationState.identity(self._evaluation.groupings, self._specs)
         state.groups = tuple(engine.identity() for engine in self._of_groups)
+        state.staged = tuple([] for _ in self._gathered)
         return state
 
     @property
@@ -164,11 +163,10 @@ class Engine:
             checked = self._checks.check(state.ledger, batch, place)
             self._add(state, batch, checked, place)
             # What is staged outlives the batch, and the workspace of this thread.
-            staged = []
-            for rows, keys in zip(self._gathered, task_keys or [None] * len(self._gathered), strict=True):
+            keys_of = task_keys or [None] * len(self._gathered)
+            for rows, staged, keys in zip(self._gathered, state.staged, keys_of, strict=True):
                 edges = None if keys is None else keys.at_edges(batch)
                 staged.append(rows.rows_of(batch, checked, first_number, edges))
-            state.staged.append(staged)
 
     def settle(self, state: EvaluationState, *, is_whole: bool) -> None:
         """Gather the rows that a state has staged, and evaluate the groups that are whole: they count from now on.
@@ -178,21 +176,13 @@ class Engine:
         for number, rows in enumerate(self._gathered):
             if rows.waits_for_task and not is_whole:
                 continue
-            staged = [of_batch[number] for of_batch in state.staged if of_batch[number] is not None]
-            for batch in rows.settle(staged):
+            for batch in rows.settle(state.staged[number]):
                 self._of_groups[number].update_groups(state.groups[number], batch)
-            for of_batch in state.staged:
-                of_batch[number] = None
-        state.staged = [of_batch for of_batch in state.staged if any(found is not None for found in of_batch)]
+            state.staged[number].clear()
 
     def update_groups(self, state: EvaluationState, groups: GroupedBatch) -> None:
         """Add groups to a state of groups."""
-        if groups.n_small:
-            state.ledger.n_read += groups.n_small
-            where = Location(groups.origin, None, -1, None)
-            state.ledger.drop(Cause(SMALL_GROUP, groups.name, "group"), groups.n_small, where)
-        # They are at hand, so that there is room for the longest.
-        for piece in pieces(groups, self._execution.batch_rows, longest_list=int(groups.starts[-1])):
+        for piece in pieces_of_groups(groups, self._execution.batch_rows, state.ledger):
             self.update(state, piece, Place(groups.origin, None, -1, names=group_names(piece)))
         self.finish_task(state)
 

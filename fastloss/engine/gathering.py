@@ -16,6 +16,7 @@ from fastloss.columns.group_keys import in_order_of_type, is_integer_key, key_te
 from fastloss.columns.grouped import GroupedBatch
 from fastloss.engine.checks import CheckedBatch
 from fastloss.engine.inputs import RowInputs
+from fastloss.engine.list_checks import pieces
 from fastloss.engine.selection import Mask
 from fastloss.engine.ties import ranks_of_keys
 from fastloss.engine.workspace import read_only
@@ -24,7 +25,8 @@ from fastloss.shuffle.adjacent import AdjacentGroups, NotAdjacentError, group_ad
 from fastloss.shuffle.grouping import gather, group_rows, hash_keys
 from fastloss.shuffle.key_store import KeyStore
 from fastloss.shuffle.store import Partition, RowStore, log2_partitions_for
-from fastloss.states.ledger import GroupNames
+from fastloss.states.causes import SMALL_GROUP, Cause
+from fastloss.states.ledger import GroupNames, Ledger, Location
 from fastloss.states.slices import CodedKeys, SliceTable, Texts
 
 # The rows of a task are numbered from its own number times 2 to the power of this.
@@ -150,6 +152,8 @@ class GatheredRows:
         dtypes = [self._dtype(name) for name in names]
         # The number of the row among all of the log, its slices and its id.
         dtypes += [np.dtype(np.int64)] * self._numbers_rows
+        # The values of slice keys and of ids, of which rows keep the positions. A column may be both.
+        self._tables = [*self._slices.values(), *([] if self._ids is None else [self._ids])]
         dtypes += [np.dtype(np.int32) for _ in self._tables]
         self._key_columns = 1 if is_integer_key([self.key_types[key] for key in self.group.keys]) else 2
         self.values: KeyStore | None = None
@@ -174,25 +178,16 @@ class GatheredRows:
         self._masks = False
 
     def _dtype(self, name: str) -> np.dtype[Any]:
-        kind = self.evaluation.types[name].name
-        if kind in ("float", "halffloat"):
+        kind = self.evaluation.types[name]
+        if kind.is_single:
             return np.dtype(np.float32)
         # A prediction that a model does not use is NaN.
-        if kind in ("bool", "int8"):
+        if kind.name in ("bool", "int8"):
             return np.dtype(np.float32 if name in self._models else np.int8)
         return np.dtype(np.float64)
 
     def _hashes_of(self, columns: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
         return hash_keys(columns[: self._key_columns])
-
-    @property
-    def _tables(self) -> dict[str, SliceTable]:
-        """The values of slice keys and of ids, of which rows keep the positions."""
-        tables = dict(self._slices)
-        if self._ids is not None:
-            # A column may be both.
-            tables[f"id {self.evaluation.request.id}"] = self._ids
-        return tables
 
     @property
     def row_bytes(self) -> int:
@@ -242,7 +237,7 @@ class GatheredRows:
         columns += [taken(values) for values in self._values(checked)]
         if self._numbers_rows:
             columns.append(first_number + (np.arange(n_rows) if rows is None else rows))
-        for table in self._tables.values():
+        for table in self._tables:
             found = batch.keys(*table.keys)
             with self._lock:
                 columns.append(table.positions([taken(found.codes)], [found]).astype(np.int32))
@@ -424,11 +419,6 @@ class GatheredRows:
                 found[key] = Keys(code[firsts], coded.values, coded.null_code)  # type: ignore[arg-type]
         return found
 
-    @property
-    def spilled_bytes(self) -> int:
-        """What was written to disk."""
-        return self._store.spilled_bytes
-
     def close(self) -> None:
         """Give back the memory and the disk that the rows take."""
         self._store.close()
@@ -444,6 +434,16 @@ class GatheredRows:
         keys, counts = np.unique(partition.sample(0), return_counts=True)
         ((name, kind),) = self.key_types.items()
         return f"the group {name} = {key_text(int(keys[counts.argmax()]), kind)}"
+
+
+def pieces_of_groups(groups: GroupedBatch, most_rows: int, ledger: Ledger) -> Iterator[Batch]:
+    """Count the groups that were too small, and yield the others, as many at a time as have so many rows."""
+    if groups.n_small:
+        ledger.n_read += groups.n_small
+        cause = Cause(SMALL_GROUP, groups.name, "group")
+        ledger.drop(cause, groups.n_small, Location(groups.origin, None, -1, None))
+    # They are at hand, so that there is room for the longest.
+    yield from pieces(groups, most_rows, longest_list=int(groups.starts[-1]))
 
 
 def group_names(batch: Batch) -> GroupNames | None:

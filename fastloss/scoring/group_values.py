@@ -16,8 +16,7 @@ from fastloss.columns.grouped import GroupedBatch
 from fastloss.engine.batches import make_checks
 from fastloss.engine.checks import refuse_bad_rows, saturation_error
 from fastloss.engine.device import DEVICES
-from fastloss.engine.gathering import GatheredRows, group_names
-from fastloss.engine.list_checks import pieces
+from fastloss.engine.gathering import GatheredRows, group_names, pieces_of_groups
 from fastloss.engine.selection import Mask
 from fastloss.engine.slices import Arrangement, UsedRows
 from fastloss.engine.updates.sums import Fill, fill_losses
@@ -26,8 +25,8 @@ from fastloss.metrics.conventions import LossEvaluation
 from fastloss.metrics.means import MeanLoss
 from fastloss.metrics.presets import Unit
 from fastloss.states.base import RowSet
-from fastloss.states.causes import SMALL_GROUP, Cause
-from fastloss.states.ledger import GroupNames, Ledger, Location, Place
+from fastloss.states.causes import Cause
+from fastloss.states.ledger import GroupNames, Ledger, Place
 
 Floats = NDArray[np.float64]
 
@@ -124,14 +123,9 @@ class GroupScorer:
         DataError
             If a group cannot be used and such groups are not dropped, or is saturated and the request forbids it.
         """
-        if batch.n_small:
-            counts.ledger.n_read += batch.n_small
-            cause = Cause(SMALL_GROUP, batch.name, "group")
-            counts.ledger.drop(cause, batch.n_small, Location(batch.origin, None, -1, None))
         values = np.full((len(self._metrics), batch.n_rows), np.nan)
         first = 0
-        # A group was gathered, so that there is room for it.
-        for piece in pieces(batch, self._execution.batch_rows, longest_list=int(batch.starts[-1])):
+        for piece in pieces_of_groups(batch, self._execution.batch_rows, counts.ledger):
             stop = first + piece.n_rows
             place = Place(batch.origin, None, -1, names=self._names(piece))
             self._score(piece, counts, place, values[:, first:stop])

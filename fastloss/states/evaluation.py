@@ -25,8 +25,8 @@ class EvaluationState:
     inputs : dict of str to Input
         The files that were evaluated, by path or URL, and streams, each by a name of its own. Empty until a whole log
         has been evaluated, and where nobody asked.
-    staged : list
-        Rows of groups that wait until the task is read whole: for each batch, those of each group key.
+    staged : tuple of list
+        Rows that are gathered and wait until the task is read whole: for each that gathers, those of each batch.
     groups : tuple of EvaluationState
         For each group key, the state of the groups that were whole in a task.
     """
@@ -34,7 +34,7 @@ class EvaluationState:
     ledger: Ledger
     tables: tuple[SliceTable, ...]
     inputs: dict[str, Input] = field(default_factory=dict)
-    staged: list[Any] = field(default_factory=list, repr=False)
+    staged: tuple[list[Any], ...] = field(default=(), repr=False)
     groups: tuple[EvaluationState, ...] = ()
 
     @classmethod
